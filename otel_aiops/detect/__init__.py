@@ -1,0 +1,1 @@
+"""detect: what is normal for a series, and how far a point is from it."""

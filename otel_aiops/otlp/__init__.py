@@ -1,0 +1,1 @@
+"""otlp: the wire; bytes to columns and back."""

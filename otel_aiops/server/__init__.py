@@ -1,0 +1,1 @@
+"""server: sockets in and out; OTLP receiver, exporter, API and pages."""
