@@ -17,7 +17,7 @@ class AiopsError(Exception):
     """Root of every error that otel-aiops raises on purpose."""
 
 
-class ConfigError(AiopsError):
+class ConfigError(AiopsError, ValueError):
     """A setting is wrong; `path` is its key path, as in ``receivers.otlp.protocols.grpc.endpoint``."""
 
     def __init__(self, path: str, message: str) -> None:

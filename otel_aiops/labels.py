@@ -5,26 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-AttributeValue = (
-    str
-    | bool
-    | int
-    | float
-    | bytes
-    | None
-    | tuple["AttributeValue", ...]
-    | tuple[tuple[str, "AttributeValue"], ...]
-)
-Attributes = tuple[tuple[str, "AttributeValue"], ...]  # sorted by key; keys are unique
+_Scalar = str | bool | int | float | bytes | None
+AttributeValue = _Scalar | tuple["AttributeValue", ...] | tuple[tuple[str, "AttributeValue"], ...]
+Attributes = tuple[tuple[str, AttributeValue], ...]  # sorted by key; keys are unique
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
     """The identity of one scored series.
 
-    `resource`, `scope_attributes` and `attributes` are sorted by key. `stat` says which number of a stream this is:
-    "" the value itself, "rate", "mean", "p95" and so on. `kind` is the OTLP type: gauge, sum, histogram,
-    exponential_histogram or summary.
+    `resource`, `scope_attributes` and `attributes` are sorted by key. `stat` says which number of a stream
+    this is: "" the value itself, "rate", "mean", "p95" and so on. `kind` is the OTLP type: gauge, sum,
+    histogram, exponential_histogram or summary.
     """
 
     name: str
@@ -50,7 +42,7 @@ class Labels:
 
 
 def text(value: AttributeValue) -> str:
-    """An attribute value as one line of text, as OTLP-to-Prometheus writes it (bytes as hex, the rest as JSON).
+    """An attribute value as one line of text: strings as they are, bytes as hex, the rest as JSON.
 
     >>> text("a"), text(True), text(3), text((1, "b")), text(None)
     ('a', 'true', '3', '[1,"b"]', '')
@@ -65,8 +57,9 @@ def text(value: AttributeValue) -> str:
 def _plain(value: AttributeValue) -> object:
     if isinstance(value, bytes):
         return value.hex()
-    if isinstance(value, tuple):
-        if value and all(isinstance(v, tuple) and len(v) == 2 and isinstance(v[0], str) for v in value):
-            return {str(k): _plain(v) for k, v in value}  # type: ignore[misc]  # a kvlist: pairs of key and value
-        return [_plain(v) for v in value]
-    return value
+    if not isinstance(value, tuple):
+        return value
+    pairs = [v for v in value if isinstance(v, tuple) and len(v) == 2 and isinstance(v[0], str)]
+    if value and len(pairs) == len(value):  # a kvlist: pairs of key and value
+        return {str(v[0]): _plain(v[1]) for v in pairs}
+    return [_plain(v) for v in value]

@@ -18,7 +18,8 @@ U8 = NDArray[np.uint8]
 class Batch:
     """K aligned points, at most one per row (so a vectorised update is exact).
 
-    Shape: all (K,). `rows` are unique and non-negative; `interval_s` is the time since the row's previous point (NaN for the first).
+    Shape: all (K,). `rows` are unique and non-negative; `interval_s` is the time since the row's previous
+    point (NaN for the first).
     """
 
     rows: I32
@@ -31,10 +32,11 @@ class Batch:
 class Scores:
     """Scores of a Batch, all (K,).
 
-    `score` >= 0, 1 is the threshold, NaN is "cannot say yet". `probability` is in [0, 1]: one minus the calibrated share of this
-    series' normal points that score at least as high; NaN when unknown. `expected`, `lower` and `upper` are the band in the
-    series' unit, NaN when unknown. `channel` indexes the detector's `channels` (what made the score). `warmup_s` is the estimated time
-    until the row is warm: 0 when warm, NaN when it cannot be told (too sparse).
+    `score` >= 0, 1 is the threshold, NaN is "cannot say yet". `probability` is in [0, 1]: one minus the
+    calibrated share of this series' normal points that score at least as high; NaN when unknown.
+    `expected`, `lower` and `upper` are the band in the series' unit, NaN when unknown. `channel` indexes
+    the detector's `channels` (what made the score). `warmup_s` is the estimated time until the row is warm:
+    0 when warm, NaN when it cannot be told (too sparse).
     """
 
     score: F64

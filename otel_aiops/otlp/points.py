@@ -37,8 +37,9 @@ class Temporality(IntEnum):
 class Stream:
     """Everything but the point attributes that identifies a series, as it came on the wire.
 
-    `resource` and `scope` are the raw bytes of the Resource and InstrumentationScope messages: equal bytes mean equal
-    identity, different bytes need a canonical look (attribute order does not matter), which the series table does once.
+    `resource` and `scope` are the raw bytes of the Resource and InstrumentationScope messages: equal bytes
+    mean equal identity, different bytes need a canonical look (attribute order does not matter), which the
+    series table does once.
     """
 
     resource: bytes
@@ -57,14 +58,15 @@ class Points:
     Shape: every array is (N,), `streams` is (M,), `attributes` has N entries.
     Unit:  times in ns since the epoch (0 = not set); values in the stream's unit.
 
-    `attributes[i]` is the concatenation of the point's KeyValue fields as received, each still with its tag and length,
-    re-tagged with the number of NumberDataPoint.attributes (7) whatever the kind of the point was.
-    `value` is the number of a gauge or sum; the sum of a histogram or summary (NaN when absent). `count` is the count of a
-    histogram or summary, NaN for numbers. `stale[i]` is the NO_RECORDED_VALUE flag: nothing but attributes and times counts then.
-    `layout[i]` indexes `layouts`, -1 when the point has no buckets or quantiles. A layout is the raw little-endian float64 bytes
-    of the explicit bounds (B-1 of them for B buckets) or, for a summary, of the quantiles. Exponential histograms arrive laid out
-    on one fixed logarithmic grid, so that they have bounds like any other. `cells[cell_offset[i]:cell_offset[i+1]]` are the bucket
-    counts, or the values at the quantiles.
+    `attributes[i]` is the concatenation of the point's KeyValue fields as received, each still with its tag
+    and length, re-tagged with the number of NumberDataPoint.attributes (7) whatever the kind of the point
+    was. `value` is the number of a gauge or sum; the sum of a histogram or summary (NaN when absent).
+    `count` is the count of a histogram or summary, NaN for numbers. `stale[i]` is the NO_RECORDED_VALUE
+    flag: nothing but attributes and times counts then. `layout[i]` indexes `layouts`, -1 when the point has
+    no buckets or quantiles. A layout is the raw little-endian float64 bytes of the explicit bounds (B-1 of
+    them for B buckets) or, for a summary, of the quantiles. Exponential histograms arrive laid out on one
+    fixed logarithmic grid, so that they have bounds like any other.
+    `cells[cell_offset[i]:cell_offset[i+1]]` are the bucket counts, or the values at the quantiles.
     """
 
     streams: tuple[Stream, ...]
