@@ -1,0 +1,209 @@
+"""The API: health, metrics, series and anomalies over HTTP, described by OpenAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.schemas import SchemaGenerator
+
+from otel_aiops import __version__
+from otel_aiops.errors import BadInput, Overloaded, TooLarge, Unauthorized
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_PATHS = frozenset({"/", "/-/healthy", "/-/ready"})  # orchestrators ask these without credentials
+
+
+class Backend(Protocol):
+    """What the API shows and does; every method may be called from any thread."""
+
+    def not_ready(self) -> str | None:
+        """Why the service cannot take telemetry now, or None when it can."""
+
+    def status(self) -> dict[str, Any]: ...
+
+    def metrics(self) -> bytes: ...
+
+    def anomalies(self, *, limit: int) -> dict[str, Any]: ...
+
+    def series(self, *, after: int, limit: int, source: bool) -> dict[str, Any]: ...
+
+    def explain(self, fingerprint: int) -> dict[str, Any] | None: ...
+
+    def backfill(self, body: bytes, compression: str) -> dict[str, Any]: ...
+
+
+def build(backend: Backend, authenticate: Callable[[str | None], None] | None, max_body_bytes: int) -> Starlette:
+    """The ASGI application. `authenticate` takes the Authorization header and raises Unauthorized."""
+    routes = _Routes(backend, max_body_bytes)
+    middleware = [Middleware(_Guard, authenticate=authenticate)] if authenticate else []
+    return Starlette(
+        routes=[
+            Route("/", routes.ready),
+            Route("/-/healthy", routes.healthy),
+            Route("/-/ready", routes.ready),
+            Route("/metrics", routes.metrics),
+            Route("/api/v1/status", routes.status),
+            Route("/api/v1/anomalies", routes.anomalies),
+            Route("/api/v1/series", routes.series),
+            Route("/api/v1/series/{fingerprint}", routes.explain),
+            Route("/api/v1/backfill", routes.backfill, methods=["POST"]),
+            Route("/api/v1/openapi.json", routes.openapi, include_in_schema=False),
+        ],
+        middleware=middleware,
+        exception_handlers={
+            BadInput: _problem(400),
+            TooLarge: _problem(413),
+            Overloaded: _overloaded,
+            404: _not_found,
+            405: _problem(405),
+        },
+    )
+
+
+class _Routes:
+    def __init__(self, backend: Backend, max_body_bytes: int) -> None:
+        self._backend = backend
+        self._max_body_bytes = max_body_bytes
+
+    async def healthy(self, request: Request) -> Response:
+        """
+        summary: The process is up.
+        responses: {200: {description: up}}
+        """
+        return PlainTextResponse("otel-aiops is healthy\n")
+
+    async def ready(self, request: Request) -> Response:
+        """
+        summary: The service takes telemetry.
+        responses: {200: {description: ready}, 503: {description: not ready and why}}
+        """
+        why = self._backend.not_ready()
+        if why:
+            return PlainTextResponse(f"otel-aiops is not ready: {why}\n", 503, {"Retry-After": "1"})
+        return PlainTextResponse("otel-aiops is ready\n")
+
+    async def metrics(self, request: Request) -> Response:
+        """
+        summary: Scores and own telemetry in Prometheus text format; scrape it with honor_labels.
+        responses: {200: {description: Prometheus text format 0.0.4}}
+        """
+        return Response(await run_in_threadpool(self._backend.metrics), media_type=METRICS_TYPE)
+
+    async def status(self, request: Request) -> Response:
+        """
+        summary: What is received, known and scored, and where state is kept.
+        responses: {200: {description: a JSON object}}
+        """
+        return JSONResponse(await run_in_threadpool(self._backend.status))
+
+    async def anomalies(self, request: Request) -> Response:
+        """
+        summary: The series that are over their threshold now, the strangest first, each with its reason.
+        parameters: [{in: query, name: limit, schema: {type: integer, default: 100}}]
+        responses: {200: {description: "an object with a list `anomalies`"}}
+        """
+        limit = _integer(request, "limit", 100, 10_000)
+        return JSONResponse(await run_in_threadpool(lambda: self._backend.anomalies(limit=limit)))
+
+    async def series(self, request: Request) -> Response:
+        """
+        summary: The scored series, a page at a time.
+        parameters:
+          - {in: query, name: after, schema: {type: integer, default: -1}, description: "`next` of the page before"}
+          - {in: query, name: limit, schema: {type: integer, default: 1000}}
+          - {in: query, name: format, schema: {type: string, enum: [labels, source], default: labels}}
+        responses: {200: {description: "an object with a list `series` and `next`, null on the last page"}}
+        """
+        after = _integer(request, "after", -1, 2**31)
+        limit = _integer(request, "limit", 1000, 10_000)
+        form = request.query_params.get("format", "labels")
+        if form not in ("labels", "source"):
+            raise BadInput(f"format: expected labels or source, got {form!r}")
+        page = await run_in_threadpool(lambda: self._backend.series(after=after, limit=limit, source=form == "source"))
+        return JSONResponse(page)
+
+    async def explain(self, request: Request) -> Response:
+        """
+        summary: One series by its fingerprint, with its last score, band and reason.
+        responses: {200: {description: a JSON object}, 404: {description: no such series}}
+        """
+        text = request.path_params["fingerprint"]
+        try:
+            fingerprint = int(text, 16)
+        except ValueError:
+            raise BadInput(f"fingerprint: expected 16 hexadecimal digits, got {text!r}") from None
+        found = await run_in_threadpool(lambda: self._backend.explain(fingerprint))
+        if found is None:
+            return JSONResponse({"error": f"no series has the fingerprint {text}"}, 404)
+        return JSONResponse(found)
+
+    async def backfill(self, request: Request) -> Response:
+        """
+        summary: Learn series anew from their past; the body is an OTLP metrics request with all their history.
+        requestBody: {content: {application/x-protobuf: {schema: {type: string, format: binary}}}}
+        responses: {200: {description: how many points were learned}, 400: {description: not a metrics request}}
+        """
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self._max_body_bytes:
+                raise TooLarge(f"body is larger than {self._max_body_bytes} bytes")
+        compression = request.headers.get("content-encoding", "identity")
+        return JSONResponse(await run_in_threadpool(lambda: self._backend.backfill(bytes(body), compression)))
+
+    async def openapi(self, request: Request) -> Response:
+        generator = SchemaGenerator({"openapi": "3.1.0", "info": {"title": "otel-aiops", "version": __version__}})
+        return JSONResponse(generator.get_schema(routes=request.app.routes))
+
+
+class _Guard(BaseHTTPMiddleware):
+    """Ask for credentials everywhere but at the health checks."""
+
+    def __init__(self, app: Any, authenticate: Callable[[str | None], None]) -> None:
+        super().__init__(app)
+        self._authenticate = authenticate
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        if request.url.path not in OPEN_PATHS:
+            try:
+                await run_in_threadpool(self._authenticate, request.headers.get("authorization"))
+            except Unauthorized as error:
+                return JSONResponse({"error": str(error)}, 401, {"WWW-Authenticate": 'Basic realm="otel-aiops"'})
+        return await call_next(request)
+
+
+def _integer(request: Request, name: str, default: int, largest: int) -> int:
+    value = request.query_params.get(name)
+    if value is None:
+        return default
+    try:
+        number = int(value)
+    except ValueError:
+        raise BadInput(f"{name}: expected a whole number, got {value!r}") from None
+    if not -1 <= number <= largest:
+        raise BadInput(f"{name}: expected at most {largest}, got {number}")
+    return number
+
+
+def _problem(status: int) -> Callable[[Request, Exception], Response]:
+    def answer(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(getattr(error, "detail", error))}, status)
+
+    return answer
+
+
+def _overloaded(request: Request, error: Exception) -> Response:
+    wait_s = getattr(error, "retry_after_s", 1.0)
+    return JSONResponse({"error": str(error)}, 503, {"Retry-After": str(max(1, round(wait_s)))})
+
+
+def _not_found(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": f"nothing is at {request.url.path}; see /api/v1/openapi.json"}, 404)

@@ -1,0 +1,143 @@
+"""The generated parts of the README: commands, API, metrics, configuration. `python -m tests.reference` rewrites them."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+import sys
+import tokenize
+import typing
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+
+import typer.main
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def commands() -> str:
+    """Every command with its first sentence."""
+    from otel_aiops.cli import app
+
+    group = typer.main.get_command(app)
+    lines = ["| command | what it does |", "|---|---|"]
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        usage = " ".join(
+            parameter.human_readable_name if parameter.param_type_name == "argument" else f"[{parameter.opts[0]}]"
+            for parameter in command.params
+        )
+        first = (command.help or "").split("\n\n")[0].replace("\n", " ").strip()
+        lines.append(f"| `otel-aiops {name} {usage}` | {first} |")
+    return "\n".join(lines)
+
+
+def api() -> str:
+    """Every route with its summary."""
+    from starlette.schemas import SchemaGenerator
+
+    from otel_aiops.server.api import build
+
+    routes = build(typing.cast(typing.Any, None), None, 1).routes
+    paths = SchemaGenerator({"openapi": "3.1.0", "info": {}}).get_schema(routes=routes)["paths"]
+    lines = ["| path | what it is |", "|---|---|"]
+    for path, methods in paths.items():
+        for method, description in methods.items():
+            lines.append(f"| `{method.upper()} {path}` | {description['summary']} |")
+    return "\n".join(lines)
+
+
+def metrics() -> str:
+    """Every metric that is emitted."""
+    from otel_aiops.otlp.semconv import metric_table
+
+    return metric_table()
+
+
+def configuration() -> str:
+    """Every key with its default and the comment that stands beside it in the code."""
+    lines = ["| key | default | what it does |", "|---|---|---|"]
+    for path, default, comment in keys():
+        lines.append(f"| `{path}` | `{default}` | {comment} |")
+    return "\n".join(lines)
+
+
+def keys() -> Iterator[tuple[str, str, str]]:
+    """(key path, default as written in YAML, description) of every setting."""
+    from otel_aiops.config import Config
+
+    yield from _keys(Config, "")
+
+
+def _keys(schema: type, prefix: str) -> Iterator[tuple[str, str, str]]:
+    from otel_aiops.config import _dataclass_in
+
+    comments = _comments(schema)
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        path = f"{prefix}{field.name}"
+        inner = _dataclass_in(hints[field.name])
+        if inner is not None:
+            yield from _keys(inner, path + ".")
+            continue
+        default = field.default
+        if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        yield path, _written(default), comments.get(field.name, "")
+
+
+def _written(value: object) -> str:
+    if value is dataclasses.MISSING:
+        return "(required)"
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value >= 1 and value == int(value):
+        return str(int(value))
+    if isinstance(value, tuple | list | frozenset | set):
+        return "[" + ", ".join(sorted(map(str, value)) if isinstance(value, frozenset | set) else map(str, value)) + "]"
+    return str(value) if value != "" else '""'
+
+
+def _comments(schema: type) -> dict[str, str]:
+    """Field name → the comment on its line, or the one just above it."""
+    source = inspect.getsource(schema)
+    by_line = {
+        token.start[0]: token.string.lstrip("# ").strip()
+        for token in tokenize.generate_tokens(StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    lines = source.splitlines()
+    found = {}
+    (tree,) = ast.parse(inspect.cleandoc(source)).body
+    assert isinstance(tree, ast.ClassDef)
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            comment = by_line.get(node.end_lineno or node.lineno, "") or by_line.get(node.lineno, "")
+            above, row = [], node.lineno - 1
+            while not comment and row in by_line and lines[row - 1].lstrip().startswith("#"):
+                above.insert(0, by_line[row])
+                row -= 1
+            found[node.target.id] = comment or " ".join(above)
+    return found
+
+
+SECTIONS = {"commands": commands, "api": api, "metrics": metrics, "configuration": configuration}
+
+
+def rewritten(text: str) -> str:
+    """The README with its generated parts made anew."""
+    for name, generate in SECTIONS.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
+        assert pattern.search(text), f"README has no place for {name}"
+        content = generate()
+        text = pattern.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)  # type: ignore[misc]
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(rewritten(README.read_text()))
+    sys.stdout.write("README.md is up to date\n")
