@@ -16,6 +16,8 @@ from __future__ import annotations
 class AiopsError(Exception):
     """Root of every error that otel-aiops raises on purpose."""
 
+    items: int = 0  # points, spans or records of the body that was refused, where the raiser counted them
+
 
 class ConfigError(AiopsError, ValueError):
     """A setting is wrong; `path` is its key path, as in ``receivers.otlp.protocols.grpc.endpoint``."""

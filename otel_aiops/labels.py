@@ -34,6 +34,19 @@ class Labels:
         """`service.name` of the resource, or "unknown_service"."""
         return text(dict(self.resource).get("service.name")) or "unknown_service"
 
+    def to_json(self) -> str:
+        """For machines: one line of JSON with sorted keys, equal for equal series."""
+        identity = {
+            "name": self.name,
+            "unit": self.unit,
+            "kind": self.kind,
+            "stat": self.stat,
+            "resource": _plain(self.resource) or {},
+            "scope": {"name": self.scope_name, "version": self.scope_version},
+            "attributes": _plain(self.attributes) or {},
+        }
+        return json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
     def __str__(self) -> str:
         """For people: ``http.server.request.duration:p95{service.name="cart", http.route="/pay"}``."""
         pairs = (*self.resource, *self.attributes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +34,7 @@ class Temporality(IntEnum):
     CUMULATIVE = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(NamedTuple):
     """Everything but the point attributes that identifies a series, as it came on the wire.
 
     `resource` and `scope` are the raw bytes of the Resource and InstrumentationScope messages: equal bytes
