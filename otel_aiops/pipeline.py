@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_aiops.detect.detector import I32, Batch, Scores
+from otel_aiops.detect.detector import Scores
 from otel_aiops.detect.engine import Engine, EngineConfig
 from otel_aiops.errors import StateError
-from otel_aiops.otlp.points import Points
+from otel_aiops.otlp.points import I32, Points
 from otel_aiops.series.align import Align, AlignConfig
+from otel_aiops.series.batch import Batch
 from otel_aiops.series.table import SeriesTable, TableConfig
 
 Arrays = dict[str, NDArray[Any]]
@@ -43,8 +44,9 @@ class Scored:
 class Step:
     """What one body did. Readers keep it as long as they like: nothing in it changes later.
 
-    `scored` is in event-time order; `silent` are series that stopped reporting (their value is NaN); `ended` are
-    rows whose sender said that they end; `reclaimed` rows now belong to other series. `event_ns` is the event clock.
+    The points of a row stand in `scored` in the order of their times; `silent` are streams that stopped reporting, by
+    first row (their value is NaN, their interval the silence); `ended` are rows whose sender said that they end, or
+    that have been silent for very long; `reclaimed` rows now belong to other series. `event_ns` is the event clock.
     """
 
     event_ns: int
@@ -76,19 +78,25 @@ class Pipeline:
         self._now_ns = 0
         self._silence_checked_ns = 0
 
+    @property
+    def event_ns(self) -> int:
+        """The event clock: the newest time seen, never ahead of the receiver's clock."""
+        return self._event_ns
+
     def metrics(self, points: Points, *, now_ns: int) -> Step:
         """Score the points of one body, then learn from them; `now_ns` is when the body was received."""
         self._advance(now_ns, int(points.time_ns.max()) if len(points) else 0)
-        rows = self.table.rows(points)
+        rows = self.table.rows(points, event_now_ns=self._event_ns)
         self._forget(rows.reclaimed)
-        aligned = self.align.step(points, rows.first, now_ns=now_ns, event_now_ns=self._event_ns)
+        aligned = self.align.step(points, rows, now_ns=now_ns)
         scored = tuple(self._score(batch) for batch in aligned.batches)
         counts = {**aligned.counts, **rows.counts, "scored": sum(len(s.batch.rows) for s in scored)}
+        silent, gone = self._silent()
         return Step(
             event_ns=self._event_ns,
             scored=scored,
-            silent=self._silent(),
-            ended=aligned.ended,
+            silent=silent,
+            ended=np.concatenate([aligned.ended, gone]),
             reclaimed=rows.reclaimed,
             counts=counts,
         )
@@ -96,16 +104,17 @@ class Pipeline:
     def tick(self, *, now_ns: int) -> Step:
         """Let time pass without data, so that series which stopped are noticed."""
         self._advance(now_ns, 0)
-        return Step(event_ns=self._event_ns, silent=self._silent())
+        silent, gone = self._silent()
+        return Step(event_ns=self._event_ns, silent=silent, ended=gone)
 
     def backfill(self, points: Points, *, now_ns: int) -> Step:
         """Learn the series of these points anew from their past; what the body holds is all that they remember.
 
         The live alignment stays as it is, so the next live point continues where the last one stopped.
         """
-        rows = self.table.rows(points)
+        rows = self.table.rows(points, event_now_ns=self._event_ns)
         self._forget(rows.reclaimed)
-        aligned = Align(self.config.align).step(points, rows.first, now_ns=now_ns, event_now_ns=now_ns)
+        aligned = Align(self.config.align).step(points, rows, now_ns=now_ns)
         if aligned.batches:
             self.engine.forget(np.unique(np.concatenate([batch.rows for batch in aligned.batches])))
         learned = 0
@@ -116,7 +125,11 @@ class Pipeline:
     def state(self) -> Arrays:
         """Everything learned, as arrays that nobody changes later."""
         clock = np.array([self._event_ns, self._now_ns, self._silence_checked_ns], np.int64)
-        owners = {"table": self.table, "align": self.align, "engine": self.engine}
+        owners: dict[str, SeriesTable | Align | Engine] = {
+            "table": self.table,
+            "align": self.align,
+            "engine": self.engine,
+        }
         arrays = {f"{name}/{key}": value for name, owner in owners.items() for key, value in owner.state().items()}
         return {"pipeline/clock": clock, **arrays}
 
@@ -149,17 +162,18 @@ class Pipeline:
         self._event_ns = max(self._event_ns, min(seen_ns, now_ns), min(self._event_ns + passed, now_ns))
         self._now_ns = now_ns
 
-    def _silent(self) -> Scored | None:
+    def _silent(self) -> tuple[Scored | None, I32]:
+        """(streams that have stopped, rows that have been silent for so long that it is normal)."""
         if self._event_ns - self._silence_checked_ns < SILENCE_CHECK_NS:
-            return None
+            return None, NO_ROWS
         self._silence_checked_ns = self._event_ns
-        rows = self.align.silent(self._event_ns)
-        if not len(rows):
-            return None
-        silence_s, interval_s = self.align.silence(rows, self._event_ns)
-        times = np.full(len(rows), self._event_ns, np.int64)
-        batch = Batch(rows=rows, time_ns=times, value=np.full(len(rows), np.nan), interval_s=interval_s)
-        return Scored(batch, self.engine.silent_scores(rows, silence_s, interval_s))
+        silence = self.align.silence(self._event_ns)
+        if not len(silence.rows):
+            return None, silence.gone
+        absent = np.full(len(silence.rows), np.nan)
+        times = np.full(len(silence.rows), self._event_ns, np.int64)
+        batch = Batch(rows=silence.rows, time_ns=times, value=absent, interval_s=silence.silence_s)
+        return Scored(batch, self.engine.silent_scores(silence.silence_s, silence.limit_s)), silence.gone
 
 
 def _owned(arrays: Arrays, owner: str) -> Arrays:

@@ -1,4 +1,4 @@
-"""Words of detection: the Batch that is scored, the Scores that come out, and what a Detector is."""
+"""Words of detection: the Scores of a batch, and what a Detector is."""
 
 from __future__ import annotations
 
@@ -8,24 +8,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-I32 = NDArray[np.int32]
-I64 = NDArray[np.int64]
-F64 = NDArray[np.float64]
+from otel_aiops.otlp.points import F64, I32
+from otel_aiops.series.batch import Batch
+
 U8 = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """K aligned points, at most one per row (so a vectorised update is exact).
-
-    Shape: all (K,). `rows` are unique and non-negative; `interval_s` is the time since the row's previous
-    point (NaN for the first).
-    """
-
-    rows: I32
-    time_ns: I64
-    value: F64
-    interval_s: F64
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,111 @@
+"""Memory: what detectors remember of each series, as packed columns that are read and written for many rows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otel_aiops.otlp.points import F64, I32
+from otel_aiops.series.columns import Columns, checked
+
+HOURS = 168  # of a week
+
+# Where the last digits matter: values in the series' unit, and times in seconds.
+WIDE = (
+    "level",  # usual value
+    "last",  # newest value
+    "hour_mean",  # of the current hour so far
+    "centre",  # zero of the seasonal profile
+    "over_since_s",  # when the current anomaly began
+    "accepted_s",  # when a new normal was accepted
+)
+NARROW = (
+    "points",  # learned from, up to MOST_POINTS
+    "interval_s",  # typical time between points
+    "level_error",  # mean absolute error of the level
+    "season_error",  # the same of the seasonal profile
+    "season_points",  # of which it is the mean
+    "offset",  # what the profile is off by at present
+    "unit",  # one step of the profile, in the series' unit
+    "hour",  # current hour since the epoch
+    "hour_points",  # in the current hour
+    "drift",  # short mean of the residual
+    "drift_error",  # mean absolute drift
+    "power",  # short mean of the squared residual
+    "usual_power",  # long mean of it
+    "power_error",  # mean absolute logarithm of their ratio
+    "run",  # equal values in a row
+    "longest_run",
+    "same",  # share of points equal to the one before
+    "over",  # points in a row over the threshold
+    "median",  # logarithms of quantiles of the normal strangeness
+    "high",
+    "higher",
+    "extreme",
+    "burst",  # points in a row above the extreme quantile
+)
+NAMES = WIDE + NARROW
+State = dict[str, F64]
+Spec = dict[str, tuple[Any, tuple[int, ...], Any]]
+
+
+class Memory:
+    """Columns by row: `read` and `write` move K rows at once, as float64 arrays by name."""
+
+    def __init__(self) -> None:
+        wide: Spec = dict.fromkeys(WIDE, (np.float64, (), 0))
+        narrow: Spec = dict.fromkeys(NARROW, (np.float32, (), 0))
+        # Hours of the week in units from the centre. Zero is "not seen": what is not used costs no memory.
+        self._columns = Columns({**wide, **narrow, "profile": (np.float16, (HOURS,), 0)})
+        self._size = 0
+
+    @property
+    def bytes_per_series(self) -> int:
+        """What one row takes."""
+        return sum(array.itemsize * (array.size // max(1, len(array)) or 1) for array in self._columns.of.values())
+
+    @property
+    def profile(self) -> NDArray[np.float16]:
+        """Seasonal profiles, (S, 168)."""
+        return self._columns.of["profile"]
+
+    def reserve(self, rows: I32) -> None:
+        """See that these rows are there."""
+        if len(rows):
+            self._size = max(self._size, int(rows.max()) + 1)
+            self._columns.reserve(self._size)
+
+    def read(self, rows: I32) -> State:
+        """All that is remembered of K rows, but the profile: name → (K,), free to change."""
+        place, of = _place(rows), self._columns.of
+        return {name: of[name][place].astype(np.float64) for name in NAMES}
+
+    def write(self, rows: I32, state: Mapping[str, F64]) -> None:
+        """The opposite of `read`."""
+        place, of = _place(rows), self._columns.of
+        for name in NAMES:
+            of[name][place] = state[name]
+
+    def forget(self, rows: I32) -> None:
+        """Rows that are given to other series start anew."""
+        self._columns.clear(rows[rows < self._size])
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Copies of everything."""
+        return self._columns.state(self._size)
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over a state. Raises: StateError."""
+        checked(arrays, self._columns.saved())
+        self._size = len(arrays["level"])
+        self._columns.restore(arrays, self._size)
+
+
+def _place(rows: I32) -> I32 | slice:
+    """Rows in a row as a slice, which is much faster; senders keep their order, so it is the usual case."""
+    if len(rows) and int(rows[-1]) - int(rows[0]) == len(rows) - 1 and (np.diff(rows) == 1).all():
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
