@@ -13,6 +13,9 @@ from google.protobuf.message import DecodeError
 
 from otel_aiops.errors import BadInput
 from otel_aiops.otlp import grid
+from otel_aiops.otlp.attributes import attributes as attributes
+from otel_aiops.otlp.attributes import resource as resource
+from otel_aiops.otlp.attributes import scope as scope
 from otel_aiops.otlp.points import F64, I32, I64, Bool, Decoded, Kind, Points, Stream, Temporality
 from otel_aiops.otlp.wire import (
     BYTES,

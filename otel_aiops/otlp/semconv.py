@@ -1,0 +1,300 @@
+"""Names: every metric that otel-aiops emits, declared as data, from which instruments, documents and tests follow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from otel_aiops.otlp.prometheus import MetricKind, prometheus_name
+
+SCOPE_NAME = "otel_aiops"
+SERVICE_NAME = "otel-aiops"
+
+SERVICE = "service.name"
+SERVICE_NAMESPACE = "service.namespace"
+SOURCE_METRIC = "anomaly.metric.name"
+MODEL = "anomaly.model"
+STAT = "anomaly.stat"
+REASON = "reason"
+OWN_ATTRIBUTES = frozenset({SOURCE_METRIC, MODEL, STAT})
+
+Compat = Literal["none", "vmanomaly", "promql_anomaly"]
+Field = Literal["score", "active", "probability", "expected", "lower", "upper", "value"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One emitted metric. `attributes` are all that its points may carry beyond the scored series' own."""
+
+    name: str
+    kind: MetricKind
+    unit: str
+    description: str
+    attributes: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def prometheus(self) -> str:
+        """The name after translation; a histogram's has _bucket, _sum and _count behind it."""
+        return prometheus_name(self.name, self.unit, self.kind)
+
+
+_SERIES = (SOURCE_METRIC, MODEL, STAT)
+_RECEIVER = ("receiver", "transport")
+_EXPORTER = ("exporter",)
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+SERIES_METRICS: Mapping[Field, Metric] = {
+    "score": Metric(
+        "otel_aiops.anomaly.score",
+        "gauge",
+        "{score}",
+        "How strange the series is now; 1 is the threshold of its alert budget.",
+        _SERIES,
+    ),
+    "active": Metric(
+        "otel_aiops.anomaly.active", "gauge", "", "1 while the series is over its threshold, else 0.", _SERIES
+    ),
+    "probability": Metric(
+        "otel_aiops.anomaly.probability",
+        "gauge",
+        "",
+        "One minus the share of the series' normal points that score at least as high.",
+        _SERIES,
+    ),
+    "expected": Metric(
+        "otel_aiops.expected", "gauge", "", "The value that was expected, in the series' unit.", _SERIES
+    ),
+    "lower": Metric(
+        "otel_aiops.expected.lower", "gauge", "", "Lower end of the expected band, in the series' unit.", _SERIES
+    ),
+    "upper": Metric(
+        "otel_aiops.expected.upper", "gauge", "", "Upper end of the expected band, in the series' unit.", _SERIES
+    ),
+}
+
+SERVICE_METRICS: tuple[Metric, ...] = (
+    Metric("otel_aiops.service.anomaly.score", "gauge", "{score}", "The highest score of the service's live series."),
+    Metric(
+        "otel_aiops.service.series.anomalous",
+        "gauge",
+        "{series}",
+        "Live series of the service that are over their threshold.",
+    ),
+    Metric("otel_aiops.service.series.scored", "gauge", "{series}", "Live series of the service that have a score."),
+    Metric(
+        "otel_aiops.series.warming",
+        "gauge",
+        "{series}",
+        "Live series of the service that are not warm yet: still learning, or too sparse to tell.",
+        (REASON,),
+    ),
+    Metric(
+        "otel_aiops.warmup.eta",
+        "gauge",
+        "s",
+        "Median time until the service's learning series are warm; 0 when none is learning.",
+    ),
+)
+
+
+def _signals(stem: str, attributes: tuple[str, ...], what: str) -> tuple[Metric, ...]:
+    units = {"metric_points": "{datapoint}", "spans": "{span}", "log_records": "{record}"}
+    words = {"metric_points": "Data points", "spans": "Spans", "log_records": "Log records"}
+    return tuple(
+        Metric(f"{stem}_{word}", "counter", unit, f"{words[word]} {what}.", attributes) for word, unit in units.items()
+    )
+
+
+OWN_METRICS: tuple[Metric, ...] = (
+    *_signals("otel_aiops_receiver_accepted", _RECEIVER, "that are in the log and acknowledged"),
+    *_signals("otel_aiops_receiver_refused", _RECEIVER, "that the sender was told to send again or to mend"),
+    *_signals("otel_aiops_receiver_failed", _RECEIVER, "that were lost to a fault of this service"),
+    Metric(
+        "otel_aiops_receiver_requests",
+        "counter",
+        "{request}",
+        "Export requests, by outcome: success, refused or failure.",
+        (*_RECEIVER, "outcome"),
+    ),
+    Metric(
+        "otel_aiops_exporter_sent_metric_points",
+        "counter",
+        "{datapoint}",
+        "Score points that the destination took.",
+        _EXPORTER,
+    ),
+    Metric(
+        "otel_aiops_exporter_send_failed_metric_points",
+        "counter",
+        "{datapoint}",
+        "Score points that the destination refused for good, or did not take in time.",
+        _EXPORTER,
+    ),
+    Metric(
+        "otel_aiops_exporter_enqueue_failed_metric_points",
+        "counter",
+        "{datapoint}",
+        "Score points that were dropped because the sending queue was full.",
+        _EXPORTER,
+    ),
+    Metric("otel_aiops_exporter_queue_size", "gauge", "{request}", "Requests in the sending queue.", _EXPORTER),
+    Metric(
+        "otel_aiops_exporter_queue_capacity",
+        "gauge",
+        "{request}",
+        "Requests that the sending queue holds at most.",
+        _EXPORTER,
+    ),
+    Metric("otel_aiops.points.scored", "counter", "{datapoint}", "Points that were given to the detector."),
+    Metric(
+        "otel_aiops.points.late",
+        "counter",
+        "{datapoint}",
+        "Points older than the newest of their series by more than the allowed lateness; not scored.",
+    ),
+    Metric(
+        "otel_aiops.points.duplicate",
+        "counter",
+        "{datapoint}",
+        "Points whose series and time were seen before; not scored.",
+    ),
+    Metric(
+        "otel_aiops.points.future",
+        "counter",
+        "{datapoint}",
+        "Points from too far ahead of the receiver's clock; not scored.",
+    ),
+    Metric("otel_aiops.points.absent", "counter", "{datapoint}", "Points without a usable number; not scored."),
+    Metric("otel_aiops.points.reset", "counter", "{datapoint}", "Points at which a cumulative stream began anew."),
+    Metric("otel_aiops.points.gap", "counter", "{datapoint}", "Points that came after a gap in their series."),
+    Metric(
+        "otel_aiops.points.stale",
+        "counter",
+        "{datapoint}",
+        "Points that say that their series has no value any more.",
+    ),
+    Metric(
+        "otel_aiops.points.rejected", "counter", "{datapoint}", "Points that could not be read, by reason.", (REASON,)
+    ),
+    Metric(
+        "otel_aiops.points.own",
+        "counter",
+        "{datapoint}",
+        "Points of otel-aiops itself that came back and were ignored.",
+    ),
+    Metric("otel_aiops.points.backfilled", "counter", "{datapoint}", "Points of the past that series were taught."),
+    Metric("otel_aiops.series.active", "gauge", "{series}", "Series that are known now."),
+    Metric("otel_aiops.series.limit", "gauge", "{series}", "Series that are known at most."),
+    Metric("otel_aiops.series.created", "counter", "{series}", "Series that were seen for the first time."),
+    Metric("otel_aiops.series.refused", "counter", "{datapoint}", "Points of series over the limit; not scored."),
+    Metric("otel_aiops.series.reclaimed", "counter", "{series}", "Silent series that made room for new ones."),
+    Metric(
+        "otel_aiops.series.worst",
+        "gauge",
+        "{series}",
+        "Series of the metric that has most of them while the limit is reached, and the attribute with most values.",
+        ("metric", "attribute"),
+    ),
+    Metric(
+        "otel_aiops.emit.overflow",
+        "counter",
+        "{series}",
+        "Series that should have been emitted but are over the limit of emitted series, counted each time.",
+    ),
+    Metric("otel_aiops.log.appended", "counter", "{request}", "Bodies appended to the write-ahead log."),
+    Metric("otel_aiops.log.bytes", "counter", "By", "Bytes appended to the write-ahead log."),
+    Metric("otel_aiops.log.syncs", "counter", "{sync}", "Times that the write-ahead log was made durable."),
+    Metric("otel_aiops.log.refused", "counter", "{request}", "Bodies that the disk did not take."),
+    Metric("otel_aiops.log.torn", "counter", "{record}", "Unfinished records found at the end of the log."),
+    Metric("otel_aiops.log.corrupt", "counter", "{record}", "Records of the log whose checksum does not fit."),
+    Metric("otel_aiops.snapshot.duration", "histogram", "s", "Time to write a snapshot.", buckets=_SECONDS),
+    Metric("otel_aiops.snapshot.failures", "counter", "{snapshot}", "Snapshots that could not be written."),
+    Metric("otel_aiops.segment.rows", "counter", "{row}", "Rows written to Parquet segments."),
+    Metric(
+        "otel_aiops.score.latency",
+        "histogram",
+        "s",
+        "Time from the receipt of a body to its scores.",
+        buckets=_SECONDS,
+    ),
+    Metric("otel_aiops.step.failures", "counter", "{request}", "Bodies whose step ended in a fault."),
+    Metric("otel_aiops.step.queue.size", "gauge", "{request}", "Accepted bodies that wait to be scored."),
+    Metric("otel_aiops.step.queue.capacity", "gauge", "{request}", "Accepted bodies that may wait to be scored."),
+    Metric("otel_aiops.step.queue.bytes", "gauge", "By", "Bytes of the accepted bodies that wait to be scored."),
+    Metric(
+        "otel_aiops.config.reload.success", "gauge", "", "1 when the last reload of the configuration worked, else 0."
+    ),
+    Metric("otel_aiops.config.reload.timestamp", "gauge", "s", "When the configuration was last loaded, unix time."),
+    Metric("otel_aiops.build.info", "gauge", "", "Always 1; says what runs.", ("version", "python")),
+)
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric for metric in (*SERIES_METRICS.values(), *SERVICE_METRICS, *OWN_METRICS)
+}
+
+# Names under which existing rules and dashboards of two neighbours find the same numbers. Their label for the source
+# metric comes on top of ours.
+COMPAT_NAMES: Mapping[Compat, Mapping[Field, str]] = {
+    "none": {},
+    "vmanomaly": {
+        "score": "anomaly_score",
+        "expected": "yhat",
+        "lower": "yhat_lower",
+        "upper": "yhat_upper",
+        "value": "y",
+    },
+    "promql_anomaly": {"value": "anomaly:level", "upper": "anomaly:upper_band", "lower": "anomaly:lower_band"},
+}
+COMPAT_LABEL: Mapping[Compat, str] = {"vmanomaly": "for", "promql_anomaly": "anomaly_name"}
+_OWN_NAME = re.compile(r"otel_aiops[._]")
+_COMPAT_OWN = frozenset({"anomaly_score", "yhat", "yhat_lower", "yhat_upper"})
+
+
+def series_metrics(*, compat: Compat = "none", expected: bool = False) -> dict[Field, Metric]:
+    """What is emitted for a series: field → metric under the name that it gets.
+
+    With a `compat` map, the names that the map has replace ours and what it needs is emitted whether `expected` or not.
+    """
+    renamed = COMPAT_NAMES[compat]
+    own: list[Field] = ["score", "active", "probability"]
+    band: list[Field] = ["expected", "lower", "upper"]
+    fields = [field for field in own + band if field in own or expected or field in renamed]
+    metrics = {field: SERIES_METRICS[field] for field in fields}
+    for field, name in renamed.items():
+        ours = SERIES_METRICS.get(field)
+        description = ours.description if ours else "The value that was scored, in the series' unit."
+        metrics[field] = Metric(name, "gauge", "", description, (*_SERIES, COMPAT_LABEL[compat]))
+    return metrics
+
+
+def is_own(name: str, scope_name: str) -> bool:
+    """Whether a metric is one of ours that came back: by its scope, or by its name (also after a scrape).
+
+    >>> is_own("cpu", "otel_aiops"), is_own("otel_aiops_anomaly_score", ""), is_own("otel_aiopsx", "app")
+    (True, True, False)
+    """
+    if scope_name == SCOPE_NAME or _OWN_NAME.match(name):
+        return True
+    return name in _COMPAT_OWN or name in COMPAT_NAMES["promql_anomaly"].values()
+
+
+def metric_table() -> str:
+    """All metrics as Markdown tables: of each series, of each service, of otel-aiops itself."""
+    groups = (
+        ("Of each emitted series, under the resource of the series", tuple(SERIES_METRICS.values())),
+        ("Of each service, under `service.name` and `service.namespace`", SERVICE_METRICS),
+        ("Of otel-aiops itself, under its own resource", OWN_METRICS),
+    )
+    return "\n\n".join(f"{title}:\n\n{_table(metrics)}" for title, metrics in groups)
+
+
+def _table(metrics: tuple[Metric, ...]) -> str:
+    lines = ["| OTLP name | type, unit | Prometheus name | attributes | what it is |", "|---|---|---|---|---|"]
+    for m in metrics:
+        unit = f", `{m.unit}`" if m.unit else ""
+        attributes = ", ".join(f"`{a}`" for a in m.attributes)
+        lines.append(f"| `{m.name}` | {m.kind}{unit} | `{m.prometheus}` | {attributes} | {m.description} |")
+    return "\n".join(lines)

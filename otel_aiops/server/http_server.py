@@ -1,0 +1,65 @@
+"""An HTTP server in a thread of its own: uvicorn on sockets that were bound before, with our certificates."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Final
+
+import uvicorn
+
+from otel_aiops.server import endpoint
+from otel_aiops.server.tls import Certificates, TlsConfig, asyncio_context
+
+START_TIMEOUT_S: Final = 20.0
+STOP_SLACK_S: Final = 5.0
+LARGEST_HEADERS_BYTES: Final = 64 << 10
+
+
+class HttpServer:
+    """Serves one ASGI application; `bind` takes the port, so that errors come before anything runs."""
+
+    def __init__(self, app: Any, address: str, tls: TlsConfig | None, *, path: str, keep_alive_s: float = 75.0) -> None:
+        self.port = 0
+        self._address = address
+        self._path = path
+        self._config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            ws="none",
+            h11_max_incomplete_event_size=LARGEST_HEADERS_BYTES,
+            timeout_keep_alive=max(1, round(keep_alive_s)),
+        )
+        self._config.load()
+        if tls:
+            self._config.ssl = asyncio_context(Certificates(tls, path=f"{path}.tls"))
+        self._sockets: list[Any] = []
+        self._server = uvicorn.Server(self._config)
+        self._thread: threading.Thread | None = None
+
+    def bind(self) -> None:
+        """Take the port. Raises ConfigError."""
+        self._sockets = endpoint.bind(self._address, path=f"{self._path}.endpoint")
+        self.port = self._sockets[0].getsockname()[1]
+
+    def start(self) -> None:
+        """Serve; returns when connections are taken."""
+        run = {"sockets": self._sockets}
+        self._thread = threading.Thread(target=self._server.run, kwargs=run, name=self._path, daemon=True)
+        self._thread.start()
+        waited = threading.Event()
+        for _ in range(int(START_TIMEOUT_S / 0.01)):
+            if self._server.started or not self._thread.is_alive():
+                break
+            waited.wait(0.01)
+
+    def stop(self, grace_s: float) -> None:
+        """Take nothing new, let requests in progress end, and close."""
+        self._config.timeout_graceful_shutdown = max(1, round(grace_s))
+        self._server.should_exit = True
+        if self._thread:
+            self._thread.join(grace_s + STOP_SLACK_S)
+        for sock in self._sockets:
+            sock.close()
