@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from otel_aiops.detect.engine import EngineConfig
 from otel_aiops.errors import ConfigError
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.align import AlignConfig
-from otel_aiops.series.history import StorageConfig
+from otel_aiops.series.disk import StorageConfig
 from otel_aiops.series.table import TableConfig
+from otel_aiops.server import endpoint
 from otel_aiops.server.auth import AuthConfig
 from otel_aiops.server.emit import EmitConfig
 from otel_aiops.server.exporter import ExporterConfig
@@ -62,25 +62,29 @@ class Exporters:
 class ApiConfig:
     """The API, the health checks and `/metrics`."""
 
-    endpoint: str = "localhost:9464"
+    endpoint: str = "localhost:9464"  # host:port to listen on; :9464 is every address of the machine
     tls: TlsConfig | None = None
     auth: AuthConfig | None = None
+    max_request_body_size: int = 64 << 20  # bytes of the largest body, before and after decompression
+
+    def __post_init__(self) -> None:
+        endpoint.check(self.endpoint)
+        if not 1 <= self.max_request_body_size <= 2047 << 20:
+            raise ConfigError("max_request_body_size", f"must be 1 B to 2047 MiB, got {self.max_request_body_size}")
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceConfig:
     """How the process itself behaves."""
 
-    queue_bodies: int = 256  # accepted bodies that wait to be scored; over it senders are told to retry
-    queue_bytes: int = 256 << 20  # the same bound in decoded bytes
-    snapshot_interval: float = 300.0
-    tick_interval: float = 5.0  # how often time passes when no data comes
-    shutdown_timeout: float = 30.0
+    snapshot_interval: float = 300.0  # how often what was learned is saved; a restart replays what came after
+    tick_interval: float = 5.0  # when no data comes for so long, time passes without it, so that silence is noticed
+    shutdown_timeout: float = 30.0  # for requests in progress, and then for what waits to be scored
 
     def __post_init__(self) -> None:
-        for name in ("queue_bodies", "queue_bytes", "snapshot_interval", "tick_interval", "shutdown_timeout"):
+        for name in ("snapshot_interval", "tick_interval", "shutdown_timeout"):
             if getattr(self, name) <= 0:
-                raise ConfigError(name, f"must be > 0, got {getattr(self, name)}")
+                raise ConfigError(name, f"must be > 0 s, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,16 @@ class Config:
     def pipeline(self) -> PipelineConfig:
         """The part that decides scores."""
         return PipelineConfig(series=self.series, align=self.align, detection=self.detection)
+
+    def body_limit_bytes(self) -> int:
+        """The largest body after decompression that any receiver takes."""
+        protocols = self.receivers.otlp.protocols
+        limits = [self.api.max_request_body_size]
+        if protocols.grpc:
+            limits.append(protocols.grpc.limit_bytes)
+        if protocols.http:
+            limits.append(protocols.http.max_request_body_size)
+        return max(limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,19 +158,15 @@ def parse(text: str, environment: Mapping[str, str] = os.environ) -> Loaded:
         raise ConfigErrors([_explain(detail) for detail in error.errors()]) from error
 
 
-def keys(schema: type = Config, prefix: str = "") -> Iterator[tuple[str, str, object]]:
-    """Every key of the file: its path, its type, its default (dataclasses.MISSING when it must be given)."""
-    hints = typing.get_type_hints(schema)
-    for item in dataclasses.fields(schema):
-        path = f"{prefix}{item.name}"
-        inner = _dataclass_in(hints[item.name])
-        if inner is not None:
-            yield from keys(inner, path + ".")
-        else:
-            default = item.default
-            if default is dataclasses.MISSING and item.default_factory is not dataclasses.MISSING:
-                default = item.default_factory()
-            yield path, _type_name(hints[item.name]), default
+def duration(text: str) -> float:
+    """Seconds in a text such as "1m30s" or "90". Raises: ConfigError."""
+    try:
+        return float(text)
+    except ValueError:
+        seconds = _seconds(text)
+    if seconds is None:
+        raise ConfigError("", f"expected a duration such as 90s, 15m or 14d, got {text!r}")
+    return seconds
 
 
 class UniqueKeys(yaml.SafeLoader):
@@ -165,7 +175,7 @@ class UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(
                     None, None, f"expected a text key, got {key!r}", key_node.start_mark
@@ -230,18 +240,28 @@ _BYTES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 def _units(tree: Any, schema: Any) -> Any:
     """Turn "1m30s" into 90.0 where a float is expected and "64MiB" into bytes where an int is."""
     inner = _dataclass_in(schema)
+    if tree is None and inner is not None:
+        tree = {}  # a key with nothing behind it is there, with its defaults, as in the Collector
     if isinstance(tree, dict) and inner is not None:
         hints = typing.get_type_hints(inner)
         return {key: _units(value, hints.get(key)) for key, value in tree.items()}
     if not isinstance(tree, str):
         return tree
     accepted = {schema, *typing.get_args(schema)}
-    if float in accepted and _DURATION.sub("", tree) == "" and tree:
-        return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(tree))
+    seconds = _seconds(tree) if float in accepted else None
+    if seconds is not None:
+        return seconds
     size = _SIZE.fullmatch(tree)
     if int in accepted and size:
         return int(size[1]) * _BYTES[size[2]]
     return tree
+
+
+def _seconds(text: str) -> float | None:
+    """The seconds of a Go duration, None when it is none."""
+    if not text or _DURATION.sub("", text):
+        return None
+    return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))
 
 
 def _dataclass_in(hint: Any) -> type | None:
@@ -250,14 +270,6 @@ def _dataclass_in(hint: Any) -> type | None:
         if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
             return candidate
     return None
-
-
-def _type_name(hint: Any) -> str:
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return " or ".join(_type_name(arg) for arg in typing.get_args(hint) if arg is not type(None))
-    if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(str(arg) for arg in typing.get_args(hint))
-    return str(hint).removeprefix("typing.") if typing.get_args(hint) else getattr(hint, "__name__", str(hint))
 
 
 _WORDS = {

@@ -1,4 +1,4 @@
-"""The generated parts of the README: commands, API, metrics, configuration. `python -m tests.reference` rewrites them."""
+"""The generated parts of the README: commands, API, metrics, configuration; run as a module it rewrites them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,355 @@
+"""The running service: builds the parts, runs the step loop, reloads by swap. The only place with effects."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import numpy as np
+import structlog
+
+from otel_aiops import __version__
+from otel_aiops.config import Config, load
+from otel_aiops.detect.detector import Scores
+from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
+from otel_aiops.ingest import Body, Ingest
+from otel_aiops.parts import Parts
+from otel_aiops.pipeline import Pipeline, Step
+from otel_aiops.series.batch import Batch
+from otel_aiops.series.cardinality import Cardinality
+from otel_aiops.series.history import History
+from otel_aiops.series.inbox import Entry
+from otel_aiops.series.records import RecordKind
+from otel_aiops.series.rows import Recorded
+from otel_aiops.server.telemetry import Telemetry
+from otel_aiops.watch import Watch
+
+log = structlog.get_logger("otel_aiops")
+
+T = TypeVar("T")
+
+LOOP_WAIT_S = 0.2  # how long the step loop sleeps at most; questions and ticks wait no longer
+ASK_TIMEOUT_S = 30.0
+COMPACT_DELAY_NS = 600_000_000_000  # an hour's segments are merged ten minutes after it ended
+
+
+class Service:
+    """One data directory, one pipeline, and the thread that alone changes what is learned.
+
+    Receivers append to the log and wait; the log hands bodies to `_loop` in order. Everything else asks the loop.
+    """
+
+    def __init__(self, config: Config, directory: Path, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self.config = config
+        self.directory = directory
+        self.clock_ns = clock_ns
+        self.telemetry = Telemetry()
+        self.history = History(config.storage, directory)
+        self.ingest = Ingest(self.history, limit_bytes=config.body_limit_bytes(), clock_ns=clock_ns)
+        self.ingest.paused = "starting"
+        self.pipeline = Pipeline(config.pipeline())
+        self.watch = self._new_watch(self.pipeline)
+        self.sequence = 0  # of the last body that was taken in
+        self.started_ns = 0
+        self._questions: deque[Callable[[], None]] = deque()
+        self._parts: Parts | None = None
+        self._thread: threading.Thread | None = None
+        self._snapshotting: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._snapshot_due_s = 0.0
+        self._ticked_s = 0.0
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Recover what was learned, then open the doors. Raises ConfigError, StorageError, StateError."""
+        self.started_ns = self.clock_ns()
+        recovery = self.history.open()
+        try:
+            for note in recovery.notes:
+                log.warning("damaged data was found and left out", what=note)
+            self._recover(recovery.arrays, recovery.sequence)
+            self._parts = Parts(self, self.config)
+            self._parts.bind()
+            self._thread = threading.Thread(target=self._loop, name="steps", daemon=True)
+            self._thread.start()
+            self._parts.start()
+        except BaseException:
+            self.stop()
+            raise
+        self.ingest.paused = None
+        log.info("ready", version=__version__, data_dir=str(self.directory), **self._parts.endpoints())
+
+    def stop(self) -> None:
+        """Take nothing more, finish what was accepted, snapshot, close. Safe to call twice."""
+        if self._stopping.is_set():
+            return
+        self.ingest.paused = "shutting down"
+        if self._parts:
+            self._parts.stop_receiving(self.config.service.shutdown_timeout)
+        self._stopping.set()
+        if self._thread and self._thread.ident:
+            self._thread.join(self.config.service.shutdown_timeout)
+        if self._snapshotting:
+            self._snapshotting.join()
+        if self._thread and self._thread.ident and not self._thread.is_alive():
+            self._snapshot(self.sequence, self.pipeline.state())
+        if self._parts:
+            self._parts.stop()
+        self.history.close()
+        log.info("stopped", sequence=self.sequence)
+
+    def reload(self, config: Config) -> None:
+        """Build everything that changed from a new configuration, then swap. ConfigError leaves all as it was."""
+        if config.storage != self.config.storage:
+            raise ConfigError("storage", "cannot change while the service runs; restart it")
+        old, parts = self.config, self._parts
+        assert parts is not None
+        if config.pipeline() != old.pipeline():
+            self.ask(lambda: self._swap_pipeline(config))
+        try:
+            parts.reload(config)
+        except AiopsError:
+            if config.pipeline() != old.pipeline():
+                self.ask(lambda: self._swap_pipeline(old))
+            raise
+        self.config = config
+
+    def _swap_pipeline(self, config: Config) -> None:
+        pipeline = Pipeline(config.pipeline())
+        pipeline.restore(self.pipeline.state())
+        self.pipeline, self.watch = pipeline, self._new_watch(pipeline)
+        if self._parts:
+            self._parts.renew_emitter()
+        self._snapshot_due_s = 0.0  # a recovery must not replay what was learned under the old configuration
+
+    def _new_watch(self, pipeline: Pipeline) -> Watch:
+        def reason(batch: Batch, scores: Scores, k: int) -> str:
+            unit = pipeline.table.labels(int(batch.rows[k])).unit
+            return pipeline.engine.reason(batch, scores, k, unit)
+
+        return Watch(pipeline.engine.channels, reason)
+
+    def exposition(self) -> bytes:
+        """Scores and own telemetry, in Prometheus text format."""
+        parts = self._parts
+        scores = self.ask(lambda: parts.exposition(self.pipeline.event_ns)) if parts else b""
+        return scores + self.telemetry.render()
+
+    def warn_of(self, found: Cardinality) -> None:
+        """Say in the log who fills the series table."""
+        log.warning(
+            "the series table is full, new series are refused",
+            limit=found.limit,
+            refused=found.refused,
+            worst_metric=found.metric,
+            its_series=found.metric_series,
+            worst_attribute=found.attribute,
+            its_values=found.values,
+        )
+
+    # -- questions from other threads -------------------------------------------------------------------------------
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """Run a function between two steps, where it may read all state; from any thread but the loop's."""
+        answer: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(question())
+            except BaseException as error:
+                answer.set_exception(error)
+
+        self._questions.append(run)
+        if self._stopping.is_set() or not (self._thread and self._thread.is_alive()):
+            raise Overloaded("the service is starting or shutting down")
+        try:
+            return answer.result(ASK_TIMEOUT_S)
+        except FutureTimeout:
+            raise Overloaded("the step loop is busy; ask again later") from None
+
+    # -- recovery ---------------------------------------------------------------------------------------------------
+
+    def _recover(self, arrays: dict[str, Any] | None, sequence: int) -> None:
+        """From the newest snapshot through the log to where the last run stood, bit for bit."""
+        if arrays is not None:
+            self.pipeline.restore(arrays)
+        self.sequence = sequence
+        for record in self.history.replay():
+            try:
+                body = self.ingest.decode(record.received)
+            except BadInput as error:  # accepted by another version, or under another limit
+                log.error("a body of the log cannot be read any more", sequence=record.sequence, error=str(error))
+                continue
+            self._take_in(Entry(record.sequence, record.received.received_ns, record.received.kind, body))
+
+    # -- the step loop ----------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        """Take bodies in the order of the log until the service stops and none is left."""
+        self._snapshot_due_s = time.monotonic() + self.config.service.snapshot_interval
+        self._ticked_s = time.monotonic()
+        while True:
+            entry = self.history.take(0.0 if self._questions else LOOP_WAIT_S)
+            while self._questions:
+                self._questions.popleft()()
+            if entry is not None:
+                step = self._take_in(entry)
+                if step is not None:
+                    self._tell(entry, step)
+            elif self._stopping.is_set():
+                return
+            self._look_after(idle=entry is None)
+
+    def _take_in(self, entry: Entry) -> Step | None:
+        """One step of the learned state, the same when a body comes and when it is read back after a crash."""
+        self.sequence = entry.sequence
+        try:
+            step = self._advance(entry)
+            self._record(entry, step)
+            self.watch.follow(step)
+        except Exception:  # one body must not stop the service; it stays in the log for a closer look
+            self.telemetry.add("otel_aiops.step.failures")
+            log.exception("a body could not be scored", sequence=entry.sequence, kind=entry.kind.name)
+            return None
+        return step
+
+    def _advance(self, entry: Entry) -> Step:
+        """What a body does to the learned state; nothing else changes it."""
+        body = entry.item
+        if not isinstance(body, Body) or body.points is None:
+            return self.pipeline.tick(now_ns=entry.received_ns)
+        if entry.kind == RecordKind.BACKFILL:
+            return self.pipeline.backfill(body.points, now_ns=entry.received_ns)
+        return self.pipeline.metrics(body.points, now_ns=entry.received_ns)
+
+    def _record(self, entry: Entry, step: Step) -> None:
+        """Keep the scored points for the Parquet segments."""
+        table = self.pipeline.table
+        for scored in step.scored:
+            batch = scored.batch
+            recorded = Recorded(
+                rows=batch.rows,
+                fingerprint=table.fingerprint(batch.rows),
+                time_ns=batch.time_ns,
+                value=batch.value,
+                score=scored.scores.score,
+            )
+            self.history.record(entry.sequence, recorded, self._describe)
+
+    def _describe(self, rows: np.ndarray[Any, Any]) -> list[str]:
+        return [self.pipeline.table.labels(row).to_json() for row in rows.tolist()]
+
+    def _tell(self, entry: Entry, step: Step) -> None:
+        """Let the world know: anomalies, scores out, counters."""
+        if self._parts:
+            self._parts.emit(step)
+        if entry.kind != RecordKind.TICK:
+            self.telemetry.record("otel_aiops.score.latency", max(0, self.clock_ns() - entry.received_ns) / 1e9)
+        for name, count in step.counts.items():
+            metric = COUNTERS.get(name)
+            if metric and count:
+                self.telemetry.add(metric, count)
+        if isinstance(entry.item, Body):
+            for reason, count in entry.item.rejected.items():
+                self.telemetry.add("otel_aiops.points.rejected", count, reason=reason)
+
+    # -- what happens beside the bodies -------------------------------------------------------------------------------
+
+    def _look_after(self, *, idle: bool) -> None:
+        now_s = time.monotonic()
+        if not idle:
+            self._ticked_s = now_s
+        elif now_s - self._ticked_s >= self.config.service.tick_interval and not self.ingest.paused:
+            self._ticked_s = now_s
+            threading.Thread(target=self._tick, name="tick", daemon=True).start()
+        busy = self._snapshotting is not None and self._snapshotting.is_alive()
+        if not busy and (now_s >= self._snapshot_due_s or self.history.wants_snapshot):
+            self._snapshot_due_s = now_s + self.config.service.snapshot_interval
+            arguments = (self.sequence, self.pipeline.state())
+            self._snapshotting = threading.Thread(target=self._snapshot, args=arguments, name="snapshot")
+            self._snapshotting.start()
+        if self._parts:
+            self._parts.look_after(self.pipeline.event_ns)
+
+    def _tick(self) -> None:
+        """Log the passing of time; not in the loop, because appending waits for the disk."""
+        try:
+            self.ingest.tick()
+        except AiopsError as error:
+            log.warning("the passing of time could not be logged", error=str(error))
+
+    def _snapshot(self, sequence: int, arrays: dict[str, Any]) -> None:
+        start_s = time.monotonic()
+        try:
+            self.history.snapshot(sequence, arrays)
+            self.telemetry.record("otel_aiops.snapshot.duration", time.monotonic() - start_s)
+            self.history.compact(self.pipeline.event_ns - COMPACT_DELAY_NS)
+            self.history.enforce(self.clock_ns())
+        except AiopsError as error:
+            self.telemetry.add("otel_aiops.snapshot.failures")
+            log.error("a snapshot failed; the one before still counts", error=str(error))
+
+
+COUNTERS = {
+    "scored": "otel_aiops.points.scored",
+    "late": "otel_aiops.points.late",
+    "duplicate": "otel_aiops.points.duplicate",
+    "future": "otel_aiops.points.future",
+    "absent": "otel_aiops.points.absent",
+    "reset": "otel_aiops.points.reset",
+    "gap": "otel_aiops.points.gap",
+    "stale": "otel_aiops.points.stale",
+    "own": "otel_aiops.points.own",
+    "backfilled": "otel_aiops.points.backfilled",
+    "created": "otel_aiops.series.created",
+    "refused": "otel_aiops.series.refused",
+    "reclaimed": "otel_aiops.series.reclaimed",
+}
+
+
+def serve(config_path: Path | None, data_dir: Path | None) -> int:
+    """`otel-aiops serve`: run until SIGTERM or SIGINT; returns the exit code."""
+    from otel_aiops.server.logs import configure_logging
+
+    config = load(config_path).config if config_path else Config()
+    configure_logging(config.telemetry.logs)
+    service = Service(config, data_dir or Path(config.storage.directory))
+    stop, reload = threading.Event(), threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        (reload if number == signal.SIGHUP else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    service.start()
+    try:
+        while not stop.wait(LOOP_WAIT_S):
+            if reload.is_set():
+                reload.clear()
+                _reload(service, config_path)
+    finally:
+        service.stop()
+    return 0
+
+
+def _reload(service: Service, path: Path | None) -> None:
+    """Read the file again; a wrong one changes nothing."""
+    try:
+        loaded = load(path) if path else None
+        service.reload(loaded.config if loaded else Config())
+    except (AiopsError, StateError) as error:
+        service.telemetry.set("otel_aiops.config.reload.success", 0)
+        log.error("the configuration was not reloaded, the old one stays", error=str(error))
+        return
+    service.telemetry.set("otel_aiops.config.reload.success", 1)
+    service.telemetry.set("otel_aiops.config.reload.timestamp", service.clock_ns() / 1e9)
+    log.info("the configuration was reloaded", path=str(path))

@@ -1,0 +1,102 @@
+"""From a received body to an acknowledged one: inflate, decode, log durably, hand over to the step loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from otel_aiops.errors import Overloaded
+from otel_aiops.otlp.decode import Memo, count_logs, count_spans, decode_metrics
+from otel_aiops.otlp.json_body import json_to_protobuf
+from otel_aiops.otlp.points import Points
+from otel_aiops.series.history import History
+from otel_aiops.series.records import Compression, Format, Received, RecordKind
+from otel_aiops.server import receiver
+from otel_aiops.server.compression import inflate
+from otel_aiops.server.receiver import Accepted, Signal
+
+KINDS = {Signal.METRICS: RecordKind.METRICS, Signal.TRACES: RecordKind.TRACES, Signal.LOGS: RecordKind.LOGS}
+SIGNALS = {
+    RecordKind.METRICS: "metrics",
+    RecordKind.BACKFILL: "metrics",
+    RecordKind.TRACES: "traces",
+    RecordKind.LOGS: "logs",
+}
+POINT_BYTES = 120  # of a decoded number point with its attributes; what a queue of them may weigh
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A decoded body: the points of metrics, or how many spans or records there are."""
+
+    points: Points | None
+    items: int
+    rejected: Mapping[str, int]
+
+    @property
+    def weight(self) -> int:
+        """Bytes that the decoded body holds while it waits."""
+        if self.points is None:
+            return 0
+        return POINT_BYTES * len(self.points) + self.points.cells.nbytes
+
+
+class Ingest:
+    """Accepts bodies from any thread; says yes only when the log has them."""
+
+    def __init__(self, history: History, *, limit_bytes: int, clock_ns: Callable[[], int]) -> None:
+        self._history = history
+        self._limit_bytes = limit_bytes
+        self._clock_ns = clock_ns
+        self._memo = Memo()
+        self.paused: str | None = None  # why nothing is accepted now
+
+    def accept(self, signal: Signal, body: receiver.Received) -> Accepted:
+        """Take one OTLP request. Raises BadInput, TooLarge, Overloaded, StorageError."""
+        received = Received(
+            kind=KINDS[signal],
+            received_ns=self._clock_ns(),
+            body=body.payload,
+            compression=Compression(body.compression or "identity"),
+            format=Format.JSON if body.json else Format.PROTOBUF,
+        )
+        decoded = self._log(received)
+        rejected = sum(decoded.rejected.values())
+        return Accepted(decoded.items, rejected, explain(decoded.rejected))
+
+    def backfill(self, payload: bytes, compression: str) -> int:
+        """Take past points of known series; returns how many."""
+        return self._log(
+            Received(RecordKind.BACKFILL, self._clock_ns(), payload, Compression(compression or "identity"))
+        ).items
+
+    def tick(self) -> None:
+        """Log that time passed without data."""
+        self._history.append(Received(RecordKind.TICK, self._clock_ns()), item=None, weight=0)
+
+    def decode(self, received: Received) -> Body:
+        """What a body holds; the same for a body that has just come and for one read back from the log."""
+        if received.kind == RecordKind.TICK:
+            return Body(None, 0, {})
+        data = inflate(received.body, received.compression.value, self._limit_bytes)
+        if received.format == Format.JSON:
+            data = json_to_protobuf(SIGNALS[received.kind], data)
+        if received.kind == RecordKind.TRACES:
+            return Body(None, count_spans(data), {})
+        if received.kind == RecordKind.LOGS:
+            return Body(None, count_logs(data), {})
+        decoded = decode_metrics(data, self._memo)
+        return Body(decoded.points, len(decoded.points), decoded.rejected)
+
+    def _log(self, received: Received) -> Body:
+        if self.paused:
+            raise Overloaded(self.paused)
+        decoded = self.decode(received)
+        if decoded.items or decoded.rejected:  # an empty request is a success that changes nothing
+            self._history.append(received, item=decoded, weight=decoded.weight)
+        return decoded
+
+
+def explain(rejected: Mapping[str, int]) -> str:
+    """Why points were rejected, for the partial success of the answer."""
+    return "; ".join(f"{count} rejected: {reason}" for reason, count in sorted(rejected.items()))

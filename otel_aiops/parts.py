@@ -1,0 +1,249 @@
+"""The parts of a running service that face the world: receiver, API, exporter, emitter, own telemetry."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from otel_aiops.config import Config
+from otel_aiops.errors import AiopsError, ConfigError
+from otel_aiops.pipeline import Step
+from otel_aiops.server import api
+from otel_aiops.server.auth import Authenticator
+from otel_aiops.server.emit import EmitConfig, Emitter
+from otel_aiops.server.exporter import Exporter, ExporterConfig
+from otel_aiops.server.http_server import HttpServer
+from otel_aiops.server.intake import ReceiverStats
+from otel_aiops.server.logs import configure_logging
+from otel_aiops.server.receiver import Receiver
+from otel_aiops.server.telemetry import OwnExport, start_export
+from otel_aiops.views import Views
+
+if TYPE_CHECKING:
+    from otel_aiops.app import Service
+
+COUNT_INTERVAL_S = 1.0  # how often the counts of other parts become metrics
+WORST_INTERVAL_S = 60.0  # how often the metric with most series is looked for while the table is full
+EXPORT_STOP_S = 5.0
+
+LOG_COUNTS = {
+    "appended": "otel_aiops.log.appended",
+    "appended_bytes": "otel_aiops.log.bytes",
+    "syncs": "otel_aiops.log.syncs",
+    "refused_disk": "otel_aiops.log.refused",
+    "torn": "otel_aiops.log.torn",
+    "corrupt": "otel_aiops.log.corrupt",
+    "rows": "otel_aiops.segment.rows",
+}
+
+
+class Parts:
+    """Built whole or not at all. `emit` and `look_after` belong to the step loop, the rest to the main thread."""
+
+    def __init__(self, service: Service, config: Config) -> None:
+        self._service = service
+        self._config = config
+        self._receiver = _receiver(service, config)
+        self._api = _api(service, config)
+        self._exporter = _exporter(service, config.exporters.otlp)
+        self._own: OwnExport | None = start_export(service.telemetry, config.telemetry.metrics)
+        self._emitter = self._new_emitter(config.emit)
+        self._counted: Counter[tuple[str, ...]] = Counter()
+        self._counts_due_s = 0.0
+        self._worst_due_s = 0.0
+        self._services_due_ns = 0
+        self._watch_gauges()
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    def bind(self) -> None:
+        """Take all ports. Raises ConfigError."""
+        self._api.bind()
+        self._receiver.bind()
+
+    def start(self) -> None:
+        """Open the doors."""
+        if self._exporter:
+            self._exporter.start()
+        self._api.start()
+        self._receiver.start()
+
+    def stop_receiving(self, grace_s: float) -> None:
+        """Take no more telemetry; requests in progress end first."""
+        self._receiver.stop(grace_s)
+
+    def stop(self) -> None:
+        """Send what waits, and close."""
+        if self._exporter:
+            self._exporter.stop(EXPORT_STOP_S)
+        if self._own:
+            self._own.stop(EXPORT_STOP_S)
+        self._api.stop(1.0)
+
+    def endpoints(self) -> dict[str, str]:
+        """Where everything listens, for a log line."""
+        ports = {f"otlp_{name}": f"localhost:{port}" for name, port in self._receiver.ports.items()}
+        return {**ports, "api": f"http://localhost:{self._api.port}"}
+
+    def reload(self, config: Config) -> None:
+        """Build what changed anew, then swap. Raises ConfigError, and then everything is as it was."""
+        old = self._config
+        exporter, own = self._exporter, self._own
+        if config.exporters != old.exporters:
+            exporter = _exporter(self._service, config.exporters.otlp)
+        self._swap_servers(old, config)
+        if config.telemetry != old.telemetry:
+            configure_logging(config.telemetry.logs)
+            if own:
+                own.stop(EXPORT_STOP_S)
+            self._own = start_export(self._service.telemetry, config.telemetry.metrics)
+        if exporter is not self._exporter:
+            before, self._exporter = self._exporter, exporter
+            if exporter:
+                exporter.start()
+            if before:
+                before.stop(EXPORT_STOP_S)
+        if config.emit != old.emit:
+            self._service.ask(lambda: self.renew_emitter(config.emit))
+        self._config = config
+
+    def _swap_servers(self, old: Config, config: Config) -> None:
+        """New receiver and API where they changed. The old ones give up their ports first; senders try again."""
+        receiver = _receiver(self._service, config) if config.receivers != old.receivers else None
+        api_server = _api(self._service, config) if config.api != old.api else None
+        grace_s = config.service.shutdown_timeout
+        try:
+            if receiver:
+                self._receiver.stop(grace_s)
+                receiver.bind()
+                receiver.start()
+                self._receiver = receiver
+            if api_server:
+                self._api.stop(1.0)
+                api_server.bind()
+                api_server.start()
+                self._api = api_server
+        except AiopsError:
+            self._restore_servers(old, receiver=receiver is not None, api_server=api_server is not None)
+            raise
+
+    def _restore_servers(self, old: Config, *, receiver: bool, api_server: bool) -> None:
+        """Serve again as before a failed reload."""
+        if receiver:
+            self._receiver.stop(0.0)
+            self._receiver = _receiver(self._service, old)
+            self._receiver.bind()
+            self._receiver.start()
+        if api_server:
+            self._api.stop(0.0)
+            self._api = _api(self._service, old)
+            self._api.bind()
+            self._api.start()
+
+    # -- in the step loop -------------------------------------------------------------------------------------------
+
+    def emit(self, step: Step) -> None:
+        """Send the scores of a step."""
+        if self._exporter:
+            self._exporter.send(self._emitter.step(step))
+        else:
+            for _ in self._emitter.step(step):  # chooses what /metrics shows
+                pass
+
+    def look_after(self, event_ns: int) -> None:
+        """What is due by time: scores of services, ends, counts."""
+        now_s = time.monotonic()
+        if now_s < self._counts_due_s:
+            return
+        self._counts_due_s = now_s + COUNT_INTERVAL_S
+        self._count()
+        requests = list(self._emitter.expire(event_ns))
+        if event_ns >= self._services_due_ns:
+            self._services_due_ns = event_ns + int(self._config.emit.interval * 1e9)
+            if self._exporter:
+                requests += self._emitter.service_requests(event_ns)
+        if self._exporter and requests:
+            self._exporter.send(requests)
+
+    def renew_emitter(self, config: EmitConfig | None = None) -> None:
+        """Choose and encode anew, after the pipeline or the configuration changed."""
+        self._emitter = self._new_emitter(config or self._config.emit)
+
+    def exposition(self, event_ns: int) -> bytes:
+        """The scores on /metrics."""
+        return self._emitter.render(event_ns)
+
+    def _new_emitter(self, config: EmitConfig) -> Emitter:
+        return Emitter(config, self._service.pipeline.table, self._service.watch)
+
+    # -- counts -----------------------------------------------------------------------------------------------------
+
+    def _watch_gauges(self) -> None:
+        service, telemetry = self._service, self._service.telemetry
+        telemetry.watch("otel_aiops.series.active", lambda: len(service.pipeline.table))
+        telemetry.watch("otel_aiops.series.limit", lambda: service.config.series.max_series)
+        telemetry.watch("otel_aiops.step.queue.size", lambda: service.history.stats()["queue_bodies"])
+        telemetry.watch("otel_aiops.step.queue.bytes", lambda: service.history.stats()["queue_bytes"])
+        telemetry.watch("otel_aiops.step.queue.capacity", lambda: service.config.storage.queue_bodies)
+
+    def _count(self) -> None:
+        """Turn the counts of receiver, log and emitter into metrics."""
+        for stats in self._receiver.stats():
+            self._count_receiver(stats)
+        for name, number in self._service.history.stats().items():
+            if name in LOG_COUNTS:
+                self._advance(LOG_COUNTS[name], number)
+        self._advance("otel_aiops.emit.overflow", self._emitter.overflow)
+        self._name_worst()
+
+    def _count_receiver(self, stats: ReceiverStats) -> None:
+        outcomes = {"accepted": stats.accepted, "refused": stats.refused, "failed": stats.failed}
+        for outcome, counts in outcomes.items():
+            for (signal, transport), number in counts.items():
+                name = f"otel_aiops_receiver_{outcome}_{signal.items}"
+                self._advance(name, number, receiver="otlp", transport=transport)
+        for (_, transport, outcome), number in stats.requests.items():
+            attributes = {"receiver": "otlp", "transport": transport, "outcome": outcome}
+            self._advance("otel_aiops_receiver_requests", number, **attributes)
+
+    def _advance(self, name: str, number: float, **attributes: str) -> None:
+        """Add what has come since the last time; a part that was built anew counts from zero again."""
+        key = (name, *attributes.values())
+        before = self._counted[key]
+        self._counted[key] = int(number)
+        more = number - before if number >= before else number
+        if more > 0:
+            self._service.telemetry.add(name, more, **attributes)
+
+    def _name_worst(self) -> None:
+        """While the table is full, say which metric and attribute fill it."""
+        now_s, table = time.monotonic(), self._service.pipeline.table
+        full = self._service.telemetry.value("otel_aiops.series.refused") > 0
+        if not full or now_s < self._worst_due_s:
+            return
+        self._worst_due_s = now_s + WORST_INTERVAL_S
+        found = table.cardinality()
+        if found.refused:
+            self._service.telemetry.replace(
+                "otel_aiops.series.worst", found.metric_series, metric=found.metric, attribute=found.attribute
+            )
+            self._service.warn_of(found)
+
+
+def _receiver(service: Service, config: Config) -> Receiver:
+    protocols = config.receivers.otlp.protocols
+    return Receiver(protocols.grpc, protocols.http, service.ingest.accept)
+
+
+def _api(service: Service, config: Config) -> HttpServer:
+    auth = Authenticator(config.api.auth, path="api.auth") if config.api.auth else None
+    application: Any = api.build(Views(service), auth.check if auth else None, config.api.max_request_body_size)
+    return HttpServer(application, config.api.endpoint, config.api.tls, path="api")
+
+
+def _exporter(service: Service, config: ExporterConfig | None) -> Exporter | None:
+    try:
+        return Exporter(config, service.telemetry) if config else None
+    except ConfigError as error:
+        raise ConfigError(f"exporters.otlp.{error.path}".rstrip("."), error.message) from error

@@ -1,0 +1,167 @@
+"""What is known of every series now: its last point and score, and which series are anomalous, since when and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from otel_aiops.detect.detector import Scores
+from otel_aiops.otlp.points import I32
+from otel_aiops.pipeline import Scored, Step
+from otel_aiops.series.batch import Batch
+
+REASONS_A_STEP = 200  # sentences are made for people; in a storm the first ones are enough until the next step
+REASON_AGE_NS = 30_000_000_000  # a reason is made anew at most this often while a series stays anomalous
+CLOSES_BELOW = 0.8  # an anomaly ends below this score, or after two points in a row below 1
+
+LATEST = np.dtype(
+    [
+        ("time_ns", "i8"),
+        ("value", "f8"),
+        ("expected", "f8"),
+        ("lower", "f8"),
+        ("upper", "f8"),
+        ("score", "f4"),
+        ("probability", "f4"),
+        ("warmup_s", "f4"),
+        ("channel", "u1"),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Anomaly:
+    """A series that is over its threshold. `score` is the newest, `peak` the highest since `since_ns`."""
+
+    row: int
+    since_ns: int
+    time_ns: int
+    value: float
+    score: float
+    peak: float
+    probability: float
+    channel: str
+    reason: str
+    reason_ns: int
+    below: int = 0  # points in a row below the threshold
+
+
+class Watch:
+    """Follows the steps of the pipeline; holds nothing that recovery needs."""
+
+    def __init__(self, channels: tuple[str, ...], reason: Callable[[Batch, Scores, int], str]) -> None:
+        self._channels = channels
+        self._reason = reason
+        self._latest = np.zeros(0, LATEST)
+        self._active: dict[int, Anomaly] = {}
+        self._is_active = np.zeros(0, bool)
+        self.opened = 0  # anomalies so far
+
+    def follow(self, step: Step) -> None:
+        """Take in one step."""
+        self._drop(step.reclaimed)
+        self._latest[step.reclaimed[step.reclaimed < len(self._latest)]] = np.zeros((), LATEST)
+        budget = REASONS_A_STEP
+        for scored in step.batches():
+            if len(scored.batch.rows):
+                self._grow(int(scored.batch.rows.max()) + 1)
+                self._keep(scored)
+                budget = self._judge(scored, budget)
+        self._drop(step.ended)
+        ended = step.ended[step.ended < len(self._latest)]
+        self._latest["score"][ended] = np.nan  # what has ended has no score now
+
+    @property
+    def columns(self) -> np.ndarray[Any, np.dtype[np.void]]:
+        """The latest point of every row, in the fields of `LATEST`; time 0 where there is none. Not for changing."""
+        return self._latest
+
+    def anomalies(self) -> list[Anomaly]:
+        """The anomalous series, the strangest first."""
+        return sorted(self._active.values(), key=lambda anomaly: -anomaly.score)
+
+    def anomaly(self, row: int) -> Anomaly | None:
+        """The anomaly of a row, if it has one now."""
+        return self._active.get(row)
+
+    def latest(self, row: int) -> dict[str, Any] | None:
+        """The last point of a row and its scores; None where nothing came yet. NaN becomes None."""
+        if row >= len(self._latest) or not self._latest["time_ns"][row]:
+            return None
+        record = self._latest[row]
+        values = {name: record[name].item() for name in LATEST.names or ()}
+        found: dict[str, Any] = {key: None if value != value else value for key, value in values.items()}
+        found["channel"] = self._channels[found["channel"]] if found["score"] is not None else None
+        return found
+
+    def warm_share(self) -> float:
+        """Share of the seen series that have a score, 0 when there are none."""
+        seen = self._latest["time_ns"] > 0
+        return float((~np.isnan(self._latest["score"][seen])).mean()) if seen.any() else 0.0
+
+    def _grow(self, rows: int) -> None:
+        have = len(self._latest)
+        if rows > have:
+            size = max(rows, 2 * have, 1024)
+            latest = np.zeros(size, LATEST)
+            latest[:have] = self._latest
+            active = np.zeros(size, bool)
+            active[:have] = self._is_active
+            self._latest, self._is_active = latest, active
+
+    def _keep(self, scored: Scored) -> None:
+        batch, scores, rows = scored.batch, scored.scores, scored.batch.rows
+        self._latest["time_ns"][rows] = batch.time_ns
+        self._latest["value"][rows] = batch.value
+        for name in ("expected", "lower", "upper", "score", "probability", "warmup_s", "channel"):
+            self._latest[name][rows] = getattr(scores, name)
+
+    def _judge(self, scored: Scored, budget: int) -> int:
+        score = scored.scores.score
+        with np.errstate(invalid="ignore"):
+            matters = np.flatnonzero((score >= 1) | self._is_active[scored.batch.rows])
+        for k in matters.tolist():
+            if score[k] >= 1:
+                budget -= self._over(scored, k, reasons_left=budget)
+            else:
+                self._under(scored, k)
+        return budget
+
+    def _over(self, scored: Scored, k: int, *, reasons_left: int) -> int:
+        """Open or carry on an anomaly; returns how many sentences were made (0 or 1)."""
+        batch, scores = scored.batch, scored.scores
+        row, time_ns, score = int(batch.rows[k]), int(batch.time_ns[k]), float(scores.score[k])
+        old = self._active.get(row)
+        wanted = old is None or not old.reason or time_ns - old.reason_ns >= REASON_AGE_NS
+        made = wanted and reasons_left > 0
+        self._active[row] = Anomaly(
+            row=row,
+            since_ns=old.since_ns if old else time_ns,
+            time_ns=time_ns,
+            value=float(batch.value[k]),
+            score=score,
+            peak=max(score, old.peak) if old else score,
+            probability=float(scores.probability[k]),
+            channel=self._channels[int(scores.channel[k])],
+            reason=self._reason(batch, scores, k) if made else (old.reason if old else ""),
+            reason_ns=time_ns if made else (old.reason_ns if old else 0),
+        )
+        self._is_active[row] = True
+        self.opened += old is None
+        return int(made)
+
+    def _under(self, scored: Scored, k: int) -> None:
+        row, score = int(scored.batch.rows[k]), float(scored.scores.score[k])
+        old = self._active[row]
+        if not score >= CLOSES_BELOW or old.below:
+            self._drop(scored.batch.rows[k : k + 1])
+        else:
+            self._active[row] = replace(old, score=score, below=1, time_ns=int(scored.batch.time_ns[k]))
+
+    def _drop(self, rows: I32 | Iterable[int]) -> None:
+        for row in np.asarray(rows).tolist():
+            if self._active.pop(row, None):
+                self._is_active[row] = False
