@@ -40,3 +40,19 @@ def _members(payload: bytes, new_decoder: Callable[[], Any]) -> bytes:
         payload = decoder.unused_data
         if not payload:
             return plain
+
+
+def levels(values: list[float], *, memory: int, threshold: float, flagged: list[bool]) -> tuple[float, float]:
+    """(level, mean absolute error) of one series after all values; flagged ones are not learned."""
+    level, error, points = values[0], 0.0, 0
+    for value, skip in zip(values, flagged, strict=True):
+        scale = max(1.2533 * error, 1e-3 / threshold * abs(level))
+        if skip:
+            continue
+        points += 1
+        weight = max(1 / points, 1 / memory)
+        limit = float("inf") if points <= 10 else 3 * max(1.2533 * error, 0.1 * scale)
+        off = value - level
+        level += weight * max(-limit, min(limit, off))
+        error += weight * (min(abs(off), limit) - error)
+    return level, error

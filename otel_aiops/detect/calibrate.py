@@ -10,6 +10,7 @@ from otel_aiops.otlp.points import F64, Bool
 SHARES = {"median": 0.5, "high": 0.9, "higher": 0.97, "extreme": 0.995}  # of normal points below
 START_AT = {"median": 0.67, "high": 1.64, "higher": 2.17, "extreme": 2.81}  # spreads: those of a normal distribution
 STEPS = {"median": 0.03, "high": 0.03, "higher": 0.05, "extreme": 0.1}  # of their logarithms, once much is known
+SPIKE_STEP = 0.4  # of the extreme quantile, at a point over the threshold
 UNSURE_POINTS = 50.0  # known points that halve the extra steps of the beginning
 LEAST = 1e-3
 
@@ -51,7 +52,8 @@ def learn(state: State, strangeness: F64, *, normal: Bool, isolated: Bool) -> No
     burst = np.where(logarithm > state["extreme"], state["burst"] + 1, 0.0)
     for name, share in SHARES.items():
         above = logarithm > state[name]
-        moved = state[name] + STEPS[name] * fresh * np.where(above, share, share - 1.0)
+        step = np.where(isolated, SPIKE_STEP, STEPS[name]) if name == "extreme" else STEPS[name]
+        moved = state[name] + step * fresh * np.where(above, share, share - 1.0)
         moved = np.where(above, np.minimum(moved, logarithm), moved)
         used = (normal | isolated) & (burst <= 1) if name == "extreme" else normal
         state[name] = np.where(used, np.maximum(moved, np.log(LEAST)), state[name])

@@ -199,7 +199,7 @@ class Engine:
             ]
         )
         best = parts.argmax(axis=0)
-        strangeness = parts[best, np.arange(len(best))]
+        strangeness = np.minimum(parts[best, np.arange(len(best))], MOST)
         channel = np.array([LEVEL, SHIFT, VARIANCE, FLAT, CONSTANT], np.uint8)[best]
         channel[(channel == LEVEL) & seasoned] = SEASON
         factor = np.maximum(1.0, EXTREMES * np.exp(state["extreme"])) * (1 + 20 / np.maximum(state["points"], 1.0))
@@ -238,7 +238,10 @@ class Engine:
         state["over_since_s"] = np.where(state["over"] == 1, time_s, state["over_since_s"])
         self._learn_level(state, look, value, normal)
         calibrate.learn(
-            state, look.strangeness, normal=normal & (state["points"] > UNCLIPPED), isolated=over & (state["over"] <= 2)
+            state,
+            look.strangeness,
+            normal=normal & (state["points"] > UNCLIPPED),
+            isolated=over & (state["over"] <= 2),
         )
         changed = value != state["last"]
         state["longest_run"] = np.where(
@@ -301,10 +304,11 @@ def _learn_season(state: State, error: F64, seen: Bool, memory_points: int) -> N
     weight = np.maximum(1.0 / np.maximum(state["season_points"], 1.0), 1.0 / memory_points)
     rest = np.where(seen, error - state["offset"], 0.0)
     known = state["season_points"] > UNCLIPPED
-    limit = np.where(known, CLIP * SIGMA * np.maximum(state["season_error"], 1e-12), np.inf)
+    limit = np.where(known, CLIP * SIGMA * np.maximum(state["season_error"], state["level_error"]), np.inf)
     spread = np.minimum(np.abs(rest), limit)
+    quick = np.maximum(OFFSET_WEIGHT, 1.0 / np.maximum(state["points"], 1.0))  # also after a new normal
     state["season_error"] = state["season_error"] + np.where(seen, weight * (spread - state["season_error"]), 0.0)
-    state["offset"] = state["offset"] + np.where(seen, OFFSET_WEIGHT * _clipped(rest, limit), 0.0)
+    state["offset"] = state["offset"] + np.where(seen, quick * _clipped(rest, limit), 0.0)
 
 
 def _accept(state: State, look: _Look, late: Bool, time_s: F64) -> None:
@@ -312,7 +316,6 @@ def _accept(state: State, look: _Look, late: Bool, time_s: F64) -> None:
     drift = look.drift[late]
     far = np.abs(look.residual[late]) > CLIP_SHORT * look.scale[late]  # the drift is clipped; the value is not
     state["level"][late] = look.expected[late] + np.where(far, look.residual[late], drift)
-    state["offset"][late] += np.where(far, look.residual[late], drift)
     ratio = np.sqrt(np.clip(np.exp(look.log_ratio[late]), 0.01, 100.0))
     for name in ("level_error", "season_error"):
         state[name][late] *= ratio
