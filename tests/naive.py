@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import zlib
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import zstandard
 
 from otel_aiops.errors import BadInput, TooLarge
+from otel_aiops.otlp.points import Kind, Points, Temporality
+
+Aligned = tuple[dict[tuple[Any, ...], list[tuple[int, float]]], Counter[str]]
 
 
 def inflate(payload: bytes, compression: str, limit: int) -> bytes:
@@ -56,3 +63,103 @@ def levels(values: list[float], *, memory: int, threshold: float, flagged: list[
         level += weight * max(-limit, min(limit, off))
         error += weight * (min(abs(off), limit) - error)
     return level, error
+
+
+@dataclass
+class Stream:
+    """What `align` remembers of one stream."""
+
+    last_ns: int = 0
+    start_ns: int = 0
+    total: float | None = None
+    sum: float | None = None
+    cells: tuple[bytes, list[float]] | None = None
+
+
+def align(
+    points: Points, order: list[tuple[Any, ...]], known: list[bool], seen: dict[tuple[Any, ...], Stream]
+) -> Aligned:
+    """Values of series, one point after the other: {(stream, stat): [(time_ns, value)]}.
+
+    `order` names the stream of each point, `known` says whether the table gave it a row.
+    """
+    values: dict[tuple[Any, ...], list[tuple[int, float]]] = {}
+    counts: Counter[str] = Counter()
+    for i in sorted(range(len(points)), key=lambda i: int(points.time_ns[i])):
+        key, time_ns = order[i], int(points.time_ns[i])
+        if not known[i]:
+            continue
+        stream = seen.setdefault(key, Stream())
+        if time_ns <= stream.last_ns:
+            counts["duplicate" if time_ns == stream.last_ns else "late"] += 1
+            continue
+        before_ns, stream.last_ns = stream.last_ns, time_ns
+        if points.stale[i]:
+            stream.total = None
+            counts["stale"] += 1
+            continue
+        for stat, value in _values(points, i, stream, before_ns, counts).items():
+            if value is not None and math.isfinite(value):
+                values.setdefault((key, stat), []).append((time_ns, value))
+    return values, counts
+
+
+def _values(points: Points, i: int, stream: Stream, before_ns: int, counts: Counter[str]) -> dict[str, float | None]:
+    about = points.streams[points.stream[i]]
+    delta = about.temporality == Temporality.DELTA
+    if about.kind == Kind.GAUGE or (about.kind == Kind.SUM and not about.monotonic and not delta):
+        return {"": float(points.value[i])}
+    number = float(points.value[i] if about.kind == Kind.SUM else points.count[i])
+    start_ns, time_ns = int(points.start_ns[i]), int(points.time_ns[i])
+    restarted = start_ns > stream.start_ns > 0 and start_ns >= before_ns
+    reset = not delta and before_ns > 0 and (restarted or (stream.total is not None and number < stream.total))
+    counts["reset"] += reset
+    base = 0.0 if delta or reset else stream.total
+    since_ns = start_ns if (delta and start_ns) or (reset and restarted) else before_ns
+    increase = None if base is None else number - base
+    length_s = (time_ns - since_ns) / 1e9 if since_ns else None
+    stream.total, stream.start_ns = number, start_ns
+    rate = increase / length_s if increase is not None and length_s is not None and length_s > 0 else None
+    if about.kind == Kind.SUM:
+        return {"rate": rate}
+    total = float(points.value[i])
+    before = 0.0 if delta or reset else stream.sum
+    stream.sum = total
+    mean = (total - before) / increase if before is not None and increase is not None and increase > 0 else None
+    return {"rate": rate, "mean": mean, **_percentile(points, i, stream, reset=reset, delta=delta)}
+
+
+def _percentile(points: Points, i: int, stream: Stream, *, reset: bool, delta: bool) -> dict[str, float | None]:
+    if points.layout[i] < 0:
+        return {}
+    layout = points.layouts[points.layout[i]]
+    cells = points.cells[points.cell_offset[i] : points.cell_offset[i + 1]].tolist()
+    if points.streams[points.stream[i]].kind == Kind.SUMMARY:
+        quantiles = np.frombuffer(layout, "<f8").tolist()
+        return {f"p{100 * q:.6g}": value for q, value in zip(quantiles, cells, strict=True)}
+    known = stream.cells
+    if not delta:
+        stream.cells = (layout, cells)
+        if known is None or known[0] != layout:
+            return {}
+        base = [0.0] * len(cells) if reset else known[1]
+        cells = [now - then for now, then in zip(cells, base, strict=True)]
+        if min(cells) < 0:
+            return {}
+    return {"p95": percentile(cells, np.frombuffer(layout, "<f8").tolist(), 0.95)}
+
+
+def percentile(cells: list[float], bounds: list[float], share: float) -> float | None:
+    """histogram_quantile over the counts of one histogram."""
+    total = sum(cells)
+    if not bounds or not total > 0:
+        return None
+    target, below = share * total, 0.0
+    for number, count in enumerate(cells):
+        if below + count >= target or number == len(cells) - 1:
+            if number == len(bounds):
+                return bounds[-1]
+            low = bounds[number - 1] if number else min(0.0, bounds[0])
+            return low + (bounds[number] - low) * ((target - below) / count if count else 0.0)
+        below += count
+    return None
