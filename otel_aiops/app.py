@@ -56,7 +56,7 @@ class Service:
         self.ingest = Ingest(self.history, limit_bytes=config.body_limit_bytes(), clock_ns=clock_ns)
         self.ingest.paused = "starting"
         self.pipeline = Pipeline(config.pipeline())
-        self.watch = self._new_watch(self.pipeline)
+        self.watch = Watch(self.pipeline.engine.channels, self._reason)
         self.sequence = 0  # of the last body that was taken in
         self.started_ns = 0
         self._questions: deque[Callable[[], None]] = deque()
@@ -126,17 +126,14 @@ class Service:
     def _swap_pipeline(self, config: Config) -> None:
         pipeline = Pipeline(config.pipeline())
         pipeline.restore(self.pipeline.state())
-        self.pipeline, self.watch = pipeline, self._new_watch(pipeline)
+        self.pipeline = pipeline
         if self._parts:
             self._parts.renew_emitter()
         self._snapshot_due_s = 0.0  # a recovery must not replay what was learned under the old configuration
 
-    def _new_watch(self, pipeline: Pipeline) -> Watch:
-        def reason(batch: Batch, scores: Scores, k: int) -> str:
-            unit = pipeline.table.labels(int(batch.rows[k])).unit
-            return pipeline.engine.reason(batch, scores, k, unit)
-
-        return Watch(pipeline.engine.channels, reason)
+    def _reason(self, batch: Batch, scores: Scores, k: int) -> str:
+        unit = self.pipeline.table.labels(int(batch.rows[k])).unit
+        return self.pipeline.engine.reason(batch, scores, k, unit)
 
     def exposition(self) -> bytes:
         """Scores and own telemetry, in Prometheus text format."""

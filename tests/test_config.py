@@ -1,0 +1,118 @@
+"""The configuration file: every error names the key, what was expected and what came."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from otel_aiops.config import Config, ConfigErrors, duration, load, parse
+from otel_aiops.errors import ConfigError
+
+
+def test_nothing_at_all_is_a_working_configuration() -> None:
+    assert parse("").config == parse("{}").config == Config()
+
+
+def test_a_key_with_nothing_behind_it_has_its_defaults() -> None:
+    config = parse("receivers: {otlp: {protocols: {grpc: }}}\nseries:\n").config
+    assert config.receivers.otlp.protocols.grpc is not None
+    assert config.receivers.otlp.protocols.http is None  # a protocol that is not listed is off
+    assert config.series == Config().series
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("serie: {}", "serie: is not a known key; known here: align, api, "),
+        ("series: {max: 1}", "series.max: is not a known key; known here: ignore_names, max_label_bytes, max_series"),
+        ("series: {max_series: many}", "series.max_series: expected a valid integer"),
+        ("series: {max_series: 0}", "series.max_series: must be in 1 .. 2147483647, got 0"),
+        ("series: [1]", "series: expected a mapping of keys, got [1]"),
+        ("detection: {threshold: -1}", "detection.threshold: must be > 0, got -1.0"),
+        ("emit: {compat: grafana}", "emit.compat: expected 'none', 'vmanomaly' or 'promql_anomaly', got 'grafana'"),
+        ("exporters: {otlp: {}}", "exporters.otlp.endpoint: "),
+        ("api: {endpoint: nowhere}", "api.endpoint: expected host:port"),
+        ("receivers: {otlp: {protocols: {grpc: {tls: {cert_file: /x}}}}}", "receivers.otlp.protocols.grpc.tls"),
+        ("receivers: {otlp: {protocols: {http: {max_request_body_size: 1GiB, max_in_flight_mib: 1}}}}", "must be at"),
+        ("service: {snapshot_interval: soon}", "service.snapshot_interval: expected a valid number"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, error: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    assert error in str(caught.value)
+
+
+def test_all_errors_are_told_at_once() -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        parse("series: {max_series: x}\nemit: {hold: [], other: 1}")
+    assert [error.path for error in caught.value.errors] == ["series.max_series", "emit.hold", "emit.other"]
+
+
+@pytest.mark.parametrize("text", ["a: [", "a: 1\na: 2", "1: x", "a: b: c"])
+def test_what_is_not_yaml_is_said_so(text: str) -> None:
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        parse(text)
+
+
+def test_a_key_that_stands_twice_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="'series' stands twice"):
+        parse("series: {max_series: 1}\nseries: {max_series: 2}")
+
+
+def test_units_of_time_and_size() -> None:
+    config = parse("emit: {hold: 1m30s}\nservice: {tick_interval: 250ms}\nstorage: {queue_bytes: 5MiB}").config
+    assert (config.emit.hold, config.service.tick_interval, config.storage.queue_bytes) == (90.0, 0.25, 5 << 20)
+
+
+class TestVariables:
+    def test_are_filled_in_and_keep_the_type_of_their_text(self) -> None:
+        config = parse("series: {max_series: '${env:MOST}'}", {"MOST": "77"}).config
+        assert config.series.max_series == 77
+
+    def test_have_defaults(self) -> None:
+        text = "api: {endpoint: '${env:HOST:-localhost}:${env:PORT:-9000}'}"
+        assert parse(text, {}).config.api.endpoint == "localhost:9000"
+        assert parse(text, {"PORT": "1234"}).config.api.endpoint == "localhost:1234"
+
+    def test_that_are_not_set_are_warned_of(self) -> None:
+        loaded = parse("storage: {directory: 'x${env:NOT_THERE}'}", {})
+        assert loaded.warnings == ("storage.directory: environment variable NOT_THERE is not set, used as empty",)
+
+    def test_cannot_add_keys(self) -> None:
+        with pytest.raises(ConfigError, match=r"series: expected a mapping of keys, got '\{max_series: 5\}'"):
+            parse("series: ${env:MANY}", {"MANY": "{max_series: 5}"})
+
+    def test_with_bad_names_are_errors(self) -> None:
+        with pytest.raises(ConfigError, match=r"storage.directory: expected \$\{env:NAME\}"):
+            parse("storage: {directory: '${env:a b}'}", {})
+
+    def test_dollars_can_be_written(self) -> None:
+        assert parse("storage: {directory: 'a$$b'}", {}).config.storage.directory == "a$b"
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read .*nothing\.yaml"):
+        load(tmp_path / "nothing.yaml")
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot read"):
+        load(binary)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1m30s", 90), ("14d", 14 * 86_400), ("250ms", 0.25)])
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "1x", "soon", "5 minutes"])
+def test_durations_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected a duration"):
+        duration(text)
+
+
+def test_the_largest_body_is_that_of_any_receiver() -> None:
+    assert Config().body_limit_bytes() == 64 << 20
+    larger = parse("receivers: {otlp: {protocols: {grpc: {max_recv_msg_size_mib: 100}}}}").config
+    assert larger.body_limit_bytes() == 100 << 20
