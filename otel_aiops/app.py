@@ -252,9 +252,10 @@ class Service:
         if entry.kind != RecordKind.TICK:
             self.telemetry.record("otel_aiops.score.latency", max(0, self.clock_ns() - entry.received_ns) / 1e9)
         for name, count in step.counts.items():
-            metric = COUNTERS.get(name)
-            if metric and count:
-                self.telemetry.add(metric, count)
+            if name in COUNTERS and count:
+                self.telemetry.add(COUNTERS[name], count)
+            elif name in UNUSABLE and count:
+                self.telemetry.add("otel_aiops.points.rejected", count, reason=UNUSABLE[name])
         if isinstance(entry.item, Body):
             for reason, count in entry.item.rejected.items():
                 self.telemetry.add("otel_aiops.points.rejected", count, reason=reason)
@@ -312,6 +313,13 @@ COUNTERS = {
     "reclaimed": "otel_aiops.series.reclaimed",
 }
 
+UNUSABLE = {
+    "bad_attributes": "attributes cannot be read",
+    "oversized": "labels are over the limit",
+    "ignored": "the name is in series.ignore_names",
+    "unknown_end": "the end of a series that was never seen",
+}
+
 
 def serve(config_path: Path | None, data_dir: Path | None) -> int:
     """`otel-aiops serve`: run until SIGTERM or SIGINT; returns the exit code."""
@@ -328,6 +336,7 @@ def serve(config_path: Path | None, data_dir: Path | None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
     service.start()
+    _note_reload(service, works=True)
     try:
         while not stop.wait(LOOP_WAIT_S):
             if reload.is_set():
@@ -344,9 +353,14 @@ def _reload(service: Service, path: Path | None) -> None:
         loaded = load(path) if path else None
         service.reload(loaded.config if loaded else Config())
     except (AiopsError, StateError) as error:
-        service.telemetry.set("otel_aiops.config.reload.success", 0)
+        _note_reload(service, works=False)
         log.error("the configuration was not reloaded, the old one stays", error=str(error))
         return
-    service.telemetry.set("otel_aiops.config.reload.success", 1)
-    service.telemetry.set("otel_aiops.config.reload.timestamp", service.clock_ns() / 1e9)
+    _note_reload(service, works=True)
     log.info("the configuration was reloaded", path=str(path))
+
+
+def _note_reload(service: Service, *, works: bool) -> None:
+    service.telemetry.set("otel_aiops.config.reload.success", int(works))
+    if works:
+        service.telemetry.set("otel_aiops.config.reload.timestamp", service.clock_ns() / 1e9)

@@ -26,7 +26,7 @@ def commands() -> str:
     lines = ["| command | what it does |", "|---|---|"]
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         usage = " ".join(
-            parameter.human_readable_name if parameter.param_type_name == "argument" else f"[{parameter.opts[0]}]"
+            (parameter.metavar or parameter.name.upper()) if parameter.param_type_name == "argument" else f"[{parameter.opts[0]}]"
             for parameter in command.params
         )
         first = (command.help or "").split("\n\n")[0].replace("\n", " ").strip()

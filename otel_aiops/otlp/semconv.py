@@ -153,7 +153,7 @@ OWN_METRICS: tuple[Metric, ...] = (
         "otel_aiops.points.late",
         "counter",
         "{datapoint}",
-        "Points older than the newest of their series by more than the allowed lateness; not scored.",
+        "Points older than the newest of their series; not scored.",
     ),
     Metric(
         "otel_aiops.points.duplicate",

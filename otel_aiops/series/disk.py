@@ -27,26 +27,26 @@ class StorageConfig:
     """What the store may use of the disk and of memory, and when it waits for the disk.
 
     `sync` is "commit" (a body is acknowledged when it is on the disk, one fdatasync for all that wait),
-    "interval" (acknowledged when the kernel has it, on the disk every `sync_interval_s`: survives a killed
+    "interval" (acknowledged when the kernel has it, on the disk every `sync_interval`: survives a killed
     process, may lose the last interval with the power) or "off" (the kernel decides). Below `min_free_bytes`
     new bodies are refused, so that snapshots and the journal still find room. `log_keep_*` count only what no
     recovery needs any more; over `snapshot_*` a snapshot is due.
     """
 
     directory: str = "otel-aiops-data"  # where everything is kept, relative to where the process was started
-    sync: Literal["commit", "interval", "off"] = "commit"
-    sync_interval_s: float = 0.1
-    min_free_bytes: int = 256 * MIB
-    log_file_bytes: int = 64 * MIB
-    log_file_age_s: float = 3600.0
-    log_keep_s: float = DAY_S
-    log_keep_bytes: int = 4096 * MIB
-    queue_bodies: int = 4096
-    queue_bytes: int = 256 * MIB
-    snapshot_log_bytes: int = 512 * MIB
-    snapshot_rows_bytes: int = 128 * MIB
-    segments_keep_s: float = 30 * DAY_S
-    segments_keep_bytes: int = 20480 * MIB
+    sync: Literal["commit", "interval", "off"] = "commit"  # what an acknowledgement means; see Durability
+    sync_interval: float = 0.1  # with `sync: interval`, how often the log is put on the disk
+    min_free_bytes: int = 256 * MIB  # with less space left new bodies are refused, and taken again when there is more
+    log_file_bytes: int = 64 * MIB  # a file of the log is closed at this size
+    log_file_age: float = 3600.0  # or at this age
+    log_keep: float = DAY_S  # how long the log is kept beyond what a recovery needs
+    log_keep_bytes: int = 4096 * MIB  # and at most so much of it
+    queue_bodies: int = 4096  # accepted bodies that may wait to be scored; over it senders are told to retry
+    queue_bytes: int = 256 * MIB  # the same bound in decoded bytes
+    snapshot_log_bytes: int = 512 * MIB  # a snapshot is due after so much log, which bounds the time of a restart
+    snapshot_rows_bytes: int = 128 * MIB  # or when so many scored points wait for it in memory
+    segments_keep: float = 30 * DAY_S  # how long scored points are kept as Parquet
+    segments_keep_bytes: int = 20480 * MIB  # and at most so much of it
 
     def __post_init__(self) -> None:
         if self.sync not in SYNC_POLICIES:

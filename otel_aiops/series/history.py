@@ -162,11 +162,11 @@ class History:
                     self._directory / "wal",
                     covered=kept[0],
                     now_ns=now_ns,
-                    keep_s=config.log_keep_s,
+                    keep_s=config.log_keep,
                     keep_bytes=config.log_keep_bytes,
                 )
             segments = self._segments.enforce(
-                now_ns, keep_s=config.segments_keep_s, keep_bytes=config.segments_keep_bytes
+                now_ns, keep_s=config.segments_keep, keep_bytes=config.segments_keep_bytes
             )
         deleted = Deleted(*log, *segments)
         for name in Deleted.__slots__:

@@ -219,7 +219,7 @@ class Log:
     def _next_group(self) -> tuple[list[_Ticket], bool]:
         due_s = None
         if self._dirty and self._config.sync == "interval":
-            due_s = max(0.0, self._synced_s + self._config.sync_interval_s - time.monotonic())
+            due_s = max(0.0, self._synced_s + self._config.sync_interval - time.monotonic())
         with self._work:
             self._work.wait_for(lambda: self._waiting or self._closing, due_s)
             group, self._waiting = self._waiting, []
@@ -278,7 +278,7 @@ class Log:
         """The file to append to, a new one when the current is large or old enough."""
         file = self._file
         if file is not None:
-            old = now_ns - file.opened_ns >= self._config.log_file_age_s * NS
+            old = now_ns - file.opened_ns >= self._config.log_file_age * NS
             if not old and file.size < self._config.log_file_bytes:
                 return file
             if self._dirty and self._config.sync == "interval":
@@ -317,7 +317,7 @@ class Log:
     def _sync_when_due(self, closing: bool) -> None:
         if self._file is None or not self._dirty or self._config.sync != "interval":
             return
-        if closing or time.monotonic() - self._synced_s >= self._config.sync_interval_s:
+        if closing or time.monotonic() - self._synced_s >= self._config.sync_interval:
             with suppress(OSError):  # counted, and the next append gets a new file
                 self._sync(self._file, keep=self._file.size)
 

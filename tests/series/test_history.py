@@ -277,7 +277,7 @@ def a_day_of_work(loop: Loop, numbers: Iterator[int]) -> None:
 
 
 def test_a_crash_between_any_two_steps_doubles_and_loses_nothing(tmp_path: Path) -> None:
-    settings = config(log_keep_s=1e-9, segments_keep_s=1e9)
+    settings = config(log_keep=1e-9, segments_keep=1e9)
     crashes = 0
     for allowed in range(1000):
         directory = tmp_path / str(allowed)
@@ -316,7 +316,7 @@ import os, struct, sys, threading, time
 from pathlib import Path
 from tests.series.test_history import END_NS, HOUR_0, HOUR_NS, Loop, config
 
-loop = Loop(Path(sys.argv[1]), config(log_file_bytes=5000, log_keep_s=1e-9, sync="interval"))
+loop = Loop(Path(sys.argv[1]), config(log_file_bytes=5000, log_keep=1e-9, sync="interval"))
 loop.start()
 sender = saver = None
 while True:
@@ -385,7 +385,7 @@ def test_a_damaged_snapshot_falls_back_to_the_older_one_without_doubling(tmp_pat
 
 
 def test_without_any_snapshot_what_the_log_cannot_bring_again_stays(tmp_path: Path) -> None:
-    with started(tmp_path, config(log_keep_s=1e-9)) as loop:
+    with started(tmp_path, config(log_keep=1e-9)) as loop:
         for number in range(1, 13):
             loop.send(number)
             if number % 4 == 0:
@@ -463,7 +463,7 @@ def test_points_of_a_snapshot_that_failed_are_not_doubled_after_a_crash(
 
 
 def test_retention_keeps_what_recovery_needs(tmp_path: Path) -> None:
-    settings = config(log_keep_s=1e-9, log_file_bytes=1, segments_keep_s=1e9)
+    settings = config(log_keep=1e-9, log_file_bytes=1, segments_keep=1e9)
     with started(tmp_path, settings) as loop:
         for number in range(1, 9):
             loop.send(number)
@@ -481,7 +481,7 @@ def test_retention_keeps_what_recovery_needs(tmp_path: Path) -> None:
 
 
 def test_segments_are_deleted_by_age(tmp_path: Path) -> None:
-    with started(tmp_path, config(segments_keep_s=3600)) as loop:
+    with started(tmp_path, config(segments_keep=3600)) as loop:
         for number in range(1, 4):
             loop.send(number)
         loop.snapshot()

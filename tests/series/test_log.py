@@ -151,7 +151,7 @@ def test_files_rotate_by_size_and_by_age(tmp_path: Path) -> None:
         for _ in range(4):
             log.append(body(b"x" * 600))
     assert [first for first, _ in log_files(tmp_path)] == [1, 3]
-    with opened(tmp_path, config(log_file_age_s=60)) as log:
+    with opened(tmp_path, config(log_file_age=60)) as log:
         for seconds in (1, 60, 61, 62):
             log.append(body("y", seconds * 1_000_000_000))
     assert [first for first, _ in log_files(tmp_path)] == [1, 3, 5, 7]
@@ -282,7 +282,7 @@ def test_under_commit_nothing_is_acknowledged_or_handed_on_before_it_is_durable(
 
 
 def test_interval_acknowledges_first_and_syncs_soon_after(tmp_path: Path) -> None:
-    with opened(tmp_path, config(sync="interval", sync_interval_s=0.01)) as log:
+    with opened(tmp_path, config(sync="interval", sync_interval=0.01)) as log:
         log.append(body("a"))
         until(lambda: log.counts["syncs"] == 1)
         for _ in range(200):
@@ -292,7 +292,7 @@ def test_interval_acknowledges_first_and_syncs_soon_after(tmp_path: Path) -> Non
 
 
 def test_interval_syncs_what_is_left_when_it_rotates_and_when_it_closes(tmp_path: Path) -> None:
-    with opened(tmp_path, config(sync="interval", sync_interval_s=1000, log_file_bytes=200), create=Watched) as log:
+    with opened(tmp_path, config(sync="interval", sync_interval=1000, log_file_bytes=200), create=Watched) as log:
         log._synced_s = time.monotonic()  # the first interval has just begun
         log.append(body(b"x" * 300))
         assert log.counts["syncs"] == 0
@@ -622,7 +622,7 @@ def test_a_write_that_fails_and_cannot_be_undone_leaves_the_file(tmp_path: Path,
 
 
 def test_a_failed_sync_at_an_interval_is_counted_and_the_log_goes_on(tmp_path: Path, disk: type[Refusing]) -> None:
-    with opened(tmp_path, config(sync="interval", sync_interval_s=0.01), create=Refusing) as log:
+    with opened(tmp_path, config(sync="interval", sync_interval=0.01), create=Refusing) as log:
         disk.failing = "sync"
         log.append(body("a"))
         until(lambda: log.counts["sync_failures"] == 1)
