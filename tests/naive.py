@@ -7,10 +7,12 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import zstandard
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_aiops.errors import BadInput, TooLarge
 from otel_aiops.otlp.points import Kind, Points, Temporality
@@ -163,3 +165,99 @@ def percentile(cells: list[float], bounds: list[float], share: float) -> float |
             return low + (bounds[number] - low) * ((target - below) / count if count else 0.0)
         below += count
     return None
+
+
+Point = tuple[Any, ...]
+
+
+def decode_metrics(body: bytes) -> tuple[list[Point], Counter[str]]:
+    """Every usable point of a request by the ordinary protobuf classes, grouped by kind, and why others are not usable.
+
+    A point is (resource, scope, name, unit, kind, temporality, monotonic, attributes, start_ns, time_ns, value, count,
+    stale, layout, cells), where resource, scope and attributes are the messages' own.
+    """
+    groups: dict[int, list[Point]] = {0: [], 2: [], 3: [], 4: []}
+    rejected: Counter[str] = Counter()
+    for of_resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+        for of_scope in of_resource.scope_metrics:
+            for metric in of_scope.metrics:
+                which = metric.WhichOneof("data")
+                if which is None:
+                    continue
+                kind = ["gauge", "sum", "histogram", "exponential_histogram", "summary"].index(which)
+                data = getattr(metric, which)
+                if not data.data_points:
+                    continue
+                if not metric.name:
+                    rejected["metric has no name"] += len(data.data_points)
+                    continue
+                temporality = getattr(data, "aggregation_temporality", 0)
+                monotonic = kind == 1 and data.is_monotonic
+                about = (metric.name, metric.unit, kind, temporality if temporality in (1, 2) else 0, monotonic)
+                for point in data.data_points:
+                    reason, numbers = _numbers(point, kind)
+                    if reason:
+                        rejected[reason] += 1
+                        continue
+                    where = (of_resource.resource.attributes, of_scope.scope)
+                    groups[0 if kind == 1 else kind].append((*where, *about, point.attributes, *numbers))
+    return [point for group in groups.values() for point in group], rejected
+
+
+def _numbers(point: Any, kind: int) -> tuple[str, tuple[Any, ...]]:
+    """(why the point is not usable or "", its numbers)."""
+    for time_ns in (point.start_time_unix_nano, point.time_unix_nano):
+        if time_ns > 2**63 - 1:
+            return "a time is beyond the year 2262", ()
+    if not point.time_unix_nano:
+        return "time_unix_nano is not set", ()
+    stale = bool(point.flags & 1)
+    nan = float("nan")
+    times = (point.start_time_unix_nano, point.time_unix_nano)
+    if kind <= 1:
+        which = point.WhichOneof("value")
+        if which is None and not stale:
+            return "number data point has no value", ()
+        value = nan if stale else float(getattr(point, which))
+        return "", (*times, value, nan, stale, b"", [])
+    if kind == 4:
+        layout = np.array([one.quantile for one in point.quantile_values], "<f8").tobytes()
+        cells = [one.value for one in point.quantile_values]
+        return "", (*times, point.sum, float(point.count), stale, layout, cells)
+    total = point.sum if point.HasField("sum") else nan
+    if kind == 2:
+        reason, layout, cells = _explicit(point)
+    else:
+        reason, layout, cells = _exponential(point)
+    return reason, (*times, total, float(point.count), stale, layout, cells)
+
+
+def _explicit(point: Any) -> tuple[str, bytes, list[float]]:
+    bounds, counts = list(point.explicit_bounds), [float(count) for count in point.bucket_counts]
+    if (bounds or counts) and len(counts) != len(bounds) + 1:
+        return "histogram has not one bucket more than bounds", b"", []
+    if not all(a < b for a, b in pairwise(bounds)) or any(math.isnan(bound) for bound in bounds):
+        return "histogram bounds do not increase", b"", []
+    return "", np.array(bounds, "<f8").tobytes() if counts else b"", counts
+
+
+def _exponential(point: Any) -> tuple[str, bytes, list[float]]:
+    """Buckets on the grid of four cells an octave from 2^-32 to 2^32, one share at a time."""
+    if not -10 <= point.scale <= 20:
+        return "exponential histogram scale is not in -10..20", b"", []
+    side = 256
+    edges = [2 ** ((k - side // 2) / 4) for k in range(side)]
+    signed = any(point.negative.bucket_counts)
+    cells = [0.0] * (2 * side + 1 if signed else side + 1)
+    zero = side if signed else 0
+    cells[zero] = float(point.zero_count)
+    for buckets, direction in ((point.positive, 1), (point.negative, -1)):
+        for number, count in enumerate(buckets.bucket_counts):
+            index = buckets.offset + number
+            finer = 2 ** (2 - point.scale) if point.scale < 2 else 1
+            parts = range(index * finer, index * finer + finer) if point.scale < 2 else [index >> (point.scale - 2)]
+            for part in parts:
+                cell = min(max(part + side // 2, 0), side - 1)
+                cells[zero + direction * (cell + 1)] += count / finer
+    bounds = [-edge for edge in reversed(edges)] + edges if signed else edges
+    return "", np.array(bounds, "<f8").tobytes(), cells

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,7 @@ _LAYOUTS = {
     Kind.EXPONENTIAL_HISTOGRAM: _Layout(attributes=1, flags=10, count=4, total=5),
     Kind.SUMMARY: _Layout(attributes=7, flags=8, count=4, total=5),
 }
+ATTRIBUTES_OF_NUMBERS = 7
 _NUMBERS = Kind.GAUGE  # gauges and sums have the same points, so they are read together
 _KINDS = {
     "gauge": Kind.GAUGE,
@@ -77,20 +79,27 @@ _KINDS = {
 
 
 class Memo:
-    """Ends of number points that the walk has found to be attributes and nothing else.
+    """Number points of whole metrics that the walk has found to be times, a value and attributes, and nothing else.
 
-    Senders repeat the attributes of a series in every request; for an end that is known, the point need not be walked
-    again. It only saves time: what is decoded does not depend on it. Bounded; when it is full it starts anew.
+    Senders repeat the attributes of a metric's series in every request: all but the numbers is the same, and need not be
+    walked again. It only saves time: what is decoded does not depend on it. Bounded; when it is full it starts anew.
     """
 
-    def __init__(self, limit: int = 2_000_000) -> None:
-        self.limit = limit
-        self.ends: set[bytes] = set()
+    def __init__(self, limit_bytes: int = 256 << 20) -> None:
+        self.limit_bytes = limit_bytes
+        self.size_bytes = 0
+        self._known: dict[tuple[bytes, bytes], list[bytes]] = {}
 
-    def add(self, ends: Iterable[bytes]) -> None:
-        if len(self.ends) > self.limit:
-            self.ends = set()
-        self.ends.update(ends)
+    def get(self, skeleton: tuple[bytes, bytes]) -> list[bytes] | None:
+        """The attributes of the points of a metric, by its bytes without numbers and the sizes of its points."""
+        return self._known.get(skeleton)
+
+    def add(self, skeleton: tuple[bytes, bytes], attributes: list[bytes]) -> None:
+        """Remember the points of a metric."""
+        if self.size_bytes > self.limit_bytes:
+            self._known, self.size_bytes = {}, 0
+        self._known[skeleton] = attributes
+        self.size_bytes += len(skeleton[0]) + len(skeleton[1])
 
 
 def decode_metrics(body: bytes, memo: Memo | None = None) -> Decoded:
@@ -379,55 +388,90 @@ def _columns(kind: Kind, points: list[bytes], stream: I32) -> tuple[_Columns, An
 def _read_numbers(group: _Group, rejected: Counter[str], memo: Memo) -> _Columns:
     """Numbers in the order in which all known senders write them are read at fixed offsets, the others are walked.
 
-    That order is start (optional), time, value, attributes. Behind the value may also come exemplars and flags, so the
-    rest of the point counts as attributes only when the memo knows it.
+    That order is start (optional), time, value, attributes. Behind the value may also come exemplars and flags, so what
+    is there counts as attributes only when the memo knows it.
     """
     n = len(group.points)
-    data = b"".join([*group.points, bytes(2 * PADDING)])
+    data = bytearray().join([*group.points, bytes(2 * PADDING)])
     buffer = Buffer(data)
-    end = np.cumsum(np.fromiter(map(len, group.points), np.int64, n))
-    start = np.concatenate([[0], end[:-1]]).astype(np.int64)
+    lengths = np.fromiter(map(len, group.points), np.int64, n)
+    end = np.cumsum(lengths)
+    start = end - lengths
     has_start = buffer.u8[start] == START_TAG
-    time_at = np.where(has_start, start + 9, start)
+    time_at = start + 9 * has_start
     tag = buffer.u8[time_at + 9]
     fixed = (buffer.u8[time_at] == TIME_TAG) & ((tag == DOUBLE_TAG) | (tag == INTEGER_TAG)) & (time_at + 18 <= end)
-    cut = np.minimum(time_at + 18, end)
-    ends = list(map(data.__getitem__, map(slice, cut.tolist(), end.tolist())))
-    fixed &= np.fromiter(map(memo.ends.__contains__, ends), bool, n)
     start_ns = np.where(has_start, buffer.u64(start + 1), np.uint64(0))
     time_ns = buffer.u64(time_at + 1)
     fixed &= (start_ns <= LARGEST_TIME) & (time_ns <= LARGEST_TIME) & (time_ns > 0)
-    value = np.where(tag == DOUBLE_TAG, buffer.f64(time_at + 10), buffer.i64(time_at + 10).astype(np.float64))
-    absent = np.full(n, np.nan)
-    stream = np.repeat(np.array(group.streams, np.int32), group.sizes)
+    value = buffer.f64(time_at + 10)
+    integer = np.flatnonzero(tag == INTEGER_TAG)
+    value[integer] = buffer.i64(time_at[integer] + 10)
+    # The tags stay, the numbers go: what is left is the same in every request of a sender.
+    words = np.ndarray((len(data) - 7,), "<i8", data, 0, (1,))
+    for at in (start[fixed & has_start] + 1, time_at[fixed] + 1, time_at[fixed] + 10):
+        words[at] = 0
+    attributes = _recall(group, memo, data, lengths, start, fixed)
     columns = _Columns(
-        stream=stream,
-        attributes=ends,
+        stream=np.repeat(np.array(group.streams, np.int32), group.sizes),
+        attributes=attributes,
         start_ns=start_ns.astype(np.int64),
         time_ns=time_ns.astype(np.int64),
         value=value,
-        count=absent,
+        count=np.full(n, np.nan),
         stale=np.zeros(n, bool),
         bounds=None,
         cells=np.empty(0),
         sizes=np.zeros(n, np.int64),
     )
-    return columns if fixed.all() else _walk_rest(columns, fixed, group, rejected, memo)
+    return columns if fixed.all() else _walk_rest(columns, fixed, group, rejected)
 
 
-def _walk_rest(columns: _Columns, fixed: Bool, group: _Group, rejected: Counter[str], memo: Memo) -> _Columns:
-    """Replace the points that are not at fixed offsets by what the walk says, and remember what it saw."""
+def _recall(group: _Group, memo: Memo, data: bytearray, lengths: I64, start: I64, fixed: Bool) -> list[bytes]:
+    """The attributes of all points; `fixed` becomes False, in place, for those that must be walked."""
+    plain, sizes = bytes(data), lengths.astype(np.int32).tobytes()
+    last = np.cumsum(group.sizes)
+    spans = list(pairwise([0, *last.tolist()]))
+    cuts = np.append(start, len(plain) - 2 * PADDING)[[0, *last]].tolist()
+    regular = np.ones(len(spans), bool)
+    regular[np.searchsorted(last, np.flatnonzero(~fixed), side="right")] = False
+    skeletons = [(plain[i:j], sizes[4 * a : 4 * b]) for (a, b), (i, j) in zip(spans, pairwise(cuts), strict=True)]
+    known = [memo.get(skeleton) if usual else None for skeleton, usual in zip(skeletons, regular.tolist(), strict=True)]
+    unknown = [k for k in np.flatnonzero(regular).tolist() if known[k] is None]
+    for k, found in zip(unknown, _meet([group.points[slice(*spans[k])] for k in unknown]), strict=True):
+        known[k] = found
+        if found is not None:
+            memo.add(skeletons[k], found)
+    attributes: list[bytes] = []
+    for (a, b), found in zip(spans, known, strict=True):
+        if found is None:
+            fixed[a:b] = False
+        attributes += found or [b""] * (b - a)
+    return attributes
+
+
+def _meet(metrics: list[list[bytes]]) -> list[list[bytes] | None]:
+    """The attributes of the points of each metric; None when one has anything else behind its value."""
+    points = list(chain.from_iterable(metrics))
+    if not points:
+        return []
+    reader = _Reader(points)
+    walked = reader.attributes(ATTRIBUTES_OF_NUMBERS)
+    tails = [point[18 + 9 * (point[0] == START_TAG) :] for point in points]
+    clean = [one == tail and not reason for one, tail, reason in zip(walked, tails, reader.reason.tolist(), strict=True)]
+    ends = np.cumsum([0, *map(len, metrics)]).tolist()
+    return [walked[a:b] if all(clean[a:b]) else None for a, b in pairwise(ends)]
+
+
+def _walk_rest(columns: _Columns, fixed: Bool, group: _Group, rejected: Counter[str]) -> _Columns:
+    """Replace the points that are not at fixed offsets by what the walk says."""
     slow = np.flatnonzero(~fixed)
     points = [group.points[i] for i in slow.tolist()]
     walked, reason = _columns(_NUMBERS, points, columns.stream[slow])
     for name in ("start_ns", "time_ns", "value", "stale"):
         getattr(columns, name)[slow] = getattr(walked, name)
-    clean = []
-    for i, attributes in zip(slow.tolist(), walked.attributes, strict=True):
-        if columns.attributes[i] == attributes:
-            clean.append(attributes)
-        columns.attributes[i] = attributes
-    memo.add(clean)
+    for i, own in zip(slow.tolist(), walked.attributes, strict=True):
+        columns.attributes[i] = own
     if not reason.any():
         return columns
     _count_reasons(reason, rejected)

@@ -44,7 +44,7 @@ NO_FIELD = Field(NONE, NONE, NONE, NONE, NONE)
 class Buffer:
     """Bytes with unaligned 64-bit views; holds the padding."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | bytearray) -> None:
         """`data` must already end in PADDING zero bytes."""
         self.u8: U8 = np.frombuffer(data, np.uint8)
         window = len(data) - 7
