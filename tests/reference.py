@@ -26,8 +26,8 @@ def commands() -> str:
     lines = ["| command | what it does |", "|---|---|"]
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         usage = " ".join(
-            (parameter.metavar or parameter.name.upper()) if parameter.param_type_name == "argument" else f"[{parameter.opts[0]}]"
-            for parameter in command.params
+            (one.metavar or one.name.upper()) if one.param_type_name == "argument" else f"[{one.opts[0]}]"
+            for one in command.params
         )
         first = (command.help or "").split("\n\n")[0].replace("\n", " ").strip()
         lines.append(f"| `otel-aiops {name} {usage}` | {first} |")
@@ -59,12 +59,12 @@ def metrics() -> str:
 def configuration() -> str:
     """Every key with its default and the comment that stands beside it in the code."""
     lines = ["| key | default | what it does |", "|---|---|---|"]
-    for path, default, comment in keys():
+    for path, default, comment in settings():
         lines.append(f"| `{path}` | `{default}` | {comment} |")
     return "\n".join(lines)
 
 
-def keys() -> Iterator[tuple[str, str, str]]:
+def settings() -> Iterator[tuple[str, str, str]]:
     """(key path, default as written in YAML, description) of every setting."""
     from otel_aiops.config import Config
 

@@ -81,8 +81,8 @@ _KINDS = {
 class Memo:
     """Number points of whole metrics that the walk has found to be times, a value and attributes, and nothing else.
 
-    Senders repeat the attributes of a metric's series in every request: all but the numbers is the same, and need not be
-    walked again. It only saves time: what is decoded does not depend on it. Bounded; when it is full it starts anew.
+    Senders repeat the attributes of a metric's series in every request: all but the numbers is the same, and need not
+    be walked again. It only saves time: what is decoded does not depend on it. Bounded; when it is full it starts anew.
     """
 
     def __init__(self, limit_bytes: int = 256 << 20) -> None:
@@ -308,7 +308,8 @@ class _Reader:
     def time(self, number: int) -> I64:
         raw = self.whole(number)
         self.reject(raw > LARGEST_TIME, FAR_TIME)
-        return np.minimum(raw, LARGEST_TIME).astype(np.int64)
+        found: I64 = np.minimum(raw, LARGEST_TIME).astype(np.int64)
+        return found
 
     def attributes(self, number: int) -> list[bytes]:
         """The attribute fields of each point, as fields with number 7.
@@ -458,7 +459,8 @@ def _meet(metrics: list[list[bytes]]) -> list[list[bytes] | None]:
     reader = _Reader(points)
     walked = reader.attributes(ATTRIBUTES_OF_NUMBERS)
     tails = [point[18 + 9 * (point[0] == START_TAG) :] for point in points]
-    clean = [one == tail and not reason for one, tail, reason in zip(walked, tails, reader.reason.tolist(), strict=True)]
+    reasons = reader.reason.tolist()
+    clean = [one == tail and not why for one, tail, why in zip(walked, tails, reasons, strict=True)]
     ends = np.cumsum([0, *map(len, metrics)]).tolist()
     return [walked[a:b] if all(clean[a:b]) else None for a, b in pairwise(ends)]
 

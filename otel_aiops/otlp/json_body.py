@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from functools import lru_cache
 from typing import Any, Final
 
@@ -22,6 +23,9 @@ REQUESTS: Final[dict[str, Any]] = {
     "logs": ExportLogsServiceRequest,
 }
 HEX_FIELDS: Final = frozenset({"trace_id", "span_id", "parent_span_id"})
+URL_SAFE: Final = {ord("-"): "+", ord("_"): "/"}  # protobuf's JSON has either alphabet, padded or not
+INTEGER: Final = re.compile(r"-?[0-9]{1,20}")
+NUMBER: Final = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,9})?")
 SPECIAL: Final = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 DEEPEST: Final = 100  # messages inside messages, as protobuf's own limit
 
@@ -119,9 +123,10 @@ def _bytes(field: FieldDescriptor, value: Any, path: str) -> bytes:
     if isinstance(value, str):
         try:
             if field.name in HEX_FIELDS:
-                return bytes.fromhex(value)
-            return base64.b64decode(value, validate=True)
-        except (ValueError, binascii.Error):
+                return binascii.unhexlify(value)
+            padded = value.translate(URL_SAFE) + "=" * (-len(value) % 4)
+            return base64.b64decode(padded, validate=True)
+        except ValueError:
             pass
     raise BadInput(f"{path}: expected {wanted}, got {_shown(value)}")
 
@@ -130,10 +135,8 @@ def _float(value: Any, path: str) -> float:
     if isinstance(value, str):
         if value in SPECIAL:
             return SPECIAL[value]
-        try:
+        if NUMBER.fullmatch(value):
             return float(value)
-        except ValueError:
-            pass
     elif isinstance(value, int | float) and not isinstance(value, bool):
         try:
             return float(value)
@@ -148,11 +151,8 @@ def _integer(value: Any, path: str, *, enum: bool, bounds: tuple[int, int]) -> i
         number = value
     elif isinstance(value, float) and value.is_integer():
         number = int(value)
-    elif isinstance(value, str) and not enum and len(value) <= 20:
-        try:
-            number = int(value, 10)
-        except ValueError:
-            number = None
+    elif isinstance(value, str) and not enum and INTEGER.fullmatch(value):
+        number = int(value)
     if number is None or not bounds[0] <= number <= bounds[1]:
         what = "the number of an enum" if enum else f"an integer in {bounds[0]} .. {bounds[1]}"
         raise BadInput(f"{path}: expected {what}, got {_shown(value)}")
@@ -161,5 +161,8 @@ def _integer(value: Any, path: str, *, enum: bool, bounds: tuple[int, int]) -> i
 
 def _shown(value: Any) -> str:
     """A value, short enough for a message."""
-    text = json.dumps(value, default=str)
+    try:
+        text = json.dumps(value, default=str)
+    except RecursionError:
+        text = f"a deep {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -170,7 +170,7 @@ def _joined(parts: list[tuple[I64, I64, I64, I64, int]]) -> Field:
         who, tag, at, size, step = parts[0]
         return Field(who, tag, at, size, np.full(len(who), step, np.int64))
     steps = np.repeat([part[4] for part in parts], [len(part[0]) for part in parts])
-    who, tag, at, size = (np.concatenate([part[i] for part in parts]) for i in range(4))  # type: ignore[misc]
+    who, tag, at, size = (np.concatenate([part[i] for part in parts]) for i in range(4))
     return Field(who, tag, at, size, steps)
 
 

@@ -18,7 +18,7 @@ from otel_aiops.errors import AiopsError, BadInput, Overloaded, TooLarge, Unauth
 from otel_aiops.otlp.signal import Signal
 from otel_aiops.server.intake import Accepted
 
-MESSAGE_CHARS: Final = 1000  # gRPC clients take 8 KiB of trailers, where a character may need three bytes, twice
+MESSAGE_BYTES: Final = 1000  # gRPC clients take 8 KiB of trailers, where one byte may need three, and again in details
 SHORTEST_WAIT_S: Final = 1.0
 
 _RESPONSES: Final[dict[Signal, Any]] = {
@@ -91,8 +91,10 @@ def retry_after(error: Overloaded) -> str:
 
 def shortened(message: str) -> str:
     """A message that fits into trailers, with what cannot be encoded replaced."""
-    text = message if len(message) <= MESSAGE_CHARS else message[: MESSAGE_CHARS - 1] + "…"
-    return text.encode("utf-8", "replace").decode()
+    encoded = message.encode("utf-8", "replace")
+    if len(encoded) <= MESSAGE_BYTES:
+        return encoded.decode()
+    return encoded[: MESSAGE_BYTES - 3].decode("utf-8", "ignore") + "…"
 
 
 def _duration(seconds: float) -> Duration:

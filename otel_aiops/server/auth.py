@@ -25,7 +25,8 @@ from otel_aiops.server.files import FileWatch
 LOOK_S: Final = 1.0  # how often files of tokens and passwords are looked at
 REMEMBERED: Final = 1024  # answers of bcrypt that are kept, right and wrong ones apart
 BCRYPT_USES_BYTES: Final = 72  # of a password; the rest never mattered
-BCRYPT: Final = re.compile(rb"\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
+# The salt ends in two bits; bcrypt refuses other ends only when it is asked about a password.
+BCRYPT: Final = re.compile(rb"\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
 SHA1: Final = b"{SHA}"
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 

@@ -42,7 +42,7 @@ def addresses(endpoint: str, *, path: str) -> list[tuple[str, int]]:
     host, port = split(endpoint)
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(path, f"cannot listen on {endpoint}: unknown host: {error}") from error
     here = sorted({(str(info[4][0]), port) for info in found if _is_here(info[0], str(info[4][0]))}, key=_family)
     if not here:

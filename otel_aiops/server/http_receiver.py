@@ -16,6 +16,7 @@ from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, Too
 from otel_aiops.otlp.signal import Signal
 from otel_aiops.server import answers, endpoint
 from otel_aiops.server.auth import AuthConfig, Authenticator
+from otel_aiops.server.compression import ENCODINGS
 from otel_aiops.server.http_server import HttpServer
 from otel_aiops.server.intake import Intake, Place, Received
 from otel_aiops.server.tls import TlsConfig
@@ -23,7 +24,6 @@ from otel_aiops.server.tls import TlsConfig
 PATH: Final = "receivers.otlp.protocols.http"
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
-COMPRESSIONS: Final = {"": "identity", "identity": "identity", "gzip": "gzip", "deflate": "deflate", "zlib": "deflate"}
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -203,7 +203,7 @@ class HttpReceiver:
     def _refusal(self, error: AiopsError, *, as_json: bool) -> Response:
         headers = {}
         if isinstance(error, Overloaded):
-            headers["Retry-After"] = str(max(1, round(answers.wait_s(error))))
+            headers["Retry-After"] = answers.retry_after(error)
         if isinstance(error, Unauthorized) and self._authenticator:
             headers["WWW-Authenticate"] = self._authenticator.challenge
         body = answers.failure(error, as_json=as_json)
@@ -212,8 +212,7 @@ class HttpReceiver:
 
 def _compression(encoding: str) -> str:
     """The compression by its name in Content-Encoding. Raises: BadInput."""
-    name = encoding.strip().lower()
-    found = "zstd" if name == "zstd" else COMPRESSIONS.get(name)
+    found = ENCODINGS.get(encoding.strip().lower())
     if found is None:
         raise BadInput(f"expected Content-Encoding gzip, deflate, zstd or identity, got {encoding!r}")
     return found

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import structlog
 
@@ -157,8 +157,9 @@ class Certificates:
             raise ConfigError(f"{self._path}.{'cert_file' if config.cert_file else 'cert_pem'}", message) from error
         if client_ca is not None:
             try:
-                context.load_verify_locations(cadata=client_ca.decode("ascii"))
-            except (ssl.SSLError, ValueError) as error:
+                with _as_file(client_ca) as path:  # a file may hold comments in any encoding
+                    context.load_verify_locations(path)
+            except ssl.SSLError as error:
                 message = f"holds no usable PEM certificates: {error}"
                 raise ConfigError(f"{self._path}.client_ca_file", message) from error
             context.verify_mode = ssl.CERT_REQUIRED
@@ -232,4 +233,4 @@ def _as_file(content: bytes) -> Iterator[str]:
         with tempfile.NamedTemporaryFile() as named:
             named.write(content)
             named.flush()
-            yield cast(str, named.name)
+            yield named.name

@@ -118,6 +118,11 @@ def test_columns_may_stand_in_any_order_between_others(tmp_path: Path) -> None:
     assert read(write(tmp_path / "a.csv", text)) == expected
 
 
+def test_a_packed_csv_is_read(tmp_path: Path) -> None:
+    (tmp_path / "cpu.csv.gz").write_bytes(gzip.compress(b"timestamp,value\n1700000000,1\n"))
+    assert read(tmp_path / "cpu.csv.gz") == [("cpu", T0 * S, 1.0)]
+
+
 @pytest.mark.parametrize(
     ("column", "expected_ns"),
     [
@@ -217,6 +222,14 @@ def test_files_that_are_not_what_their_names_say(tmp_path: Path) -> None:
     for path in sorted(tmp_path.iterdir()):
         with pytest.raises(BadInput, match=str(path)):
             list(bodies([path]))
+
+
+def test_a_table_that_is_not_there_or_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"none\.csv: expected CSV with a header, there is no such file"):
+        read(tmp_path / "none.csv")
+    (tmp_path / "folder.parquet").mkdir()
+    with pytest.raises(BadInput, match=r"folder\.parquet: expected Parquet, got"):
+        read(tmp_path / "folder.parquet")
 
 
 def test_a_line_that_is_wrong_is_named(tmp_path: Path) -> None:

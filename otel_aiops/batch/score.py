@@ -1,0 +1,297 @@
+"""Scores for a file of series: the same rows in the same order, each scored by what stands before it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import parquet
+
+from otel_aiops.batch.progress import Progress, Show
+from otel_aiops.detect.detector import Scores
+from otel_aiops.detect.engine import Engine
+from otel_aiops.errors import BadInput
+from otel_aiops.otlp.points import F64, I64, Bool
+from otel_aiops.pipeline import PipelineConfig
+from otel_aiops.series.batch import Batch
+from otel_aiops.series.tables import BATCH_ROWS, NO_TIME, TIME, VALUE, Rows, TableFile, is_parquet
+from otel_aiops.watch import CLOSES_BELOW
+
+ENDINGS = (".csv", ".parquet", ".pq")
+WARMUP, SKIPPED = "warmup", "skipped"  # channels of rows without a score
+
+# Why a row is not scored; alignment of live points leaves out the same ones.
+GOOD, UNTIMED, ABSENT, LATE, DUPLICATE = range(5)
+REASONS = (
+    "",
+    "Not scored: the row has no timestamp.",
+    "Not scored: the row has no finite value.",
+    "Not scored: the row is older than one before it of its series.",
+    "Not scored: the row has the timestamp of one before it of its series.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSummary:
+    """What became of the rows of a file."""
+
+    output: Path
+    rows: int
+    series: int
+    warming: int  # rows before their series is warm
+    alerting: int  # rows with an alert
+    alerting_series: int
+    skipped: Mapping[str, int]
+
+    def text(self) -> str:
+        """For people."""
+        lines = [
+            f"{self.output}: {self.rows} rows of {self.series} series",
+            f"  alerts: {self.alerting} rows of {self.alerting_series} series",
+            f"  warming up, score 0: {self.warming} rows",
+        ]
+        lines += [f"  {count} rows: {reason}" for reason, count in self.skipped.items()]
+        return "\n".join(lines)
+
+
+@dataclass(slots=True)
+class _Result:
+    """Columns of the output, (N,) each; `channel` and `reason` index their words."""
+
+    score: F64
+    expected: F64
+    lower: F64
+    upper: F64
+    probability: F64
+    alert: Bool
+    channel: NDArray[np.int8]
+    reason: NDArray[np.int32]
+    reasons: list[str] = field(default_factory=lambda: list(REASONS))
+
+    @classmethod
+    def empty(cls, rows: int) -> _Result:
+        def absent() -> F64:
+            return np.full(rows, np.nan)
+
+        numbers = absent(), absent(), absent(), absent(), absent()
+        return cls(*numbers, np.zeros(rows, bool), np.zeros(rows, np.int8), np.zeros(rows, np.int32))
+
+
+def score_file(source: Path, output: Path, config: PipelineConfig, *, progress: Show | None = None) -> ScoreSummary:
+    """Score the rows of a CSV or Parquet file and write them with the columns of scores behind them.
+
+    `anomaly_score` is 0 while a series warms up (channel "warmup") and NaN where a row cannot be scored (channel
+    "skipped"; `reason` says why). A row depends on the rows before it of its own series only. `alert` is 1 from a
+    score of 1 on until the score falls below 0.8 or stays below 1 for a second row, as anomalies open and close in the
+    running service; `alert_score` is the score of these rows, and 0 for all others.
+    Raises: BadInput that names file, row, what was expected and what came.
+    """
+    if output.suffix.lower() not in ENDINGS:
+        raise BadInput(f"{output}: expected a name that ends in {', '.join(ENDINGS)}, got {output.name!r}")
+    table = TableFile(source)
+    parts = list(table.parts(everything=True))
+    rows = np.concatenate([part.rows for part in parts])
+    verdict, interval_s = _judge(rows)
+    result = _Result.empty(len(rows))
+    _score(rows, verdict, interval_s, config, result, Progress(progress))
+    columns = pa.concat_tables([part.columns for part in parts])
+    _write(_with_scores(columns, rows, result, text=not is_parquet(source), output=output), output)
+    return _summary(output, rows, verdict, result, len(table.names))
+
+
+# -- which rows count ---------------------------------------------------------------------------------------------
+
+
+def _judge(rows: Rows) -> tuple[NDArray[np.int8], F64]:
+    """(verdict, seconds since the newest row before of the series) of N rows; the same rules as for live points."""
+    time_ns = rows["time_ns"]
+    timed = time_ns != NO_TIME
+    verdict = np.where(timed, np.int8(GOOD), np.int8(UNTIMED))
+    interval_s = np.full(len(rows), np.nan)
+    index = np.flatnonzero(timed)
+    index = index[np.argsort(rows["code"][index], kind="stable")]
+    newest = _newest_before(rows["code"][index], time_ns[index])
+    known = newest != NO_TIME
+    verdict[index[known & (time_ns[index] < newest)]] = LATE
+    verdict[index[known & (time_ns[index] == newest)]] = DUPLICATE
+    later = index[known]
+    interval_s[later] = (time_ns[later] - newest[known]) / 1e9
+    verdict[(verdict == GOOD) & ~np.isfinite(rows["value"])] = ABSENT
+    return verdict, interval_s
+
+
+def _newest_before(code: NDArray[np.int32], time_ns: I64) -> I64:
+    """The newest time of the rows before of the same series, NO_TIME for none; rows stand by series."""
+    if not len(code):
+        return np.empty(0, np.int64)
+    times, rank = np.unique(time_ns, return_inverse=True)
+    # Ranks of a later series are above all of an earlier one, so one running maximum serves all series.
+    highest = np.maximum.accumulate(code.astype(np.int64) * len(times) + rank)
+    newest = np.full(len(code), NO_TIME, np.int64)
+    newest[1:] = times[highest[:-1] % len(times)]
+    newest[np.flatnonzero(np.diff(code, prepend=code[0] - 1))] = NO_TIME
+    return newest
+
+
+def _rounds(code: NDArray[np.int32], index: I64) -> Iterator[I64]:
+    """Rows in rounds: the first of every series, then the second and so on."""
+    if not len(index):
+        return
+    index = index[np.argsort(code[index], kind="stable")]
+    begins = np.flatnonzero(np.diff(code[index], prepend=-1))
+    rank = np.arange(len(index)) - np.repeat(begins, np.diff(np.append(begins, len(index))))
+    order = np.argsort(rank, kind="stable")
+    yield from np.split(index[order], np.cumsum(np.bincount(rank))[:-1])
+
+
+# -- scores -------------------------------------------------------------------------------------------------------
+
+
+def _score(
+    rows: Rows, verdict: NDArray[np.int8], interval_s: F64, config: PipelineConfig, result: _Result, progress: Progress
+) -> None:
+    """Score and learn, one row of every series at a time; fills in the result."""
+    engine = Engine(config.detection)
+    code, time_ns = rows["code"].astype(np.int32), rows["time_ns"].astype(np.int64)
+    value = rows["value"].astype(np.float64)
+    alerts = _Alerts(int(code.max(initial=-1)) + 1)
+    result.reason[:] = verdict
+    good = np.flatnonzero(verdict == GOOD)
+    done = 0
+    for index in _rounds(code, good):
+        batch = Batch(code[index], time_ns[index], value[index], interval_s[index])
+        scores = engine.score(batch)
+        engine.learn(batch, scores)
+        result.alert[index] = alerts.follow(batch.rows, scores.score)
+        _keep(result, index, scores)
+        _explain(result, index, engine, batch, scores)
+        done += len(index)
+        progress(done, len(good), lambda done=done: f"{done} rows")  # type: ignore[misc]  # bound now, called now
+
+
+def _keep(result: _Result, index: I64, scores: Scores) -> None:
+    for name in ("score", "expected", "lower", "upper", "probability"):
+        getattr(result, name)[index] = getattr(scores, name)
+    result.channel[index] = scores.channel
+
+
+def _explain(result: _Result, index: I64, engine: Engine, batch: Batch, scores: Scores) -> None:
+    """Sentences for rows over the threshold, made before anything later is learned."""
+    with np.errstate(invalid="ignore"):
+        over = np.flatnonzero(scores.score >= 1)
+    for k in over.tolist():
+        result.reason[index[k]] = len(result.reasons)
+        result.reasons.append(engine.reason(batch, scores, k))
+
+
+class _Alerts:
+    """Which series are anomalous now, with the rules by which `Watch` opens and closes anomalies, for many at once."""
+
+    def __init__(self, series: int) -> None:
+        self._open = np.zeros(series, bool)
+        self._below = np.zeros(series, bool)  # the row before was below the threshold already
+
+    def follow(self, rows: NDArray[np.int32], score: F64) -> Bool:
+        """Whether each of K rows is in an anomaly after its score, (K,)."""
+        with np.errstate(invalid="ignore"):
+            over = score >= 1
+            stays = over | (self._open[rows] & ~self._below[rows] & (score >= CLOSES_BELOW))
+        self._open[rows] = stays
+        self._below[rows] = stays & ~over
+        return stays
+
+
+# -- output -------------------------------------------------------------------------------------------------------
+
+
+def _with_scores(columns: pa.Table, rows: Rows, result: _Result, *, text: bool, output: Path) -> pa.Table:
+    """The columns as they came, with those of scores behind them; Parquet gets typed times and values."""
+    if text and is_parquet(output):
+        time_ns = pa.array(rows["time_ns"].astype(np.int64), mask=rows["time_ns"] == NO_TIME)
+        columns = _replaced(columns, TIME, time_ns.cast(pa.timestamp("ns", "UTC")))
+        columns = _replaced(columns, VALUE, pa.array(rows["value"].astype(np.float64)))
+    skipped = (result.reason > GOOD) & (result.reason < len(REASONS))
+    warming = ~skipped & np.isnan(result.score)
+    score = np.where(warming, 0.0, result.score)
+    words = (*Engine.channels, WARMUP, SKIPPED)
+    channel = np.where(skipped, len(words) - 1, np.where(warming, len(words) - 2, result.channel)).astype(np.int8)
+    added: dict[str, Any] = {
+        "anomaly_score": score,
+        "alert_score": np.where(result.alert, score, 0.0),
+        "alert": result.alert.astype(np.int8),
+        "expected": result.expected,
+        "lower": result.lower,
+        "upper": result.upper,
+        "probability": result.probability,
+        "channel": pa.DictionaryArray.from_arrays(pa.array(channel), pa.array(words)).cast(pa.string()),
+        "reason": pa.DictionaryArray.from_arrays(pa.array(result.reason), pa.array(result.reasons)).cast(pa.string()),
+    }
+    for name, column in added.items():
+        columns = _replaced(columns, name, pa.array(column) if isinstance(column, np.ndarray) else column)
+    return columns
+
+
+def _replaced(columns: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    at = columns.column_names.index(name) if name in columns.column_names else -1
+    return columns.set_column(at, name, column) if at >= 0 else columns.append_column(name, column)
+
+
+def _write(columns: pa.Table, output: Path) -> None:
+    """Write a file that appears under its name when it is complete."""
+    temporary = output.with_name(output.name + ".tmp")
+    try:
+        if is_parquet(output):
+            parquet.write_table(columns, temporary)
+        else:
+            with temporary.open("wb") as file:
+                file.write((",".join(_quoted(pa.array(columns.column_names)).to_pylist()) + "\n").encode())
+                for batch in columns.to_batches(BATCH_ROWS):
+                    file.write(_lines(batch))
+        temporary.replace(output)
+    except OSError as error:
+        raise BadInput(f"{output}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _lines(batch: pa.RecordBatch) -> bytes:
+    """Rows as CSV, with quotes only where they are needed, so that what came without has none."""
+    cells = [_quoted(_text(column)) for column in batch.columns]
+    text = "".join(f"{line}\n" for line in pc.binary_join_element_wise(*cells, ",").to_pylist())
+    return text.encode()
+
+
+def _text(column: pa.Array) -> pa.Array:
+    try:
+        return pc.cast(column, pa.string())
+    except pa.ArrowException:  # a nested column, or bytes that are no text
+        return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
+
+
+def _quoted(text: pa.Array) -> pa.Array:
+    text = text.fill_null("")
+    special = pc.match_substring_regex(text, '[",\\r\\n]')
+    if not pc.any(special).as_py():
+        return text
+    inside = pc.replace_substring(text, '"', '""')
+    return pc.if_else(special, pc.binary_join_element_wise('"', inside, '"', ""), text)
+
+
+def _summary(output: Path, rows: Rows, verdict: NDArray[np.int8], result: _Result, series: int) -> ScoreSummary:
+    counts = Counter(verdict.tolist())
+    return ScoreSummary(
+        output=output,
+        rows=len(rows),
+        series=series,
+        warming=int((np.isnan(result.score) & (verdict == GOOD)).sum()),
+        alerting=int(result.alert.sum()),
+        alerting_series=len(np.unique(rows["code"][result.alert])),
+        skipped={REASONS[code]: counts[code] for code in range(UNTIMED, len(REASONS)) if counts[code]},
+    )
