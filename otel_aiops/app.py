@@ -17,6 +17,7 @@ import numpy as np
 import structlog
 
 from otel_aiops import __version__
+from otel_aiops.allocator import keep_memory
 from otel_aiops.config import Config, load
 from otel_aiops.detect.detector import Scores
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
@@ -166,6 +167,7 @@ class Service:
                 answer.set_exception(error)
 
         self._questions.append(run)
+        self.history.wake()
         if self._stopping.is_set() or not (self._thread and self._thread.is_alive()):
             raise Overloaded("the service is starting or shutting down")
         try:
@@ -325,6 +327,7 @@ def serve(config_path: Path | None, data_dir: Path | None) -> int:
     """`otel-aiops serve`: run until SIGTERM or SIGINT; returns the exit code."""
     from otel_aiops.server.logs import configure_logging
 
+    keep_memory()
     config = load(config_path).config if config_path else Config()
     configure_logging(config.telemetry.logs)
     service = Service(config, data_dir or Path(config.storage.directory))

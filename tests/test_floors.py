@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "otel_aiops"
 
 FLOORS = {
     "errors": 0,
+    "allocator": 0,
     "labels": 0,
     "otlp": 1,
     "series": 2,
@@ -27,6 +28,7 @@ FLOORS = {
     "plan": 9,
     "app": 9,
     "demo": 10,
+    "shop": 1,
     "cli": 10,
     "__main__": 10,
     "__init__": 0,
@@ -35,7 +37,7 @@ FLOORS = {
 HOMES = {
     "grpc": {"server", "demo"},
     "google": {"otlp", "server"},
-    "opentelemetry": {"otlp", "server"},
+    "opentelemetry": {"otlp", "server", "shop"},
     "starlette": {"server"},
     "uvicorn": {"server"},
     "pydantic": {"config"},

@@ -149,9 +149,9 @@ def _integer(value: Any, path: str, *, enum: bool, bounds: tuple[int, int]) -> i
     number: int | None = None
     if isinstance(value, int) and not isinstance(value, bool):
         number = value
+    elif isinstance(value, str):
+        number = int(value) if INTEGER.fullmatch(value) and not enum else None
     elif isinstance(value, float) and value.is_integer():
-        number = int(value)
-    elif isinstance(value, str) and not enum and INTEGER.fullmatch(value):
         number = int(value)
     if number is None or not bounds[0] <= number <= bounds[1]:
         what = "the number of an enum" if enum else f"an integer in {bounds[0]} .. {bounds[1]}"

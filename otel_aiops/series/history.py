@@ -105,6 +105,10 @@ class History:
         """The next durable record for the step loop; None when none comes in time."""
         return self._inbox.take(timeout_s)
 
+    def wake(self) -> None:
+        """Let `take` return at once, because something else waits for the step loop."""
+        self._inbox.wake()
+
     def record(self, sequence: int, recorded: Recorded, describe: Describe) -> None:
         """Keep the scored points of a step until the next snapshot puts them down.
 

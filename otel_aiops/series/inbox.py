@@ -34,6 +34,7 @@ class Inbox:
         self._entries: deque[tuple[Entry, int]] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._woken = False
 
     @property
     def bodies(self) -> int:
@@ -65,14 +66,21 @@ class Inbox:
             self._changed.notify_all()
 
     def take(self, timeout_s: float) -> Entry | None:
-        """The next entry; None when none comes in time, or ever again after `close`."""
+        """The next entry; None when none comes in time or before `wake`, or ever again after `close`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._entries or self._closed, timeout_s)
+            self._changed.wait_for(lambda: self._entries or self._closed or self._woken, timeout_s)
+            self._woken = False
             if not self._entries:
                 return None
             entry, weight = self._entries.popleft()
             self._reserved = [self._reserved[0] - 1, self._reserved[1] - weight]
             return entry
+
+    def wake(self) -> None:
+        """Let `take` return at once, now or the next time."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Nothing more will be put; what is queued can still be taken."""

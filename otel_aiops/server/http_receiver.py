@@ -108,6 +108,8 @@ class HttpReceiver:
     def stop(self, grace_s: float) -> Callable[[], None]:
         """Take nothing new and let requests in progress end; the result waits for that."""
 
+        self._server.retire(grace_s)
+
         def wait() -> None:
             self._server.stop(grace_s)
             self._pool.shutdown(wait=False, cancel_futures=True)

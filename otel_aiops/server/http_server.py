@@ -55,10 +55,14 @@ class HttpServer:
                 break
             waited.wait(0.01)
 
-    def stop(self, grace_s: float) -> None:
-        """Take nothing new, let requests in progress end, and close."""
+    def retire(self, grace_s: float) -> None:
+        """Take nothing new from now on; `stop` waits for what is in progress."""
         self._config.timeout_graceful_shutdown = max(1, round(grace_s))
         self._server.should_exit = True
+
+    def stop(self, grace_s: float) -> None:
+        """Take nothing new, let requests in progress end, and close."""
+        self.retire(grace_s)
         if self._thread:
             self._thread.join(grace_s + STOP_SLACK_S)
         for sock in self._sockets:

@@ -1,0 +1,252 @@
+"""`make demo`: a simulated shop with faults, scored live by a real service through real OTLP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import requests
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from otel_aiops.shop import FAULTS, STEP_S, Fault, Shop
+
+EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
+HISTORY_STEPS = 3 * 1440  # what the shop did before, so that the seasons are known
+LIVE_STEPS = 1440
+STEPS_A_REQUEST = 10  # of the history; the last day comes step by step
+ASK_EVERY = 3  # steps of the last day
+AFTERMATH = 120  # steps after a fault in which an anomaly of its service is still put down to it
+START_TIMEOUT_S = 60.0
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the service has said so far."""
+
+    noticed: dict[str, dict[str, Any]] = field(default_factory=dict)  # fault → the anomaly that fits it
+    others: dict[tuple[str, float], dict[str, Any]] = field(default_factory=dict)
+
+
+class Service:
+    """`otel-aiops serve` in a process of its own, on free ports of loopback."""
+
+    def __init__(self, folder: Path) -> None:
+        self.grpc, self.http, self.api = (_free_port() for _ in range(3))
+        self.url = f"http://127.0.0.1:{self.api}"
+        self._log = folder / "otel-aiops.log"
+        config = folder / "otel-aiops.yaml"
+        config.write_text(
+            f"receivers:\n  otlp:\n    protocols:\n      grpc: {{endpoint: '127.0.0.1:{self.grpc}'}}\n"
+            f"      http: {{endpoint: '127.0.0.1:{self.http}'}}\napi: {{endpoint: '127.0.0.1:{self.api}'}}\n"
+        )
+        command = [sys.executable, "-m", "otel_aiops", "serve", "-c", str(config), "-d", str(folder / "data")]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+
+    def wait(self) -> None:
+        """Return when it takes telemetry. Raises: RuntimeError with its last words when it does not."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                if requests.get(f"{self.url}/-/ready", timeout=2).status_code == 200:
+                    return
+            except requests.RequestException:
+                pass
+            time.sleep(0.1)
+        last = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+        raise RuntimeError(f"the service did not start:\n{last}")
+
+    def get(self, path: str) -> Any:
+        return requests.get(f"{self.url}{path}", timeout=60).json()
+
+    def settle(self) -> None:
+        """Wait until what was sent is scored."""
+        while self.get("/api/v1/status")["log"]["queue_bodies"]:
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def main() -> int:
+    """Run the demo; 0 when it ran, whatever was noticed."""
+    console = Console(highlight=False, soft_wrap=False)
+    short = os.environ.get("OTEL_AIOPS_DEMO") == "short"
+    steps, live = (1440 + 480, 480) if short else (HISTORY_STEPS + LIVE_STEPS, LIVE_STEPS)
+    try:
+        with _service() as service, grpc.insecure_channel(f"127.0.0.1:{service.grpc}") as channel:
+            service.wait()
+            export = channel.unary_unary(EXPORT)
+            shop = Shop(int(time.time()) // STEP_S * STEP_S - steps * STEP_S, steps, last_day=live)
+            console.print(
+                f"A shop of services reports every minute. {shop.live / 1440:g} days of its past come first, "
+            )
+            console.print(f"then {live / 60:g} hours with faults, faster than life. Every point goes over OTLP/gRPC.\n")
+            seen, took_s = _drive(console, service, export, shop)
+            _summary(console, service, shop, seen, took_s)
+            _where_to_look(console, service)
+            if os.environ.get("KEEP"):
+                _keep(console, export, shop)
+    except KeyboardInterrupt:
+        console.print("\nstopped")
+        return 130
+    except (RuntimeError, grpc.RpcError, requests.RequestException) as error:
+        console.print(f"[red]the demo failed:[/] {error}", markup=True)
+        return 3
+    return 0
+
+
+def _drive(console: Console, service: Service, export: Any, shop: Shop) -> tuple[Seen, float]:
+    """Send everything, and tell what is noticed as it happens; (what was seen, seconds it took)."""
+    seen, began_s = Seen(), time.monotonic()
+    with _progress(console, shop.steps) as advance:
+        for step in range(0, shop.live, STEPS_A_REQUEST):
+            last = min(step + STEPS_A_REQUEST, shop.live)
+            export(b"".join(shop.request(k) for k in range(step, last)), timeout=60)
+            advance(last, "learning the past")
+        service.settle()
+        status = service.get("/api/v1/status")
+        console.print(
+            f"{status['series']} series are known from {status['points_scored']:,} points. The last day begins.\n"
+        )
+        for step in range(shop.live, shop.steps):
+            for fault in FAULTS:
+                if shop.window(fault)[0] == step:
+                    console.print(f"{_clock(shop, step)}  [yellow]fault[/]    {fault.service}: {fault.what}")
+            export(shop.request(step), timeout=60)
+            advance(step + 1, "the last day")
+            if step % ASK_EVERY == 0 or step == shop.steps - 1:
+                service.settle()
+                _look(console, shop, service.get("/api/v1/anomalies?limit=200")["anomalies"], seen)
+    return seen, time.monotonic() - began_s
+
+
+def _look(console: Console, shop: Shop, anomalies: list[dict[str, Any]], seen: Seen) -> None:
+    """Put anomalies down to faults, and tell those that are new."""
+    for anomaly in anomalies:
+        step = (anomaly["since"] - shop.start_s) / STEP_S
+        if step < shop.live:
+            continue
+        fault = next((one for one in FAULTS if _fits(shop, one, anomaly, step)), None)
+        if fault is None:
+            seen.others.setdefault((anomaly["fingerprint"], anomaly["since"]), anomaly)
+            continue
+        if fault.name not in seen.noticed and (not fault.metric or anomaly["series"].startswith(fault.metric)):
+            seen.noticed[fault.name] = anomaly
+            delay = max(0.0, step - shop.window(fault)[0])
+            console.print(f"{_clock(shop, step)}  [green]noticed[/]  {fault.name}, {delay:.0f} min after it began")
+            console.print(f"                  {anomaly['series']}\n                  {anomaly['reason']}")
+
+
+def _fits(shop: Shop, fault: Fault, anomaly: dict[str, Any], step: float) -> bool:
+    start, end = shop.window(fault)
+    if not start <= step < end + AFTERMATH or anomaly["service"] != fault.service:
+        return False
+    return bool(fault.metric) or anomaly["channel"] == "stopped" or step >= end
+
+
+def _summary(console: Console, service: Service, shop: Shop, seen: Seen, took_s: float) -> None:
+    table = Table("fault", "service", "noticed after", "score", "why", title="\nWhat was noticed")
+    for fault in FAULTS:
+        found = seen.noticed.get(fault.name)
+        if found is None:
+            table.add_row(fault.name, fault.service, "[red]not noticed[/]", "", fault.what)
+            continue
+        delay = max(0.0, (found["since"] - shop.start_s) / STEP_S - shop.window(fault)[0])
+        table.add_row(fault.name, fault.service, f"{delay:.0f} min", f"{found['peak']:.1f}", found["reason"])
+    console.print(table)
+    status = service.get("/api/v1/status")
+    points, hours = status["points_scored"], (shop.steps - shop.live) * STEP_S / 3600
+    noticed = f"{len(seen.noticed)} of {len(FAULTS)} faults were noticed"
+    others = f"{len(seen.others)} other anomalies in {hours:g} hours of {status['series']} series"
+    console.print(f"{noticed}; there were {others}.")
+    console.print(f"{points:,} points were scored in {took_s:.0f} s.\n")
+
+
+def _where_to_look(console: Console, service: Service) -> None:
+    keep = bool(os.environ.get("KEEP"))
+    console.print("The service is up until Ctrl-C:" if keep else "With KEEP=1 the service stays up, to look around:")
+    for path, what in (
+        ("/api/v1/anomalies", "what is anomalous now, and why"),
+        ("/api/v1/series", "every series with its last score and band"),
+        ("/metrics", "what Prometheus scrapes"),
+    ):
+        console.print(f"  curl {service.url if keep else 'http://localhost:9464'}{path:22} {what}", soft_wrap=True)
+    console.print("Next: `otel-aiops serve`, and ten lines in your Collector; see README.md.")
+
+
+def _keep(console: Console, export: Any, shop: Shop) -> None:
+    """Go on at the speed of life until Ctrl-C."""
+    step = shop.steps
+    while True:
+        time.sleep(max(0.0, shop.time_s(step) - time.time()))
+        export(shop.request(step), timeout=60)
+        step += 1
+
+
+@contextmanager
+def _service() -> Iterator[Service]:
+    """A running service whose process and files are gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="otel-aiops-demo-") as folder:
+        service = Service(Path(folder))
+        try:
+            yield service
+        finally:
+            service.stop()
+
+
+@contextmanager
+def _progress(console: Console, total: int) -> Iterator[Any]:
+    """A function (done, what) that shows how far it is: a bar on a terminal, some plain lines elsewhere."""
+    if not console.is_terminal:
+        shown = [0]
+
+        def tell(done: int, what: str) -> None:
+            if done * 10 // total > shown[0]:
+                shown[0] = done * 10 // total
+                console.print(f"{10 * shown[0]:3} %  {what}")
+
+        yield tell
+        return
+    columns = (
+        TextColumn("{task.description:18}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda done, what: progress.update(task, completed=done, description=what)
+
+
+def _clock(shop: Shop, step: float) -> str:
+    return time.strftime("%a %H:%M UTC", time.gmtime(shop.time_s(0) + step * STEP_S))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    sys.exit(main())
