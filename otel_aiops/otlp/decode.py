@@ -78,8 +78,27 @@ _KINDS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The points of a gauge or sum as they were seen: everything but their numbers.
+
+    `skeleton` is the raw Data message with zeros in place of the numbers. `at` is where each point's time is in it;
+    nine bytes behind is the value, an integer or not, and nine before the start where there is one.
+    """
+
+    stream: Stream
+    skeleton: bytes
+    at: I64
+    started: Bool
+    integer: Bool
+    attributes: list[bytes]
+
+
+_Key = tuple[bytes, bytes, bytes, bytes, Kind, int]  # resource, scope, name, unit, kind, size of the Data message
+
+
 class Memo:
-    """Number points of whole metrics that the walk has found to be times, a value and attributes, and nothing else.
+    """Gauges and sums whose points the walk has found to be times, a value and attributes, and nothing else.
 
     Senders repeat the attributes of a metric's series in every request: all but the numbers is the same, and need not
     be walked again. It only saves time: what is decoded does not depend on it. Bounded; when it is full it starts anew.
@@ -88,18 +107,18 @@ class Memo:
     def __init__(self, limit_bytes: int = 256 << 20) -> None:
         self.limit_bytes = limit_bytes
         self.size_bytes = 0
-        self._known: dict[tuple[bytes, bytes], list[bytes]] = {}
+        self._known: dict[_Key, _Known] = {}
 
-    def get(self, skeleton: tuple[bytes, bytes]) -> list[bytes] | None:
-        """The attributes of the points of a metric, by its bytes without numbers and the sizes of its points."""
-        return self._known.get(skeleton)
+    def get(self, key: _Key) -> _Known | None:
+        """What was seen under a key, if anything was."""
+        return self._known.get(key)
 
-    def add(self, skeleton: tuple[bytes, bytes], attributes: list[bytes]) -> None:
-        """Remember the points of a metric."""
+    def add(self, key: _Key, known: _Known) -> None:
+        """Remember a metric."""
         if self.size_bytes > self.limit_bytes:
             self._known, self.size_bytes = {}, 0
-        self._known[skeleton] = attributes
-        self.size_bytes += len(skeleton[0]) + len(skeleton[1])
+        self._known[key] = known
+        self.size_bytes += len(known.skeleton)
 
 
 def decode_metrics(body: bytes, memo: Memo | None = None) -> Decoded:
@@ -111,22 +130,17 @@ def decode_metrics(body: bytes, memo: Memo | None = None) -> Decoded:
     Raises: BadInput if the body is not a metrics request.
     """
     rejected: Counter[str] = Counter()
-    streams: list[Stream] = []
-    groups: dict[Kind, _Group] = {}
-    for stream, points in _metrics(body, rejected):
-        kind = _NUMBERS if stream.kind == Kind.SUM else stream.kind
-        group = groups.get(kind)
-        if group is None:
-            group = groups[kind] = _Group()
-        group.streams.append(len(streams))
-        group.sizes.append(len(points))
-        group.points += points
-        streams.append(stream)
+    request = _Request(memo)
+    if not request.read_regular(body, rejected):
+        rejected.clear()
+        request = _Request(None)
+        for stream, points in _metrics(body, rejected):
+            request.add(stream, points, None)
     columns = [
-        _read_numbers(group, rejected, memo) if kind == _NUMBERS and memo is not None else _read(kind, group, rejected)
-        for kind, group in sorted(groups.items())
+        _read_numbers(group, request.recalled, rejected, memo) if kind == _NUMBERS else _read(kind, group, rejected)
+        for kind, group in sorted(request.groups.items())
     ]
-    return Decoded(_points(tuple(streams), columns), dict(rejected))
+    return Decoded(_points(tuple(request.streams), columns), dict(rejected))
 
 
 def count_spans(body: bytes) -> int:
@@ -181,13 +195,16 @@ def _envelope() -> type[Any]:
         ("summary", 11, sub, False, "Data"),
         oneof="data",
     )
-    for signal, inner in (("Metrics", "Metric"), ("Items", "")):
+    kinds = (("gauge", 5), ("sum", 7), ("histogram", 9), ("exponential_histogram", 10), ("summary", 11))
+    pieces = ((label, number, raw, True, "") for label, number in kinds)
+    message("Pieces", ("name", 1, raw, False, ""), ("unit", 3, raw, False, ""), *pieces)
+    for signal, inner in (("Metrics", "Metric"), ("Regular", "Pieces"), ("Items", "")):
         message(f"Scope{signal}", ("scope", 1, raw, True, ""), ("items", 2, sub if inner else raw, True, inner))
         message(f"Resource{signal}", ("resource", 1, raw, True, ""), ("scopes", 2, sub, True, f"Scope{signal}"))
         message(signal, ("resources", 1, sub, True, f"Resource{signal}"))
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
-    names = ("Metrics", "Items")
+    names = ("Metrics", "Regular", "Items", "Data")
     return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"envelope.{name}")) for name in names}  # type: ignore[return-value]
 
 
@@ -202,6 +219,7 @@ def _parse(body: bytes, envelope: str, signal: str) -> Any:
 
 
 def _metrics(body: bytes, rejected: Counter[str]) -> Iterable[tuple[Stream, list[bytes]]]:
+    """The metrics of a request however it is written, and their raw points."""
     for resource_metrics in _parse(body, "Metrics", "metrics").resources:
         resource = b"".join(resource_metrics.resource)
         for scope_metrics in resource_metrics.scopes:
@@ -211,22 +229,29 @@ def _metrics(body: bytes, rejected: Counter[str]) -> Iterable[tuple[Stream, list
                 if which is None:
                     continue
                 data = getattr(metric, which)
-                points = data.points
-                try:
-                    name, unit = metric.name.decode(), metric.unit.decode()
-                except UnicodeDecodeError:
-                    rejected[BAD_NAME] += len(points)
-                    continue
-                if not points:
-                    continue
-                if not name:
-                    rejected[NO_NAME] += len(points)
-                    continue
-                kind = _KINDS[which]
-                aggregated = kind not in (Kind.GAUGE, Kind.SUMMARY)
-                temporality = _TEMPORALITIES.get(data.temporality if aggregated else 0, Temporality.UNSPECIFIED)
-                monotonic = kind == Kind.SUM and data.monotonic
-                yield Stream(resource, scope, name, unit, kind, temporality, monotonic), points
+                stream = _stream(resource, scope, metric.name, metric.unit, _KINDS[which], data, rejected)
+                if stream is not None:
+                    yield stream, data.points
+
+
+def _stream(
+    resource: bytes, scope: bytes, name: bytes, unit: bytes, kind: Kind, data: Any, rejected: Counter[str]
+) -> Stream | None:
+    """What identifies the series of a metric but their attributes; None, and counted, when nothing can."""
+    count = len(data.points)
+    if not count:
+        return None
+    if not name:
+        rejected[NO_NAME] += count
+        return None
+    aggregated = kind not in (Kind.GAUGE, Kind.SUMMARY)
+    temporality = _TEMPORALITIES.get(data.temporality if aggregated else 0, Temporality.UNSPECIFIED)
+    monotonic = kind == Kind.SUM and data.monotonic
+    try:
+        return Stream(resource, scope, name.decode(), unit.decode(), kind, temporality, monotonic)
+    except UnicodeDecodeError:
+        rejected[BAD_NAME] += count
+        return None
 
 
 _TEMPORALITIES = {int(temporality): temporality for temporality in Temporality}
@@ -240,13 +265,97 @@ def _count(body: bytes, signal: str) -> int:
 # -- the data points: all of a kind at once -----------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Lesson:
+    """A metric that the memo does not know: its key, stream and raw Data."""
+
+    key: _Key
+    stream: Stream
+    raw: bytes
+
+
 @dataclass(slots=True)
 class _Group:
-    """The raw points of one kind, and which stream how many of them belong to."""
+    """The raw points of one kind, and which stream how many of them belong to; `lessons` are for the memo."""
 
     streams: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     points: list[bytes] = field(default_factory=list)
+    lessons: list[_Lesson | None] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Recalled:
+    """Metrics that look like some in the memo, with their raw Data."""
+
+    streams: list[int] = field(default_factory=list)
+    raws: list[bytes] = field(default_factory=list)
+    known: list[_Known] = field(default_factory=list)
+    keys: list[_Key] = field(default_factory=list)
+
+
+class _Request:
+    """The metrics of a request, on their way to columns."""
+
+    def __init__(self, memo: Memo | None) -> None:
+        self.streams: list[Stream] = []
+        self.groups: dict[Kind, _Group] = {}
+        self.recalled = _Recalled()
+        self._memo = memo
+
+    def add(self, stream: Stream, points: list[bytes], lesson: _Lesson | None) -> None:
+        """Take the points of one metric."""
+        group = self._group(_NUMBERS if stream.kind == Kind.SUM else stream.kind)
+        group.streams.append(len(self.streams))
+        group.sizes.append(len(points))
+        group.points += points
+        group.lessons.append(lesson)
+        self.streams.append(stream)
+
+    def read_regular(self, body: bytes, rejected: Counter[str]) -> bool:
+        """Take all metrics; False when one is written in an unusual way, and then this request must not be used."""
+        for resource_metrics in _parse(body, "Regular", "metrics").resources:
+            resource = b"".join(resource_metrics.resource)
+            for scope_metrics in resource_metrics.scopes:
+                scope = b"".join(scope_metrics.scope)
+                for metric in scope_metrics.items:
+                    if not self._take(resource, scope, metric, rejected):
+                        return False
+        return True
+
+    def _take(self, resource: bytes, scope: bytes, metric: Any, rejected: Counter[str]) -> bool:
+        pieces = [(kind, piece) for kind, name in _PIECES for piece in getattr(metric, name)]
+        if len(pieces) != 1:
+            return not pieces
+        ((kind, raw),) = pieces
+        key = None
+        if kind <= Kind.SUM and self._memo is not None:
+            key = resource, scope, metric.name, metric.unit, kind, len(raw)
+            known = self._memo.get(key)
+            if known is not None:
+                self._recall(key, known, raw)
+                return True
+        data = _parse(raw, "Data", "metrics")
+        stream = _stream(resource, scope, metric.name, metric.unit, kind, data, rejected)
+        if stream is not None:
+            self.add(stream, data.points, _Lesson(key, stream, raw) if key else None)
+        return True
+
+    def _recall(self, key: _Key, known: _Known, raw: bytes) -> None:
+        self._group(_NUMBERS)
+        self.recalled.streams.append(len(self.streams))
+        self.recalled.raws.append(raw)
+        self.recalled.known.append(known)
+        self.recalled.keys.append(key)
+        self.streams.append(known.stream)
+
+    def _group(self, kind: Kind) -> _Group:
+        if kind not in self.groups:
+            self.groups[kind] = _Group()
+        return self.groups[kind]
+
+
+_PIECES = tuple((kind, name) for name, kind in _KINDS.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,100 +495,113 @@ def _columns(kind: Kind, points: list[bytes], stream: I32) -> tuple[_Columns, An
     return columns, reader.reason
 
 
-def _read_numbers(group: _Group, rejected: Counter[str], memo: Memo) -> _Columns:
-    """Numbers in the order in which all known senders write them are read at fixed offsets, the others are walked.
+def _read_numbers(group: _Group, recalled: _Recalled, rejected: Counter[str], memo: Memo | None) -> _Columns:
+    """Gauges and sums: those that are as the memo knows them at known places, the others by the walk."""
+    known, refuted = _read_recalled(recalled)
+    for k in refuted:  # the same size by chance, or a time that cannot be
+        data = _parse(recalled.raws[k], "Data", "metrics")
+        group.streams.append(recalled.streams[k])
+        group.sizes.append(len(data.points))
+        group.points += data.points
+        group.lessons.append(_Lesson(recalled.keys[k], recalled.known[k].stream, recalled.raws[k]))
+    if not group.points:
+        return known
+    stream = np.repeat(np.array(group.streams, np.int32), group.sizes)
+    walked, reason = _columns(_NUMBERS, group.points, stream)
+    if memo is not None:
+        _remember(group, walked, reason, memo)
+    if reason.any():
+        _count_reasons(reason, rejected)
+        walked = _keep(walked, reason == 0)
+    return _in_order(known, walked)
 
-    That order is start (optional), time, value, attributes. Behind the value may also come exemplars and flags, so what
-    is there counts as attributes only when the memo knows it.
-    """
-    n = len(group.points)
-    data = bytearray().join([*group.points, bytes(2 * PADDING)])
-    buffer = Buffer(data)
-    lengths = np.fromiter(map(len, group.points), np.int64, n)
-    end = np.cumsum(lengths)
-    start = end - lengths
-    has_start = buffer.u8[start] == START_TAG
-    time_at = start + 9 * has_start
-    tag = buffer.u8[time_at + 9]
-    fixed = (buffer.u8[time_at] == TIME_TAG) & ((tag == DOUBLE_TAG) | (tag == INTEGER_TAG)) & (time_at + 18 <= end)
-    start_ns = np.where(has_start, buffer.u64(start + 1), np.uint64(0))
-    time_ns = buffer.u64(time_at + 1)
-    fixed &= (start_ns <= LARGEST_TIME) & (time_ns <= LARGEST_TIME) & (time_ns > 0)
-    value = buffer.f64(time_at + 10)
-    integer = np.flatnonzero(tag == INTEGER_TAG)
-    value[integer] = buffer.i64(time_at[integer] + 10)
-    # The tags stay, the numbers go: what is left is the same in every request of a sender.
+
+def _read_recalled(recalled: _Recalled) -> tuple[_Columns, list[int]]:
+    """Columns of metrics whose bytes are those of the memo but for the numbers, and which metrics are not so."""
+    counts = np.array([len(one.attributes) for one in recalled.known], np.int64)
+    data = bytearray().join([*recalled.raws, bytes(PADDING)])
+    ends = np.cumsum([0, *map(len, recalled.raws)])
+    offset = np.repeat(ends[:-1], counts)
+    at = offset + _concatenated([one.at for one in recalled.known], np.int64)
+    started = np.flatnonzero(_concatenated([one.started for one in recalled.known], np.bool_))
+    integer = np.flatnonzero(_concatenated([one.integer for one in recalled.known], np.bool_))
     words = np.ndarray((len(data) - 7,), "<i8", data, 0, (1,))
-    for at in (start[fixed & has_start] + 1, time_at[fixed] + 1, time_at[fixed] + 10):
-        words[at] = 0
-    attributes = _recall(group, memo, data, lengths, start, fixed)
+    time_ns, bits = words[at], words[at + 9]
+    start_ns = np.zeros(len(at), np.int64)
+    start_ns[started] = words[at[started] - 9]
+    words[at], words[at + 9], words[at[started] - 9] = 0, 0, 0
+    value = bits.view(np.float64).copy()
+    value[integer] = bits[integer].astype(np.float64)
     columns = _Columns(
-        stream=np.repeat(np.array(group.streams, np.int32), group.sizes),
-        attributes=attributes,
-        start_ns=start_ns.astype(np.int64),
-        time_ns=time_ns.astype(np.int64),
+        stream=np.repeat(np.array(recalled.streams, np.int32), counts),
+        attributes=list(chain.from_iterable(one.attributes for one in recalled.known)),
+        start_ns=start_ns,
+        time_ns=time_ns,
         value=value,
-        count=np.full(n, np.nan),
-        stale=np.zeros(n, bool),
+        count=np.full(len(at), np.nan),
+        stale=np.zeros(len(at), bool),
         bounds=None,
         cells=np.empty(0),
-        sizes=np.zeros(n, np.int64),
+        sizes=np.zeros(len(at), np.int64),
     )
-    return columns if fixed.all() else _walk_rest(columns, fixed, group, rejected)
+    skeletons = [one.skeleton for one in recalled.known]
+    impossible = (time_ns <= 0) | (start_ns < 0)  # unset, or beyond 2262
+    if not impossible.any() and data[:-PADDING] == b"".join(skeletons):
+        return columns, []
+    wrong = {k for k, (a, b) in enumerate(pairwise(ends.tolist())) if data[a:b] != skeletons[k]}
+    owner = np.repeat(np.arange(len(counts)), counts)
+    wrong.update(owner[impossible].tolist())
+    return _keep(columns, ~np.isin(owner, list(wrong))), sorted(wrong)
 
 
-def _recall(group: _Group, memo: Memo, data: bytearray, lengths: I64, start: I64, fixed: Bool) -> list[bytes]:
-    """The attributes of all points; `fixed` becomes False, in place, for those that must be walked."""
-    plain, sizes = bytes(data), lengths.astype(np.int32).tobytes()
-    last = np.cumsum(group.sizes)
-    spans = list(pairwise([0, *last.tolist()]))
-    cuts = np.append(start, len(plain) - 2 * PADDING)[[0, *last]].tolist()
-    regular = np.ones(len(spans), bool)
-    regular[np.searchsorted(last, np.flatnonzero(~fixed), side="right")] = False
-    skeletons = [(plain[i:j], sizes[4 * a : 4 * b]) for (a, b), (i, j) in zip(spans, pairwise(cuts), strict=True)]
-    known = [memo.get(skeleton) if usual else None for skeleton, usual in zip(skeletons, regular.tolist(), strict=True)]
-    unknown = [k for k in np.flatnonzero(regular).tolist() if known[k] is None]
-    for k, found in zip(unknown, _meet([group.points[slice(*spans[k])] for k in unknown]), strict=True):
-        known[k] = found
-        if found is not None:
-            memo.add(skeletons[k], found)
-    attributes: list[bytes] = []
-    for (a, b), found in zip(spans, known, strict=True):
-        if found is None:
-            fixed[a:b] = False
-        attributes += found or [b""] * (b - a)
-    return attributes
+def _remember(group: _Group, walked: _Columns, reason: Any, memo: Memo) -> None:
+    """Put metrics into the memo whose points are in the order in which all known senders write them."""
+    ends = np.cumsum([0, *group.sizes]).tolist()
+    bad = (reason != 0).tolist()
+    for lesson, (a, b) in zip(group.lessons, pairwise(ends), strict=True):
+        known = _learn(lesson, group.points[a:b], walked.attributes[a:b]) if lesson and not any(bad[a:b]) else None
+        if lesson and known:
+            memo.add(lesson.key, known)
 
 
-def _meet(metrics: list[list[bytes]]) -> list[list[bytes] | None]:
-    """The attributes of the points of each metric; None when one has anything else behind its value."""
-    points = list(chain.from_iterable(metrics))
-    if not points:
-        return []
-    reader = _Reader(points)
-    walked = reader.attributes(ATTRIBUTES_OF_NUMBERS)
-    tails = [point[18 + 9 * (point[0] == START_TAG) :] for point in points]
-    reasons = reader.reason.tolist()
-    clean = [one == tail and not why for one, tail, why in zip(walked, tails, reasons, strict=True)]
-    ends = np.cumsum([0, *map(len, metrics)]).tolist()
-    return [walked[a:b] if all(clean[a:b]) else None for a, b in pairwise(ends)]
+def _learn(lesson: _Lesson, points: list[bytes], attributes: list[bytes]) -> _Known | None:
+    """What to know of a metric; None when its points are not start (optional), time, value, attributes, one by one."""
+    at, begin = [], 0
+    for point, own in zip(points, attributes, strict=True):
+        head = b"\x0a" + _varint(len(point))
+        end = begin + len(head) + len(point)
+        time_at = 9 * (point[:1] == b"\x11")
+        tags = point[time_at : time_at + 1] + point[time_at + 9 : time_at + 10]
+        if tags not in _USUAL or point[time_at + 18 :] != own or lesson.raw[begin:end] != head + point:
+            return None
+        at.append(begin + len(head) + time_at + 1)
+        begin = end
+    places = np.array(at, np.int64)
+    skeleton = bytearray(lesson.raw)
+    started = np.array([point[0] == START_TAG for point in points], bool)
+    integer = np.array([lesson.raw[place + 8] == INTEGER_TAG for place in at], bool)
+    words = np.ndarray((len(skeleton) - 7,), "<i8", skeleton, 0, (1,))
+    words[places], words[places + 9], words[places[started] - 9] = 0, 0, 0
+    return _Known(lesson.stream, bytes(skeleton), places, started, integer, attributes)
 
 
-def _walk_rest(columns: _Columns, fixed: Bool, group: _Group, rejected: Counter[str]) -> _Columns:
-    """Replace the points that are not at fixed offsets by what the walk says."""
-    slow = np.flatnonzero(~fixed)
-    points = [group.points[i] for i in slow.tolist()]
-    walked, reason = _columns(_NUMBERS, points, columns.stream[slow])
-    for name in ("start_ns", "time_ns", "value", "stale"):
-        getattr(columns, name)[slow] = getattr(walked, name)
-    for i, own in zip(slow.tolist(), walked.attributes, strict=True):
-        columns.attributes[i] = own
-    if not reason.any():
-        return columns
-    _count_reasons(reason, rejected)
-    keep = np.ones(len(fixed), bool)
-    keep[slow] = reason == 0
-    return _keep(columns, keep)
+_USUAL = (bytes((TIME_TAG, DOUBLE_TAG)), bytes((TIME_TAG, INTEGER_TAG)))
+
+
+def _in_order(known: _Columns, walked: _Columns) -> _Columns:
+    """Both, in the order of the request."""
+    if not len(known.stream):
+        return walked
+    stream = np.concatenate([known.stream, walked.stream])
+    order = np.argsort(stream, kind="stable")
+    attributes = known.attributes + walked.attributes
+    pairs = {name: (getattr(known, name), getattr(walked, name)) for name in _PLAIN}
+    plain = {name: np.concatenate(pair)[order] for name, pair in pairs.items()}
+    chosen = [attributes[i] for i in order.tolist()]
+    return _Columns(stream=stream[order], attributes=chosen, bounds=None, cells=np.empty(0), **plain)
+
+
+_PLAIN = ("start_ns", "time_ns", "value", "count", "stale", "sizes")
 
 
 def _count_reasons(reason: Any, rejected: Counter[str]) -> None:

@@ -286,6 +286,7 @@ def _options(config: GrpcConfig) -> list[tuple[str, int]]:
         "grpc.max_connection_age_grace_ms": parameters.max_connection_age_grace,
         "grpc.keepalive_time_ms": parameters.time,
         "grpc.keepalive_timeout_ms": parameters.timeout,
+        "grpc.http2.ping_timeout_ms": parameters.timeout,  # the one that closes; gRPC's own is a minute
     }
     return [
         ("grpc.per_message_decompression", 0),  # the log keeps messages as they came, and libdeflate is faster
