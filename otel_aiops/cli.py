@@ -43,7 +43,7 @@ def main() -> None:
         sys.exit(130)
 
 
-def _version(*, wanted: bool) -> None:
+def _version(wanted: bool) -> None:  # as typer calls it
     if wanted:
         typer.echo(f"otel-aiops {__version__}")
         raise typer.Exit
@@ -51,10 +51,11 @@ def _version(*, wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Anomaly scores for the telemetry that your OpenTelemetry Collector already has."""
-    _version(wanted=version)
 
 
 @app.command()

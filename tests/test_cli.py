@@ -1,0 +1,144 @@
+"""The commands as a user types them: what they print, and their exit codes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import requests
+
+from tests.feed import Feed
+from tests.servers import Aiops, wait_for
+
+
+def cli(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "otel_aiops", *map(str, arguments)],
+        env={**os.environ, "COLUMNS": "120", **env},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def series(path: Path, spike_at: int = 300) -> Path:
+    """A CSV of one series with a spike."""
+    random = np.random.default_rng(1)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["timestamp", "value"])
+        for k in range(400):
+            writer.writerow([1_760_000_000 + 60 * k, 500.0 if k == spike_at else 50 + random.normal()])
+    return path
+
+
+def test_help_and_version() -> None:
+    assert "serve" in cli("--help").stdout
+    assert cli("--version").stdout.startswith("otel-aiops 0.")
+    assert cli().returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        ("series: {max_series: 10}", 0, "ok"),
+        ("series: {max_serie: 10}", 1, "error: series.max_serie: is not a known key; known here: "),
+        ("emit: {hold: never}", 1, "error: emit.hold: expected a valid number"),
+        ("storage: {directory: '${env:NOWHERE_AT_ALL}/x'}", 0, "warning: storage.directory: environment variable"),
+    ],
+)
+def test_check(tmp_path: Path, text: str, code: int, said: str) -> None:
+    path = tmp_path / "otel-aiops.yaml"
+    path.write_text(text)
+    done = cli("check", path)
+    assert done.returncode == code
+    assert said in done.stdout + done.stderr
+
+
+def test_check_of_a_file_that_is_not_there(tmp_path: Path) -> None:
+    done = cli("check", tmp_path / "none.yaml")
+    assert done.returncode == 1 and "cannot read" in done.stderr
+
+
+def test_score_writes_the_same_rows(tmp_path: Path) -> None:
+    output = tmp_path / "scored.parquet"
+    done = cli("score", series(tmp_path / "in.csv"), "-o", output)
+    assert done.returncode == 0, done.stderr
+    table = pq.read_table(output).to_pydict()
+    assert len(table["anomaly_score"]) == 400
+    assert {"alert_score", "alert", "expected", "lower", "upper", "probability", "channel", "reason"} <= set(table)
+    assert int(np.nanargmax(table["anomaly_score"])) == 300
+    assert table["alert"][300] == 1 and "far above the usual" in table["reason"][300]
+
+
+def test_replay_says_what_it_would_have_flagged(tmp_path: Path) -> None:
+    done = cli("replay", series(tmp_path / "in.csv"))
+    assert done.returncode == 0, done.stderr
+    assert "500 is far above the usual" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["replay", "score"])
+def test_a_file_that_is_no_series_is_named(tmp_path: Path, command: str) -> None:
+    bad = tmp_path / "bad.csv"
+    bad.write_text("time,what\n1,2\n")
+    output = ["-o", str(tmp_path / "out.csv")] if command == "score" else []
+    done = cli(command, bad, *output)
+    assert done.returncode == 3
+    assert "bad.csv" in done.stderr and "timestamp" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_plan_says_what_it_costs() -> None:
+    done = cli("plan", "--series", "10000", "--interval", "15s", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert any("series" in key for key in found)
+    assert cli("plan").returncode == 2
+    assert cli("plan", "--series", "10", "--interval", "soon").returncode == 3
+
+
+def test_backfill_without_a_server_says_so() -> None:
+    done = cli("backfill", "http://127.0.0.1:1", "--server", "http://127.0.0.1:1")
+    assert done.returncode == 3 and "Traceback" not in done.stderr and "127.0.0.1:1" in done.stderr
+
+
+def test_serve_with_a_wrong_configuration_ends_with_its_errors(tmp_path: Path) -> None:
+    path = tmp_path / "otel-aiops.yaml"
+    path.write_text("api: {endpoint: nowhere}")
+    done = cli("serve", "--config", path, "--data-dir", tmp_path / "data")
+    assert done.returncode == 3
+    assert done.stderr.startswith("otel-aiops: api.endpoint: expected host:port")
+
+
+def test_serve_reads_its_configuration_again(tmp_path: Path) -> None:
+    with Aiops(tmp_path, "series: {max_series: 100}\n") as aiops:
+        text = aiops.config.read_text()
+        aiops.config.write_text(text.replace("max_series: 100", "max_series: many"))
+        aiops.server.signal(signal.SIGHUP)
+        wait_for(lambda: aiops.metric("otel_aiops_config_reload_success") == 0, "the bad configuration to be refused")
+        assert aiops.status()["series_limit"] == 100
+        assert "series.max_series: expected a valid integer" in aiops.server.tail()
+        aiops.config.write_text(text.replace("max_series: 100", "max_series: 200"))
+        aiops.server.signal(signal.SIGHUP)
+        wait_for(lambda: aiops.status()["series_limit"] == 200, "the good configuration to be taken")
+        assert aiops.metric("otel_aiops_config_reload_success") == 1
+
+
+def test_serve_drains_and_snapshots_on_sigterm(tmp_path: Path) -> None:
+    aiops = Aiops(tmp_path)
+    with aiops:
+        body = Feed().gauge("cpu", 1_760_000_000, 1.0).body()
+        headers = {"Content-Type": "application/x-protobuf"}
+        answer = requests.post(f"http://127.0.0.1:{aiops.http}/v1/metrics", data=body, headers=headers, timeout=10)
+        assert answer.status_code == 200
+        assert aiops.stop() == 0
+    assert list((aiops.data / "snapshots").iterdir())
+    assert "message=stopped" in aiops.server.tail()
