@@ -26,7 +26,8 @@ from otel_aiops.server.receiver import Receiver
 
 MIB = 1 << 20
 DEADLINE_S = 20.0
-GOAWAY, PING, SETTINGS = 7, 6, 4
+HEADERS, SETTINGS, PING, GOAWAY = 1, 4, 6, 7  # kinds of frames
+END_HEADERS = 4
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 REQUESTS: dict[Signal, Any] = {
     Signal.METRICS: ExportMetricsServiceRequest,
@@ -152,6 +153,20 @@ class Http2:
     def send(self, kind: int, payload: bytes, *, flags: int = 0, stream: int = 0) -> None:
         header = len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big")
         self._socket.sendall(header + payload)
+
+    def begin(self, signal: Signal, *, encoding: bytes = b"identity") -> None:
+        """The headers of a call; its message is for the caller to send."""
+        headers = {
+            b":method": b"POST",
+            b":scheme": b"http",
+            b":path": signal.export_method.encode(),
+            b":authority": b"localhost",
+            b"te": b"trailers",
+            b"content-type": b"application/grpc",
+            b"grpc-encoding": encoding,
+        }
+        literal = (bytes([0, len(name)]) + name + bytes([len(value)]) + value for name, value in headers.items())
+        self.send(HEADERS, b"".join(literal), flags=END_HEADERS, stream=1)
 
     def frames(self) -> Iterator[tuple[int, int, bytes]]:
         """Kind, flags and payload of each frame, until the server closes the connection."""

@@ -274,8 +274,9 @@ def test_a_client_that_goes_away_leaves_nothing_behind() -> None:
     held = Held()
     with receiving(Sink(), grpc=config()) as receiver:
         with channel(receiver.ports["grpc"]) as opened:
-            opened.stream_unary(Signal.METRICS.export_method).future(iter(held))
+            call = opened.stream_unary(Signal.METRICS.export_method).future(iter(held))
             until(lambda: in_flight(receiver) == (1, 0), "the call has begun")
+        assert call.code() == grpc.StatusCode.CANCELLED
         until(lambda: in_flight(receiver) == (0, 0), "the call has ended")
         held.let_go.set()
         assert outcomes(receiver, "grpc") == {"refused": 1}
@@ -317,9 +318,11 @@ def test_no_more_than_so_many_bytes_at_once() -> None:
 
 def test_one_connection_has_so_many_streams() -> None:
     sink = Sink()
-    sink.open.clear()
     settings = config(max_concurrent_streams=2)
     with receiving(sink, grpc=settings) as receiver, channel(receiver.ports["grpc"]) as opened:
+        export(opened, BODY)  # so that the client knows
+        sink.bodies.clear()
+        sink.open.clear()
         call = opened.unary_unary(Signal.METRICS.export_method)
         waiting = [call.future(BODY, timeout=DEADLINE_S) for _ in range(4)]
         until(lambda: len(sink.bodies) == 2, "two are in progress")
@@ -328,19 +331,21 @@ def test_one_connection_has_so_many_streams() -> None:
             fifth = other.unary_unary(Signal.METRICS.export_method).future(BODY, timeout=DEADLINE_S)
             until(lambda: len(sink.bodies) == 3, "another connection has its own")
             sink.open.set()
-            assert [future.result() for future in (*waiting, fifth)] == [b""] * 5
+            assert fifth.result() == b""
+            # gRPC may turn away a stream that comes at the end of another; senders retry that.
+            assert {future.code() for future in waiting} <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
 
 
-def life(**settings: Any) -> GrpcConfig:
-    return config(keepalive=KeepaliveConfig(server_parameters=ServerParameters(**settings)))
+def life(*, policy: EnforcementPolicy | None = None, read_timeout: float = 30.0, **settings: float) -> GrpcConfig:
+    keepalive = KeepaliveConfig(ServerParameters(**settings), policy or EnforcementPolicy())
+    return config(keepalive=keepalive, read_timeout=read_timeout)
 
 
-@pytest.mark.parametrize("limit", [{"max_connection_age": 0.3, "max_connection_age_grace": 0.1}])
-def test_old_connections_are_sent_elsewhere(limit: dict[str, float]) -> None:
-    with receiving(Sink(), grpc=life(**limit)) as receiver, Http2(receiver.ports["grpc"]) as client:
+def test_old_connections_are_sent_elsewhere() -> None:
+    settings = life(max_connection_age=0.3, max_connection_age_grace=0.1)
+    with receiving(Sink(), grpc=settings) as receiver, Http2(receiver.ports["grpc"]) as client:
         began_s = time.monotonic()
-        kinds = [kind for kind, _, _ in client.frames()]
-        assert GOAWAY in kinds
+        assert GOAWAY in [kind for kind, _, _ in client.frames()]
         assert time.monotonic() - began_s < 5
 
 
@@ -361,10 +366,21 @@ def test_idle_connections_are_closed() -> None:
 
 
 def test_silent_clients_are_pinged_and_dropped() -> None:
-    settings = life(time=0.2, timeout=0.2)
+    settings = life(time=0.2, timeout=0.2, policy=EnforcementPolicy(permit_without_stream=True))
     with receiving(Sink(), grpc=settings) as receiver, Http2(receiver.ports["grpc"]) as client:
+        began_s = time.monotonic()
         kinds = [kind for kind, _, _ in client.frames()]  # which ends only when the server closes
-        assert PING in kinds
+        assert kinds.index(PING) < kinds.index(GOAWAY)
+        assert time.monotonic() - began_s < 5
+
+
+def test_a_request_ends_with_its_silent_client() -> None:
+    settings = life(time=0.2, timeout=0.2, read_timeout=0.0)
+    with receiving(Sink(), grpc=settings) as receiver, Http2(receiver.ports["grpc"]) as client:
+        client.begin(Signal.METRICS)
+        until(lambda: in_flight(receiver) == (1, 0), "the call has begun")
+        until(lambda: in_flight(receiver) == (0, 0), "the call has ended", deadline_s=5)
+        assert outcomes(receiver, "grpc") == {"refused": 1}
 
 
 def ping_until_closed(client: Http2, *, pings: int) -> list[bytes]:
