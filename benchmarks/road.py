@@ -19,7 +19,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from benchmarks import payload
 from benchmarks.table import Row, best_s, show
 from otel_aiops.detect.engine import Engine, EngineConfig
-from otel_aiops.otlp.decode import Memo, decode_metrics
+from otel_aiops.otlp.decode import decode_metrics
+from otel_aiops.otlp.memo import Memo
 from otel_aiops.otlp.points import Kind, Points, Stream, Temporality
 from otel_aiops.pipeline import Pipeline, PipelineConfig
 from otel_aiops.series.batch import Batch

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from otel_aiops.errors import Overloaded
-from otel_aiops.otlp.decode import Memo, count_logs, count_spans, decode_metrics
+from otel_aiops.otlp.decode import count_logs, count_spans, decode_metrics
 from otel_aiops.otlp.json_body import json_to_protobuf
+from otel_aiops.otlp.memo import Memo
 from otel_aiops.otlp.points import Points
 from otel_aiops.series.history import History
 from otel_aiops.series.records import Compression, Format, Received, RecordKind

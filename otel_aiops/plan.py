@@ -23,8 +23,9 @@ from otel_aiops.batch.client import Api
 from otel_aiops.batch.prometheus import Prometheus
 from otel_aiops.config import Config
 from otel_aiops.labels import Labels
-from otel_aiops.otlp.decode import Memo, decode_metrics
+from otel_aiops.otlp.decode import decode_metrics
 from otel_aiops.otlp.encode import encode_series, series_of
+from otel_aiops.otlp.memo import Memo
 from otel_aiops.otlp.points import I32, Points
 from otel_aiops.otlp.semconv import SERVICE_METRICS, series_metrics
 from otel_aiops.pipeline import Pipeline

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError
 
-from otel_aiops.errors import BadInput
 from otel_aiops.otlp import grid
-from otel_aiops.otlp.attributes import attributes as attributes
-from otel_aiops.otlp.attributes import resource as resource
-from otel_aiops.otlp.attributes import scope as scope
-from otel_aiops.otlp.points import F64, I32, I64, Bool, Decoded, Kind, Points, Stream, Temporality
+from otel_aiops.otlp.columns import Columns, assembled, in_order, keep
+from otel_aiops.otlp.envelope import PIECES, count_items, metrics, parse, stream_of
+from otel_aiops.otlp.memo import Key, Known, Lesson, Memo, Recalled, learn, read_recalled
+from otel_aiops.otlp.points import F64, I32, I64, Bool, Decoded, Kind, Stream
 from otel_aiops.otlp.wire import (
     BYTES,
     FIXED64,
@@ -30,13 +26,13 @@ from otel_aiops.otlp.wire import (
     merged,
     packed_varints,
     spread,
+    varint_bytes,
     walk,
     zigzag,
 )
 
 MOST_CELLS = 1_000  # buckets or quantiles of one point; SDKs make 160 at most
 LARGEST_TIME = np.uint64(2**63 - 1)
-START_TAG, TIME_TAG, DOUBLE_TAG, INTEGER_TAG = 0x11, 0x19, 0x21, 0x31  # of NumberDataPoint: fixed64 fields 2, 3, 4, 6
 ATTRIBUTE_TAG = 0x3A  # field 7, length-delimited: NumberDataPoint.attributes
 
 INVALID = "data point is not valid protobuf"
@@ -47,8 +43,6 @@ BAD_BUCKETS = "histogram has not one bucket more than bounds"
 BAD_BOUNDS = "histogram bounds do not increase"
 MANY_CELLS = f"more than {MOST_CELLS} buckets or quantiles"
 BAD_SCALE = f"exponential histogram scale is not in {grid.COARSEST}..{grid.FINEST}"
-NO_NAME = "metric has no name"
-BAD_NAME = "metric name or unit is not UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,58 +61,7 @@ _LAYOUTS = {
     Kind.EXPONENTIAL_HISTOGRAM: _Layout(attributes=1, flags=10, count=4, total=5),
     Kind.SUMMARY: _Layout(attributes=7, flags=8, count=4, total=5),
 }
-ATTRIBUTES_OF_NUMBERS = 7
 _NUMBERS = Kind.GAUGE  # gauges and sums have the same points, so they are read together
-_KINDS = {
-    "gauge": Kind.GAUGE,
-    "sum": Kind.SUM,
-    "histogram": Kind.HISTOGRAM,
-    "exponential_histogram": Kind.EXPONENTIAL_HISTOGRAM,
-    "summary": Kind.SUMMARY,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """The points of a gauge or sum as they were seen: everything but their numbers.
-
-    `skeleton` is the raw Data message with zeros in place of the numbers. `at` is where each point's time is in it;
-    nine bytes behind is the value, an integer or not, and nine before the start where there is one.
-    """
-
-    stream: Stream
-    skeleton: bytes
-    at: I64
-    started: Bool
-    integer: Bool
-    attributes: list[bytes]
-
-
-_Key = tuple[bytes, bytes, bytes, bytes, Kind, int]  # resource, scope, name, unit, kind, size of the Data message
-
-
-class Memo:
-    """Gauges and sums whose points the walk has found to be times, a value and attributes, and nothing else.
-
-    Senders repeat the attributes of a metric's series in every request: all but the numbers is the same, and need not
-    be walked again. It only saves time: what is decoded does not depend on it. Bounded; when it is full it starts anew.
-    """
-
-    def __init__(self, limit_bytes: int = 256 << 20) -> None:
-        self.limit_bytes = limit_bytes
-        self.size_bytes = 0
-        self._known: dict[_Key, _Known] = {}
-
-    def get(self, key: _Key) -> _Known | None:
-        """What was seen under a key, if anything was."""
-        return self._known.get(key)
-
-    def add(self, key: _Key, known: _Known) -> None:
-        """Remember a metric."""
-        if self.size_bytes > self.limit_bytes:
-            self._known, self.size_bytes = {}, 0
-        self._known[key] = known
-        self.size_bytes += len(known.skeleton)
 
 
 def decode_metrics(body: bytes, memo: Memo | None = None) -> Decoded:
@@ -134,144 +77,26 @@ def decode_metrics(body: bytes, memo: Memo | None = None) -> Decoded:
     if not request.read_regular(body, rejected):
         rejected.clear()
         request = _Request(None)
-        for stream, points in _metrics(body, rejected):
+        for stream, points in metrics(body, rejected):
             request.add(stream, points, None)
     columns = [
         _read_numbers(group, request.recalled, rejected, memo) if kind == _NUMBERS else _read(kind, group, rejected)
         for kind, group in sorted(request.groups.items())
     ]
-    return Decoded(_points(tuple(request.streams), columns), dict(rejected))
+    return Decoded(assembled(tuple(request.streams), columns), dict(rejected))
 
 
 def count_spans(body: bytes) -> int:
     """How many spans an ExportTraceServiceRequest holds; BadInput if it is not one."""
-    return _count(body, "traces")
+    return count_items(body, "traces")
 
 
 def count_logs(body: bytes) -> int:
     """How many log records an ExportLogsServiceRequest holds; BadInput if it is not one."""
-    return _count(body, "logs")
-
-
-# -- the envelope: everything above the data points, parsed by protobuf itself ------------------------------------
-
-
-def _envelope() -> type[Any]:
-    """A message class that reads the OTLP envelopes and leaves everything below as bytes.
-
-    It has the field numbers of opentelemetry-proto's requests, so it is compatible on the wire. Resources and scopes
-    are repeated bytes: a message that stands twice is merged by joining its bytes, as protobuf defines it.
-    """
-    kind = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="envelope.proto", package="envelope", syntax="proto2")
-
-    def message(name: str, *fields: tuple[str, int, int, bool, str], oneof: str = "") -> None:
-        entry = file.message_type.add(name=name)
-        if oneof:
-            entry.oneof_decl.add(name=oneof)
-        for label, number, type_, repeated, inner in fields:
-            item = entry.field.add(name=label, number=number, type=type_)
-            item.label = kind.LABEL_REPEATED if repeated else kind.LABEL_OPTIONAL
-            if inner:
-                item.type_name = f".envelope.{inner}"
-            if oneof and inner:
-                item.oneof_index = 0
-
-    raw, sub, i32, flag = kind.TYPE_BYTES, kind.TYPE_MESSAGE, kind.TYPE_INT32, kind.TYPE_BOOL
-    message(
-        "Data",
-        ("points", 1, raw, True, ""),
-        ("temporality", 2, i32, False, ""),
-        ("monotonic", 3, flag, False, ""),
-    )
-    message(
-        "Metric",
-        ("name", 1, raw, False, ""),
-        ("unit", 3, raw, False, ""),
-        ("gauge", 5, sub, False, "Data"),
-        ("sum", 7, sub, False, "Data"),
-        ("histogram", 9, sub, False, "Data"),
-        ("exponential_histogram", 10, sub, False, "Data"),
-        ("summary", 11, sub, False, "Data"),
-        oneof="data",
-    )
-    kinds = (("gauge", 5), ("sum", 7), ("histogram", 9), ("exponential_histogram", 10), ("summary", 11))
-    pieces = ((label, number, raw, True, "") for label, number in kinds)
-    message("Pieces", ("name", 1, raw, False, ""), ("unit", 3, raw, False, ""), *pieces)
-    for signal, inner in (("Metrics", "Metric"), ("Regular", "Pieces"), ("Items", "")):
-        message(f"Scope{signal}", ("scope", 1, raw, True, ""), ("items", 2, sub if inner else raw, True, inner))
-        message(f"Resource{signal}", ("resource", 1, raw, True, ""), ("scopes", 2, sub, True, f"Scope{signal}"))
-        message(signal, ("resources", 1, sub, True, f"Resource{signal}"))
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    names = ("Metrics", "Regular", "Items", "Data")
-    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"envelope.{name}")) for name in names}  # type: ignore[return-value]
-
-
-_ENVELOPES: Any = _envelope()
-
-
-def _parse(body: bytes, envelope: str, signal: str) -> Any:
-    try:
-        return _ENVELOPES[envelope].FromString(body)
-    except DecodeError as error:
-        raise BadInput(f"expected an OTLP {signal} request in protobuf, got {len(body)} bytes that are not") from error
-
-
-def _metrics(body: bytes, rejected: Counter[str]) -> Iterable[tuple[Stream, list[bytes]]]:
-    """The metrics of a request however it is written, and their raw points."""
-    for resource_metrics in _parse(body, "Metrics", "metrics").resources:
-        resource = b"".join(resource_metrics.resource)
-        for scope_metrics in resource_metrics.scopes:
-            scope = b"".join(scope_metrics.scope)
-            for metric in scope_metrics.items:
-                which = metric.WhichOneof("data")
-                if which is None:
-                    continue
-                data = getattr(metric, which)
-                stream = _stream(resource, scope, metric.name, metric.unit, _KINDS[which], data, rejected)
-                if stream is not None:
-                    yield stream, data.points
-
-
-def _stream(
-    resource: bytes, scope: bytes, name: bytes, unit: bytes, kind: Kind, data: Any, rejected: Counter[str]
-) -> Stream | None:
-    """What identifies the series of a metric but their attributes; None, and counted, when nothing can."""
-    count = len(data.points)
-    if not count:
-        return None
-    if not name:
-        rejected[NO_NAME] += count
-        return None
-    aggregated = kind not in (Kind.GAUGE, Kind.SUMMARY)
-    temporality = _TEMPORALITIES.get(data.temporality if aggregated else 0, Temporality.UNSPECIFIED)
-    monotonic = kind == Kind.SUM and data.monotonic
-    try:
-        return Stream(resource, scope, name.decode(), unit.decode(), kind, temporality, monotonic)
-    except UnicodeDecodeError:
-        rejected[BAD_NAME] += count
-        return None
-
-
-_TEMPORALITIES = {int(temporality): temporality for temporality in Temporality}
-
-
-def _count(body: bytes, signal: str) -> int:
-    request = _parse(body, "Items", signal)
-    return sum(len(scope.items) for resource in request.resources for scope in resource.scopes)
+    return count_items(body, "logs")
 
 
 # -- the data points: all of a kind at once -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Lesson:
-    """A metric that the memo does not know: its key, stream and raw Data."""
-
-    key: _Key
-    stream: Stream
-    raw: bytes
 
 
 @dataclass(slots=True)
@@ -281,17 +106,7 @@ class _Group:
     streams: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     points: list[bytes] = field(default_factory=list)
-    lessons: list[_Lesson | None] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Recalled:
-    """Metrics that look like some in the memo, with their raw Data."""
-
-    streams: list[int] = field(default_factory=list)
-    raws: list[bytes] = field(default_factory=list)
-    known: list[_Known] = field(default_factory=list)
-    keys: list[_Key] = field(default_factory=list)
+    lessons: list[Lesson | None] = field(default_factory=list)
 
 
 class _Request:
@@ -300,10 +115,10 @@ class _Request:
     def __init__(self, memo: Memo | None) -> None:
         self.streams: list[Stream] = []
         self.groups: dict[Kind, _Group] = {}
-        self.recalled = _Recalled()
+        self.recalled = Recalled()
         self._memo = memo
 
-    def add(self, stream: Stream, points: list[bytes], lesson: _Lesson | None) -> None:
+    def add(self, stream: Stream, points: list[bytes], lesson: Lesson | None) -> None:
         """Take the points of one metric."""
         group = self._group(_NUMBERS if stream.kind == Kind.SUM else stream.kind)
         group.streams.append(len(self.streams))
@@ -314,7 +129,7 @@ class _Request:
 
     def read_regular(self, body: bytes, rejected: Counter[str]) -> bool:
         """Take all metrics; False when one is written in an unusual way, and then this request must not be used."""
-        for resource_metrics in _parse(body, "Regular", "metrics").resources:
+        for resource_metrics in parse(body, "Regular", "metrics").resources:
             resource = b"".join(resource_metrics.resource)
             for scope_metrics in resource_metrics.scopes:
                 scope = b"".join(scope_metrics.scope)
@@ -324,7 +139,7 @@ class _Request:
         return True
 
     def _take(self, resource: bytes, scope: bytes, metric: Any, rejected: Counter[str]) -> bool:
-        pieces = [(kind, piece) for kind, name in _PIECES for piece in getattr(metric, name)]
+        pieces = [(kind, piece) for kind, name in PIECES for piece in getattr(metric, name)]
         if len(pieces) != 1:
             return not pieces
         ((kind, raw),) = pieces
@@ -335,13 +150,13 @@ class _Request:
             if known is not None:
                 self._recall(key, known, raw)
                 return True
-        data = _parse(raw, "Data", "metrics")
-        stream = _stream(resource, scope, metric.name, metric.unit, kind, data, rejected)
+        data = parse(raw, "Data", "metrics")
+        stream = stream_of(resource, scope, metric.name, metric.unit, kind, data, rejected)
         if stream is not None:
-            self.add(stream, data.points, _Lesson(key, stream, raw) if key else None)
+            self.add(stream, data.points, Lesson(key, stream, raw) if key else None)
         return True
 
-    def _recall(self, key: _Key, known: _Known, raw: bytes) -> None:
+    def _recall(self, key: Key, known: Known, raw: bytes) -> None:
         self._group(_NUMBERS)
         self.recalled.streams.append(len(self.streams))
         self.recalled.raws.append(raw)
@@ -353,25 +168,6 @@ class _Request:
         if kind not in self.groups:
             self.groups[kind] = _Group()
         return self.groups[kind]
-
-
-_PIECES = tuple((kind, name) for name, kind in _KINDS.items())
-
-
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    """Points of one kind as columns; `bounds[i]` is the layout of point i (b"" for none)."""
-
-    stream: I32
-    attributes: list[bytes]
-    start_ns: I64
-    time_ns: I64
-    value: F64
-    count: F64
-    stale: Bool
-    bounds: list[bytes] | None
-    cells: F64
-    sizes: I64  # (N,) cells of each point
 
 
 class _Reader:
@@ -446,7 +242,7 @@ class _Reader:
         for point in np.flatnonzero(odd).tolist():
             mine = found.message == point
             slices[point] = b"".join(
-                b"\x3a" + _varint(size) + self.data[at : at + size]
+                b"\x3a" + varint_bytes(size) + self.data[at : at + size]
                 for at, size in zip(found.at[mine].tolist(), found.size[mine].tolist(), strict=True)
             )
         return slices
@@ -465,16 +261,16 @@ _REASONS = [
 ]
 
 
-def _read(kind: Kind, group: _Group, rejected: Counter[str]) -> _Columns:
+def _read(kind: Kind, group: _Group, rejected: Counter[str]) -> Columns:
     stream = np.repeat(np.array(group.streams, np.int32), group.sizes)
     columns, reason = _columns(kind, group.points, stream)
     if not reason.any():
         return columns
     _count_reasons(reason, rejected)
-    return _keep(columns, reason == 0)
+    return keep(columns, reason == 0)
 
 
-def _columns(kind: Kind, points: list[bytes], stream: I32) -> tuple[_Columns, Any]:
+def _columns(kind: Kind, points: list[bytes], stream: I32) -> tuple[Columns, Any]:
     """Walk the points of one kind: (columns, why each is rejected as an index into _REASONS)."""
     layout = _LAYOUTS[kind]
     reader = _Reader(points)
@@ -491,19 +287,19 @@ def _columns(kind: Kind, points: list[bytes], stream: I32) -> tuple[_Columns, An
             value[np.isnan(value) & ~_present(reader, layout.total)] = 0.0  # not optional in a summary
         bounds, cells, sizes = _CELLS[kind](reader)
     attributes = reader.attributes(layout.attributes)
-    columns = _Columns(stream, attributes, start_ns, time_ns, value, count, stale, bounds, cells, sizes)
+    columns = Columns(stream, attributes, start_ns, time_ns, value, count, stale, bounds, cells, sizes)
     return columns, reader.reason
 
 
-def _read_numbers(group: _Group, recalled: _Recalled, rejected: Counter[str], memo: Memo | None) -> _Columns:
+def _read_numbers(group: _Group, recalled: Recalled, rejected: Counter[str], memo: Memo | None) -> Columns:
     """Gauges and sums: those that are as the memo knows them at known places, the others by the walk."""
-    known, refuted = _read_recalled(recalled)
+    known, refuted = read_recalled(recalled)
     for k in refuted:  # the same size by chance, or a time that cannot be
-        data = _parse(recalled.raws[k], "Data", "metrics")
+        data = parse(recalled.raws[k], "Data", "metrics")
         group.streams.append(recalled.streams[k])
         group.sizes.append(len(data.points))
         group.points += data.points
-        group.lessons.append(_Lesson(recalled.keys[k], recalled.known[k].stream, recalled.raws[k]))
+        group.lessons.append(Lesson(recalled.keys[k], recalled.known[k].stream, recalled.raws[k]))
     if not group.points:
         return known
     stream = np.repeat(np.array(group.streams, np.int32), group.sizes)
@@ -512,96 +308,18 @@ def _read_numbers(group: _Group, recalled: _Recalled, rejected: Counter[str], me
         _remember(group, walked, reason, memo)
     if reason.any():
         _count_reasons(reason, rejected)
-        walked = _keep(walked, reason == 0)
-    return _in_order(known, walked)
+        walked = keep(walked, reason == 0)
+    return in_order(known, walked)
 
 
-def _read_recalled(recalled: _Recalled) -> tuple[_Columns, list[int]]:
-    """Columns of metrics whose bytes are those of the memo but for the numbers, and which metrics are not so."""
-    counts = np.array([len(one.attributes) for one in recalled.known], np.int64)
-    data = bytearray().join([*recalled.raws, bytes(PADDING)])
-    ends = np.cumsum([0, *map(len, recalled.raws)])
-    offset = np.repeat(ends[:-1], counts)
-    at = offset + _concatenated([one.at for one in recalled.known], np.int64)
-    started = np.flatnonzero(_concatenated([one.started for one in recalled.known], np.bool_))
-    integer = np.flatnonzero(_concatenated([one.integer for one in recalled.known], np.bool_))
-    words = np.ndarray((len(data) - 7,), "<i8", data, 0, (1,))
-    time_ns, bits = words[at], words[at + 9]
-    start_ns = np.zeros(len(at), np.int64)
-    start_ns[started] = words[at[started] - 9]
-    words[at], words[at + 9], words[at[started] - 9] = 0, 0, 0
-    value = bits.view(np.float64).copy()
-    value[integer] = bits[integer].astype(np.float64)
-    columns = _Columns(
-        stream=np.repeat(np.array(recalled.streams, np.int32), counts),
-        attributes=list(chain.from_iterable(one.attributes for one in recalled.known)),
-        start_ns=start_ns,
-        time_ns=time_ns,
-        value=value,
-        count=np.full(len(at), np.nan),
-        stale=np.zeros(len(at), bool),
-        bounds=None,
-        cells=np.empty(0),
-        sizes=np.zeros(len(at), np.int64),
-    )
-    skeletons = [one.skeleton for one in recalled.known]
-    impossible = (time_ns <= 0) | (start_ns < 0)  # unset, or beyond 2262
-    if not impossible.any() and data[:-PADDING] == b"".join(skeletons):
-        return columns, []
-    wrong = {k for k, (a, b) in enumerate(pairwise(ends.tolist())) if data[a:b] != skeletons[k]}
-    owner = np.repeat(np.arange(len(counts)), counts)
-    wrong.update(owner[impossible].tolist())
-    return _keep(columns, ~np.isin(owner, list(wrong))), sorted(wrong)
-
-
-def _remember(group: _Group, walked: _Columns, reason: Any, memo: Memo) -> None:
+def _remember(group: _Group, walked: Columns, reason: Any, memo: Memo) -> None:
     """Put metrics into the memo whose points are in the order in which all known senders write them."""
     ends = np.cumsum([0, *group.sizes]).tolist()
     bad = (reason != 0).tolist()
     for lesson, (a, b) in zip(group.lessons, pairwise(ends), strict=True):
-        known = _learn(lesson, group.points[a:b], walked.attributes[a:b]) if lesson and not any(bad[a:b]) else None
+        known = learn(lesson, group.points[a:b], walked.attributes[a:b]) if lesson and not any(bad[a:b]) else None
         if lesson and known:
             memo.add(lesson.key, known)
-
-
-def _learn(lesson: _Lesson, points: list[bytes], attributes: list[bytes]) -> _Known | None:
-    """What to know of a metric; None when its points are not start (optional), time, value, attributes, one by one."""
-    at, begin = [], 0
-    for point, own in zip(points, attributes, strict=True):
-        head = b"\x0a" + _varint(len(point))
-        end = begin + len(head) + len(point)
-        time_at = 9 * (point[:1] == b"\x11")
-        tags = point[time_at : time_at + 1] + point[time_at + 9 : time_at + 10]
-        if tags not in _USUAL or point[time_at + 18 :] != own or lesson.raw[begin:end] != head + point:
-            return None
-        at.append(begin + len(head) + time_at + 1)
-        begin = end
-    places = np.array(at, np.int64)
-    skeleton = bytearray(lesson.raw)
-    started = np.array([point[0] == START_TAG for point in points], bool)
-    integer = np.array([lesson.raw[place + 8] == INTEGER_TAG for place in at], bool)
-    words = np.ndarray((len(skeleton) - 7,), "<i8", skeleton, 0, (1,))
-    words[places], words[places + 9], words[places[started] - 9] = 0, 0, 0
-    return _Known(lesson.stream, bytes(skeleton), places, started, integer, attributes)
-
-
-_USUAL = (bytes((TIME_TAG, DOUBLE_TAG)), bytes((TIME_TAG, INTEGER_TAG)))
-
-
-def _in_order(known: _Columns, walked: _Columns) -> _Columns:
-    """Both, in the order of the request."""
-    if not len(known.stream):
-        return walked
-    stream = np.concatenate([known.stream, walked.stream])
-    order = np.argsort(stream, kind="stable")
-    attributes = known.attributes + walked.attributes
-    pairs = {name: (getattr(known, name), getattr(walked, name)) for name in _PLAIN}
-    plain = {name: np.concatenate(pair)[order] for name, pair in pairs.items()}
-    chosen = [attributes[i] for i in order.tolist()]
-    return _Columns(stream=stream[order], attributes=chosen, bounds=None, cells=np.empty(0), **plain)
-
-
-_PLAIN = ("start_ns", "time_ns", "value", "count", "stale", "sizes")
 
 
 def _count_reasons(reason: Any, rejected: Counter[str]) -> None:
@@ -736,67 +454,3 @@ _CELLS = {
     Kind.EXPONENTIAL_HISTOGRAM: _exponential,
     Kind.SUMMARY: _summary,
 }
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-# -- putting the kinds together -----------------------------------------------------------------------------------
-
-
-def _keep(columns: _Columns, good: Bool) -> _Columns:
-    index = np.flatnonzero(good)
-    chosen = index.tolist()
-    start = np.cumsum(columns.sizes) - columns.sizes
-    return _Columns(
-        stream=columns.stream[index],
-        attributes=[columns.attributes[i] for i in chosen],
-        start_ns=columns.start_ns[index],
-        time_ns=columns.time_ns[index],
-        value=columns.value[index],
-        count=columns.count[index],
-        stale=columns.stale[index],
-        bounds=None if columns.bounds is None else [columns.bounds[i] for i in chosen],
-        cells=columns.cells[spread(start[index], columns.sizes[index], 1)],
-        sizes=columns.sizes[index],
-    )
-
-
-def _points(streams: tuple[Stream, ...], columns: list[_Columns]) -> Points:
-    layouts: dict[bytes, int] = {}
-    layout = []
-    for part in columns:
-        if part.bounds is None:
-            layout.append(np.full(len(part.stream), -1, np.int32))
-            continue
-        for bounds in dict.fromkeys(part.bounds):
-            layouts.setdefault(bounds, len(layouts))
-        numbers = np.fromiter(map(layouts.__getitem__, part.bounds), np.int32, len(part.bounds))
-        layout.append(np.where(part.sizes > 0, numbers, np.int32(-1)))
-    sizes = _concatenated([part.sizes for part in columns], np.int64)
-    return Points(
-        streams=streams,
-        stream=_concatenated([part.stream for part in columns], np.int32),
-        attributes=columns[0].attributes if len(columns) == 1 else [one for part in columns for one in part.attributes],
-        start_ns=_concatenated([part.start_ns for part in columns], np.int64),
-        time_ns=_concatenated([part.time_ns for part in columns], np.int64),
-        value=_concatenated([part.value for part in columns], np.float64),
-        count=_concatenated([part.count for part in columns], np.float64),
-        stale=_concatenated([part.stale for part in columns], np.bool_),
-        layouts=tuple(layouts),
-        layout=_concatenated(layout, np.int32),
-        cells=_concatenated([part.cells for part in columns], np.float64),
-        cell_offset=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-    )
-
-
-def _concatenated(parts: list[Any], dtype: type) -> Any:
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts) if parts else np.empty(0, dtype)

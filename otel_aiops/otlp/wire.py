@@ -228,3 +228,13 @@ def packed_varints(buffer: Buffer, at: I64, size: I64) -> tuple[U64, I64, Bool]:
     broken[owner[length == 0]] = True
     good = ~broken[owner]
     return value[good], np.bincount(owner[good], minlength=len(at)).astype(np.int64), broken
+
+
+def varint_bytes(value: int) -> bytes:
+    """A varint."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

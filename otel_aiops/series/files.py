@@ -18,9 +18,10 @@ import zstandard
 
 from otel_aiops.errors import BadInput, TooLarge
 from otel_aiops.labels import Labels
-from otel_aiops.otlp.decode import Memo, decode_metrics
+from otel_aiops.otlp.decode import decode_metrics
 from otel_aiops.otlp.encode import series_of
 from otel_aiops.otlp.json_body import json_to_protobuf
+from otel_aiops.otlp.memo import Memo
 from otel_aiops.otlp.points import I32, I64, Points, Stream
 from otel_aiops.series.tables import NO_TIME, ROW, Rows, TableFile
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any, Final
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from otel_aiops.server import endpoint
 from otel_aiops.server.tls import Certificates, TlsConfig, asyncio_context
@@ -13,6 +16,7 @@ from otel_aiops.server.tls import Certificates, TlsConfig, asyncio_context
 START_TIMEOUT_S: Final = 20.0
 STOP_SLACK_S: Final = 5.0
 LARGEST_HEADERS_BYTES: Final = 64 << 10
+HEADERS_S: Final = 20.0  # for the headers of a request to come, as long as gRPC's handshake may take
 
 
 class HttpServer:
@@ -24,6 +28,7 @@ class HttpServer:
         self._path = path
         self._config = uvicorn.Config(
             app,
+            http=_Hurried,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -67,3 +72,36 @@ class HttpServer:
             self._thread.join(grace_s + STOP_SLACK_S)
         for sock in self._sockets:
             sock.close()
+
+
+class _Hurried(H11Protocol):
+    """Closes connections that are slow to say what they want, or to end a body that was answered already.
+
+    uvicorn waits for both without end. Bodies that are being read are up to the application.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        super().connection_made(transport)
+        self._hurry()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._hurry()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._relax()
+
+    def _hurry(self) -> None:
+        ours, theirs = self.conn.our_state, self.conn.their_state
+        if theirs is not h11.IDLE and not (ours is h11.DONE and theirs is h11.SEND_BODY):
+            self._relax()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(HEADERS_S, self.transport.close)
+
+    def _relax(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None

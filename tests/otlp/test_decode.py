@@ -19,7 +19,8 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_aiops.errors import BadInput
 from otel_aiops.otlp.attributes import attributes, resource, scope
-from otel_aiops.otlp.decode import Memo, count_logs, count_spans, decode_metrics
+from otel_aiops.otlp.decode import count_logs, count_spans, decode_metrics
+from otel_aiops.otlp.memo import Memo
 from otel_aiops.otlp.points import Decoded
 from tests import naive
 from tests.feed import Feed
