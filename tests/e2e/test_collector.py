@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -183,6 +184,31 @@ def newest(rig: Rig) -> float:
     """When the load was last scored, by the API."""
     latest = [one["latest"] for one in rig.aiops.series() if one["name"] == LOAD]
     return float(latest[0]["time_ns"]) / 1e9 if latest and latest[0] else 0.0
+
+
+def test_backfill_from_a_real_prometheus(rig: Rig) -> None:
+    """The past of series that came through the Collector is found under the names that the Collector gave them."""
+    wait_for(lambda: len(times_in_prometheus(rig)) > 10, "some past to learn")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "otel_aiops",
+            "backfill",
+            rig.prometheus.url,
+            "--server",
+            rig.aiops.url,
+            "--window",
+            "1h",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    wait_for(lambda: rig.aiops.metric("otel_aiops_points_backfilled_total") > 100, "the past to be learned")
+    assert rig.aiops.metric("otel_aiops_step_failures_total") == 0
 
 
 def test_side_car_tee_passes_all_three_signals(tmp_path: Path) -> None:

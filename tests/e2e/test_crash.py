@@ -71,6 +71,8 @@ class Sender:
                 number += 1
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_fifty_kills_lose_nothing_and_change_nothing(tmp_path: Path) -> None:
     chance = random.Random(5)
     aiops = Aiops(tmp_path, FAST)
