@@ -189,18 +189,15 @@ class Engine:
         spread = np.where(scale > 0, scale, 1.0)
         drift_spread = np.maximum(SIGMA * state["drift_error"], DRIFT_LEAST * spread)
         usual = np.where(constant, 0.0, 1.0) / self.config.threshold
-        parts = np.array(
-            [
-                np.abs(residual) / spread * usual,
-                np.abs(drift) / drift_spread * usual,
-                np.abs(log_ratio) / np.maximum(SIGMA * state["power_error"], POWER_LEAST) * usual,
-                np.where(constant, 0.0, self._flat(state, run, batch.value)),
-                np.where(constant, self._changed(state, residual, least), 0.0),
-            ]
+        strangeness, channel = _largest(
+            {
+                LEVEL: np.abs(residual) / spread * usual,
+                SHIFT: np.abs(drift) / drift_spread * usual,
+                VARIANCE: np.abs(log_ratio) / np.maximum(SIGMA * state["power_error"], POWER_LEAST) * usual,
+                FLAT: np.where(constant, 0.0, self._flat(state, run, batch.value)),
+                CONSTANT: np.where(constant, self._changed(state, residual, least), 0.0),
+            }
         )
-        best = parts.argmax(axis=0)
-        strangeness = np.minimum(parts[best, np.arange(len(best))], MOST)
-        channel = np.array([LEVEL, SHIFT, VARIANCE, FLAT, CONSTANT], np.uint8)[best]
         channel[(channel == LEVEL) & seasoned] = SEASON
         factor = np.maximum(1.0, EXTREMES * np.exp(state["extreme"])) * (1 + 20 / np.maximum(state["points"], 1.0))
         return _Look(
@@ -247,7 +244,8 @@ class Engine:
         state["longest_run"] = np.where(
             changed & normal, np.maximum(state["longest_run"] * 0.999, state["run"]), state["longest_run"]
         )
-        state["same"] += np.where(normal & (state["points"] > 1), (~changed - state["same"]) * look_weight(state), 0.0)
+        equal = (~changed - state["same"]) * _share_weight(state)
+        state["same"] += np.where(normal & (state["points"] > 1), equal, 0.0)
         state["run"], state["last"] = look.run, value.copy()
         warm = state["points"] >= self.config.warmup_points
         seasonal.learn(self._memory.profile, batch.rows, state, batch.time_ns, value, normal=normal & warm, warm=warm)
@@ -281,7 +279,17 @@ class Engine:
         state["power_error"] = state["power_error"] + slow * (np.abs(look.log_ratio) - state["power_error"])
 
 
-def look_weight(state: State) -> F64:
+def _largest(parts: dict[int, F64]) -> tuple[F64, NDArray[np.uint8]]:
+    """(the largest of the channels, at most MOST, and which one it is), (K,) each; the first among equals."""
+    (first, strangeness), *others = parts.items()
+    channel = np.full(len(strangeness), first, np.uint8)
+    for number, part in others:
+        channel[part > strangeness] = number
+        strangeness = np.maximum(strangeness, part)
+    return np.minimum(strangeness, MOST), channel
+
+
+def _share_weight(state: State) -> F64:
     """The weight of a new point in a share that is known from `points` of them."""
     return 1.0 / np.clip(state["points"], 1.0, 300.0)
 

@@ -183,7 +183,7 @@ class History:
 
     def notes(self) -> list[str]:
         """What was found damaged so far, in plain words."""
-        return [*self._snapshots.refused, *map(str, self._log.damages)]
+        return [*self._snapshots.refused, *map(str, self._log.damages), *self._segments.damages]
 
     def stats(self) -> dict[str, float]:
         """Counts since the start, and how full things are."""
@@ -191,6 +191,7 @@ class History:
             **self._log.counts,
             **self._counts,
             "snapshots_refused": len(self._snapshots.refused),
+            "segments_damaged": len(self._segments.damages),
             "snapshot_duration_s": self._snapshot_duration_s,
             "last_sequence": self._log.last,
             "rows_waiting_bytes": self._buffer.bytes,

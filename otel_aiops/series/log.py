@@ -185,7 +185,7 @@ class Log:
             sync_directory(self._directory)
 
     def _scan(self, path: Path) -> bool:
-        """Cut a torn end off the newest file; False when no whole record is in it."""
+        """Cut a torn end off the newest file; False when no whole record is left in it."""
         whole, torn = False, None
         for found in read_file(path):
             if isinstance(found, Record):
@@ -193,6 +193,7 @@ class Log:
                 self._last = max(self._last, found.sequence)
                 self._last_ns = max(self._last_ns, found.received.received_ns)
             else:
+                whole = whole or bool(found.sequence)  # only a later version can read it, but it is whole
                 self._last = max(self._last, found.sequence)
                 torn = found if found.torn else torn
         if torn is not None:
@@ -213,7 +214,8 @@ class Log:
             if closing and not group:
                 break
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what was promised is on the disk already
+                self._file.close()
             self._file = None
 
     def _next_group(self) -> tuple[list[_Ticket], bool]:
@@ -283,8 +285,8 @@ class Log:
                 return file
             if self._dirty and self._config.sync == "interval":
                 self._sync(file, keep=file.size)
+            self._file = None  # whatever closing says
             file.close()
-            self._file = None
         self._file = self._new_file(self._last + 1, now_ns)
         return self._file
 

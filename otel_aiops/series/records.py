@@ -233,7 +233,7 @@ def trim_log(directory: Path, *, covered: int, now_ns: int, keep_s: float, keep_
         deleted_bytes += path.stat().st_size
         path.unlink()
     for path in directory.glob("*.damaged"):
-        if path.stem < files[min(deleted, len(files) - 1)][1].stem:
+        if files and path.stem < files[deleted][1].stem:
             path.unlink()
     return deleted, deleted_bytes
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
@@ -24,11 +24,20 @@ if TYPE_CHECKING:
 
 HOUR_NS = 3_600_000_000_000
 EPOCH_DAY = date(1970, 1, 1).toordinal()
-DIRECTORY = re.compile(r"(date|hour)=([0-9-]+)")
+DIRECTORY = re.compile(r"(date|hour)=(\d{4}-\d\d-\d\d|\d\d)")
+DAMAGED = ".damaged"
 FILE = re.compile(r"(\d{20})-(\d{20})(\.sorted)?\.parquet")
 ROW_GROUP = 131_072  # rows; small enough that reading one series skips most of a sorted file
 MERGE_ROWS = 4_000_000  # rows in memory while an hour is merged, about 200 MB
 ATTEMPTS = 5  # to read an hour that is merged or deleted meanwhile
+
+
+class DamagedFile(StateError):
+    """A file is not what was written; `path` says which."""
+
+    def __init__(self, path: Path, reason: object) -> None:
+        super().__init__(f"{path} cannot be read: {reason}")
+        self.path = path
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -61,6 +70,7 @@ class Segments:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self.damages: list[str] = []  # why files were set aside
 
     def open(self, through: int) -> int:
         """Delete what no snapshot covers; returns the sequence up to which all points are on the disk.
@@ -116,7 +126,8 @@ class Segments:
     def compact(self, watermark_ns: int, *, through: int, rows: int = MERGE_ROWS) -> int:
         """Merge the files of every hour that ended by the watermark; returns how many hours. Raises StorageError.
 
-        Only files up to the sequence `through` are touched.
+        Only files up to the sequence `through` are touched. A damaged one is set aside as `.damaged`, the reason
+        in `damages`; what is left of its hour is merged the next time.
         """
         hours: dict[int, list[Part]] = defaultdict(list)
         for part in _visible(self.parts(end_hour=watermark_ns // HOUR_NS)):
@@ -127,11 +138,12 @@ class Segments:
             if len(parts) == 1 and parts[0].sorted:
                 continue
             with storage_errors(f"merging segments in {self._hour_directory(hour)}"):
-                first, last = min(p.first for p in parts), max(p.last for p in parts)
-                target = self._hour_directory(hour) / f"{first:020d}-{last:020d}.sorted.parquet"
-                _write_file(target, _merged([p.path for p in parts], rows))
-                self._delete(p for p in parts if p.path != target)
-            merged += 1
+                try:
+                    self._merge(hour, parts, rows)
+                    merged += 1
+                except DamagedFile as error:
+                    error.path.replace(error.path.with_name(error.path.name + DAMAGED))
+                    self.damages.append(str(error))
         return merged
 
     def enforce(self, now_ns: int, *, keep_s: float, keep_bytes: int) -> tuple[int, int]:
@@ -142,6 +154,9 @@ class Segments:
                 hours[part.hour].append(part)
             total = sum(part.bytes for parts in hours.values() for part in parts)
             oldest_ns = now_ns - int(keep_s * 1e9)
+            for hour, directory in self._hours():
+                if (hour + 1) * HOUR_NS <= oldest_ns:
+                    self._delete_set_aside(directory)
             doomed: list[Part] = []
             for hour, parts in sorted(hours.items()):
                 if (hour + 1) * HOUR_NS > oldest_ns and total <= keep_bytes:
@@ -188,6 +203,19 @@ class Segments:
     def _hour_directory(self, hour: int) -> Path:
         day = date.fromordinal(hour // 24 + EPOCH_DAY).isoformat()
         return self._directory / f"date={day}" / f"hour={hour % 24:02d}"
+
+    def _merge(self, hour: int, parts: list[Part], rows: int) -> None:
+        first, last = min(p.first for p in parts), max(p.last for p in parts)
+        target = self._hour_directory(hour) / f"{first:020d}-{last:020d}.sorted.parquet"
+        _write_file(target, _merged([p.path for p in parts], rows))
+        self._delete(p for p in parts if p.path != target)
+
+    def _delete_set_aside(self, directory: Path) -> None:
+        for path in directory.glob("*" + DAMAGED):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty
+            directory.rmdir()
+            directory.parent.rmdir()
 
     def _delete(self, parts: Iterable[Part]) -> None:
         directories = set()
@@ -260,6 +288,7 @@ def _write_file(path: Path, tables: Iterable[pa.Table]) -> None:
     options = {
         "compression": "zstd",
         "use_dictionary": ["series", "fingerprint"],
+        "write_page_checksum": True,
         "column_encoding": {
             "timestamp": "DELTA_BINARY_PACKED",
             "value": "BYTE_STREAM_SPLIT",
@@ -272,15 +301,33 @@ def _write_file(path: Path, tables: Iterable[pa.Table]) -> None:
 
 
 def _read_file(path: Path, wanted: Any) -> pa.Table:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    with _reading(path):
+        return pq.read_table(path, schema=_schema(), partitioning=None, filters=wanted, page_checksum_verification=True)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what Arrow says about a file that it cannot read into a DamagedFile."""
+    import pyarrow as pa
+
     try:
-        return pq.read_table(path, schema=_schema(), partitioning=None, filters=wanted)
+        yield
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
-        raise StateError(f"{path} cannot be read: {error}") from error
+        raise DamagedFile(path, error) from error
+
+
+def _batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """A file piece by piece."""
+    import pyarrow.parquet as pq
+
+    with _reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        if not file.schema_arrow.equals(_schema()):
+            raise DamagedFile(path, f"expected the columns {_schema().names}, got {file.schema_arrow.names}")
+        yield from file.iter_batches(MERGE_ROWS, columns=columns)
 
 
 def _merged(paths: list[Path], limit: int) -> Iterator[pa.Table]:
@@ -303,11 +350,9 @@ def _merged(paths: list[Path], limit: int) -> Iterator[pa.Table]:
 
 def _names_and_counts(paths: list[Path]) -> tuple[list[str], Any]:
     """All series of some files in order, and how many rows each has."""
-    import pyarrow.parquet as pq
-
     totals: dict[str, int] = defaultdict(int)
     for path in paths:
-        for batch in pq.ParquetFile(path).iter_batches(MERGE_ROWS, columns=["series"]):
+        for batch in _batches(path, ["series"]):
             codes = np.bincount(batch["series"].indices.to_numpy(), minlength=len(batch["series"].dictionary))
             for name, count in zip(batch["series"].dictionary.to_pylist(), codes.tolist(), strict=True):
                 totals[name] += count
@@ -319,10 +364,9 @@ def _pieces(path: Path, names: list[str], low: int, high: int) -> Iterator[pa.Re
     """The rows of a file whose series is one of names[low:high], with its place among them as `rank`."""
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     wanted = pa.array(names[low:high], pa.string())
-    for batch in pq.ParquetFile(path).iter_batches(MERGE_ROWS):
+    for batch in _batches(path):
         ranks = pc.index_in(batch["series"].dictionary, wanted)
         rank = pc.take(ranks, batch["series"].indices)
         arrays = [rank, *(batch[name] for name in _schema().names[1:])]

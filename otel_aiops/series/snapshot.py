@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -69,7 +70,10 @@ def save(path: Path, sequence: int, arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def load(path: Path) -> Snapshot:
-    """Read a snapshot back; StateError tells why one is refused, StorageError when the disk does not answer."""
+    """Read a snapshot back; StateError tells why one is refused, StorageError when it cannot be opened or read.
+
+    A bad spot of the disk (EIO) is damage like any other and a StateError.
+    """
     with storage_errors(f"reading the snapshot {path}"), path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         try:
@@ -81,6 +85,10 @@ def load(path: Path) -> Snapshot:
             raise StateError(f"{path} is not a snapshot of otel-aiops: {error!r}") from error
         except StateError as error:
             raise StateError(f"{path}: {error}") from error
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            raise StateError(f"{path}: the disk cannot read it, {error.strerror}") from error
 
 
 class Snapshots:

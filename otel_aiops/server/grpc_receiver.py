@@ -39,7 +39,8 @@ class ServerParameters:
     # send clients elsewhere after this long (give or take a tenth), so that balancers can spread them anew
     max_connection_age: float = 0.0
     max_connection_age_grace: float = 0.0  # how long requests in progress may take beyond that
-    time: float = 7200.0  # ping a silent client after this long
+    # ping a silent client after this long; one without requests only under permit_without_stream
+    time: float = 7200.0
     timeout: float = 20.0  # and close the connection when it does not answer for this long
 
     def __post_init__(self) -> None:
@@ -123,6 +124,7 @@ class GrpcReceiver:
         self._intake = intake
         self._authenticator = authenticator
         self._deadlines = _Deadlines(config.read_timeout)
+        self._running = self._welcome = False
         self._pool = ThreadPoolExecutor(config.max_concurrent_requests + REFUSERS, "otlp-grpc")
         self._server = grpc.server(self._pool, handlers=[_Methods(self._handlers())], options=_options(config))
         self._certificates = Certificates(config.tls, path=f"{PATH}.tls") if config.tls else None
@@ -140,10 +142,14 @@ class GrpcReceiver:
     def start(self) -> None:
         """Serve."""
         self._deadlines.start()
+        self._running = self._welcome = True
         self._server.start()
 
     def stop(self, grace_s: float) -> Callable[[], None]:
         """Take nothing new and let requests in progress end; the result waits for that, and may be called once."""
+        if self.port and not self._running:  # gRPC gives a port back only after it has run
+            self._running = True
+            self._server.start()
         stopped = self._server.stop(grace_s)
 
         def wait() -> None:
@@ -185,6 +191,8 @@ class GrpcReceiver:
 
     def _receive(self, signal: Signal, place: Place, messages: Iterator[bytes], context: Any) -> Received:
         try:
+            if not self._welcome:
+                raise Overloaded("not serving yet")
             place.work()
             if self._authenticator:
                 self._authenticator.check(_authorization(context))

@@ -215,7 +215,12 @@ def test_no_line_that_is_taken_fails_later(random: str) -> None:
 def test_guessing_takes_as_long_for_users_that_do_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bytes] = []
     real = bcrypt.checkpw
-    monkeypatch.setattr(auth.bcrypt, "checkpw", lambda *given: asked.append(given[0]) or real(*given))
+
+    def check(password: bytes, hashed: bytes) -> bool:
+        asked.append(password)
+        return real(password, hashed)
+
+    monkeypatch.setattr(bcrypt, "checkpw", check)
     authenticator = Authenticator(htpasswd(BCRYPT_LINE))
     assert not good(authenticator, login("ada", "wrong 1"))
     assert not good(authenticator, login("eve", "wrong 2"))
@@ -230,7 +235,7 @@ def test_bcrypt_is_asked_once_and_guessing_makes_nobody_forgotten(monkeypatch: p
         asked.append(password)
         return password == b"lovelace"
 
-    monkeypatch.setattr(auth.bcrypt, "checkpw", check)
+    monkeypatch.setattr(bcrypt, "checkpw", check)
     monkeypatch.setattr(auth, "REMEMBERED", 3)
     authenticator = Authenticator(htpasswd(BCRYPT_LINE))
     for number in range(5):
@@ -306,7 +311,7 @@ def test_a_file_that_stays_spoiled_is_tried_again_without_a_change(tmp_path: Pat
     ],
 )
 def test_files_must_be_there_at_the_start(config: AuthConfig, path: str) -> None:
-    with pytest.raises(ConfigError, match="cannot read /nowhere/.*: No such file or directory") as caught:
+    with pytest.raises(ConfigError, match=r"cannot read /nowhere/.*: No such file or directory") as caught:
         Authenticator(config, path="a.b")
     assert caught.value.path == path
 

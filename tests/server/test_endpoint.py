@@ -44,8 +44,10 @@ def test_host_and_port(text: str, expected: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "4317", "localhost", "localhost:", "localhost:grpc", "localhost:-1", "localhost:65536", "::1:4317", "[::1]"]
-    + ["http://localhost:4318", "localhost:4318/v1/metrics", "localhost:٤٣١٧", "localhost: 4317"],
+    [
+        *("", "4317", "localhost", "localhost:", "localhost:grpc", "localhost:-1", "localhost:65536", "::1:4317"),
+        *("[::1]", "http://localhost:4318", "localhost:4318/v1/metrics", "localhost:٤٣١٧", "localhost: 4317"),
+    ],
 )
 def test_what_is_no_endpoint(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^expected host:port, as in localhost:4317, got ") as caught:
@@ -86,7 +88,7 @@ def test_every_address_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
         six = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0))
         return [six, four, four]
 
-    monkeypatch.setattr(endpoint.socket, "getaddrinfo", found)
+    monkeypatch.setattr(socket, "getaddrinfo", found)
     expected = [("127.0.0.1", 4317), ("::1", 4317)] if has_ipv6() else [("127.0.0.1", 4317)]
     assert endpoint.addresses("localhost:4317", path="x") == expected
     assert endpoint.addresses("localhost:0", path="x") == [("127.0.0.1", 0)], "one port, so one address"
@@ -115,7 +117,7 @@ def test_a_family_that_is_off_is_left_out(monkeypatch: pytest.MonkeyPatch) -> No
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
         return real(family, *rest)
 
-    monkeypatch.setattr(endpoint.socket, "socket", without_ipv6)
+    monkeypatch.setattr(socket, "socket", without_ipv6)
     assert not endpoint._is_here(socket.AF_INET6, "::1")
     assert endpoint._is_here(socket.AF_INET, "127.0.0.1")
 
@@ -124,7 +126,7 @@ def test_other_faults_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left(*_: Any) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(endpoint.socket, "socket", none_left)
+    monkeypatch.setattr(socket, "socket", none_left)
     with pytest.raises(ConfigError, match=r"x: cannot listen on 127.0.0.1:4317: Too many open files"):
         endpoint.bind("127.0.0.1:4317", path="x")
 

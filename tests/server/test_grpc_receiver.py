@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -14,10 +15,9 @@ from structlog.testing import capture_logs
 
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError, StorageError, TooLarge
 from otel_aiops.otlp.signal import Signal
-from otel_aiops.server import grpc_receiver
+from otel_aiops.server import endpoint, grpc_receiver
 from otel_aiops.server.auth import AuthConfig, BasicConfig, BearerConfig
 from otel_aiops.server.compression import inflate
-from otel_aiops.server.endpoint import bind
 from otel_aiops.server.grpc_receiver import EnforcementPolicy, GrpcConfig, KeepaliveConfig, ServerParameters
 from otel_aiops.server.intake import Accepted, Received
 from otel_aiops.server.receiver import Receiver
@@ -195,7 +195,7 @@ def test_credentials() -> None:
     sink = Sink()
     with receiving(sink, grpc=config(auth=auth)) as receiver, channel(receiver.ports["grpc"]) as opened:
         for token in ("", "Bearer s3cre", "Basic czNjcmV0"):
-            error = refused(lambda token=token: export(opened, BODY, token=token))
+            error = refused(partial(export, opened, BODY, token=token))
             assert error.code() == grpc.StatusCode.UNAUTHENTICATED
             assert "s3cret" not in error.details()
         assert not sink.bodies
@@ -452,7 +452,7 @@ def test_stop_cancels_what_does_not_end() -> None:
 
 
 def test_a_taken_port_is_refused() -> None:
-    (sock,) = bind("127.0.0.1:0", path="x")
+    (sock,) = endpoint.bind("127.0.0.1:0", path="x")
     with sock:
         taken = f"127.0.0.1:{sock.getsockname()[1]}"
         receiver = Receiver(GrpcConfig(endpoint=taken), None, Sink())
@@ -461,8 +461,8 @@ def test_a_taken_port_is_refused() -> None:
 
 
 def test_a_port_that_grpc_cannot_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_receiver.endpoint, "check_free", lambda *_, **__: None)  # taken a moment later
-    (sock,) = bind("127.0.0.1:0", path="x")
+    monkeypatch.setattr(endpoint, "check_free", lambda *_, **__: None)  # taken a moment later
+    (sock,) = endpoint.bind("127.0.0.1:0", path="x")
     with sock:
         receiver = Receiver(GrpcConfig(endpoint=f"127.0.0.1:{sock.getsockname()[1]}"), None, Sink())
         with pytest.raises(ConfigError, match=r"grpc.endpoint: cannot listen on 127"):
@@ -472,7 +472,7 @@ def test_a_port_that_grpc_cannot_take_is_refused(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("host", ["localhost", "[::1]", ""])
 def test_other_addresses(host: str) -> None:
     try:
-        bind(f"{host}:0", path="x")[0].close()
+        endpoint.bind(f"{host}:0", path="x")[0].close()
     except ConfigError as error:
         pytest.skip(str(error))
     sink = Sink()

@@ -326,7 +326,7 @@ def test_a_pair_that_changes_in_two_steps(tmp_path: Path, ours: Authority) -> No
 
 
 def test_authorities_may_stand_among_comments_in_any_encoding(tmp_path: Path, ours: Authority) -> None:
-    bundle = "# Főtanúsítvány\n".encode("latin-2") + ours.pem + b"\n# and\n" + Authority().pem
+    bundle = "# Főtanúsítvány\n".encode("iso-8859-2") + ours.pem + b"\n# and\n" + Authority().pem
     certificates = Certificates(inline(ours.issue(), client_ca_file=written(tmp_path, "ca.pem", bundle)))
     assert len(certificates.current().context.get_ca_certs()) == 2
 
@@ -366,8 +366,8 @@ def test_authorities_must_be_some(tmp_path: Path, ours: Authority, content: byte
 @pytest.mark.parametrize("name", ["cert_file", "key_file", "client_ca_file"])
 def test_files_must_be_there(tmp_path: Path, ours: Authority, name: str) -> None:
     cert, key = ours.issue().write(tmp_path)
-    given = {"cert_file": cert, "key_file": key, name: str(tmp_path / "missing")}
-    with pytest.raises(ConfigError, match="cannot read .*missing: No such file or directory") as caught:
+    given: dict[str, Any] = {"cert_file": cert, "key_file": key, name: str(tmp_path / "missing")}
+    with pytest.raises(ConfigError, match=r"cannot read .*missing: No such file or directory") as caught:
         Certificates(TlsConfig(**given))
     assert caught.value.path == f"tls.{name}"
 
