@@ -25,6 +25,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 test: lint
+	$(BIN)/python -m tests.tools
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet

@@ -1,0 +1,26 @@
+"""Builds or fetches every server and client that the tests start: `python -m tests.tools`, before the tests themselves."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tests.tools.collector import Unavailable, collector
+from tests.tools.javascript import javascript
+from tests.tools.prometheus import prometheus
+
+
+def main() -> int:
+    """Say what there is; 1 when something is missing that must be there."""
+    missing = 0
+    for get in (prometheus, javascript, collector):
+        try:
+            print(f"{get.__name__}: {get()}", flush=True)
+        except Unavailable as why:
+            print(f"{get.__name__}: not here, its tests are skipped: {why}", file=sys.stderr, flush=True)
+            missing += 1
+    return int(missing > 0 and os.environ.get("OTEL_AIOPS_REQUIRE_SERVERS") == "1")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
