@@ -1,4 +1,4 @@
-"""Builds or fetches every server and client that the tests start: `python -m tests.tools`, before the tests themselves."""
+"""Builds or fetches every server and client that the tests start: `python -m tests.tools`, before the tests run."""
 
 from __future__ import annotations
 
