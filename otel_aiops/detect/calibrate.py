@@ -51,10 +51,10 @@ def learn(state: State, strangeness: F64, *, normal: Bool, isolated: Bool) -> No
     fresh = 1.0 + UNSURE_POINTS / (1.0 + state["points"])
     burst = np.where(logarithm > state["extreme"], state["burst"] + 1, 0.0)
     for name, share in SHARES.items():
-        above = logarithm > state[name]
+        before = state[name]
         step = np.where(isolated, SPIKE_STEP, STEPS[name]) if name == "extreme" else STEPS[name]
-        moved = state[name] + step * fresh * np.where(above, share, share - 1.0)
-        moved = np.where(above, np.minimum(moved, logarithm), moved)
+        moved = before + step * fresh * ((logarithm > before) + (share - 1.0))
+        moved = np.minimum(moved, np.maximum(logarithm, before))  # up to the point and no further
         used = (normal | isolated) & (burst <= 1) if name == "extreme" else normal
         state[name] = np.where(used, np.maximum(moved, np.log(LEAST)), state[name])
     state["burst"] = burst

@@ -30,6 +30,9 @@ NARROW = (
     "season_points",  # of which it is the mean
     "offset",  # what the profile is off by at present
     "unit",  # one step of the profile, in the series' unit
+    "between",  # hour since the epoch in whose middle the current stretch of the profile begins
+    "early",  # profile where it begins, in units
+    "late",  # and where it ends
     "hour",  # current hour since the epoch
     "hour_points",  # in the current hour
     "drift",  # short mean of the residual

@@ -19,19 +19,22 @@ LARGEST = 60_000.0  # of float16
 def predict(profile: NDArray[np.float16], rows: I32, state: State, time_ns: I64) -> F64:
     """The profile at K times, linear between the middles of hours; NaN where no comparable hour was seen.
 
-    An hour that was not seen last week is taken from the day before. What belongs to the current hour is not in the
-    profile yet, so nothing predicts itself.
+    An hour that was not seen last week is taken from the day before. The two hours around a time are looked up when the
+    time first comes between them, and kept in `state`: what belongs to the current hour is not in the profile yet, so
+    nothing predicts itself.
     """
     position = (time_ns - HOUR_NS // 2) / HOUR_NS + EPOCH_HOUR
-    whole = np.floor(position)
-    early = whole.astype(np.int64) % HOURS
-    share = position - whole
-    a = _at(profile, rows, early)
-    if np.isnan(a).all():  # most series, on their first day
-        return a
-    b = _at(profile, rows, (early + 1) % HOURS)
-    a, b = np.where(np.isnan(a), b, a), np.where(np.isnan(b), a, b)
-    return state["centre"] + state["unit"] * (a + share * (b - a))
+    between = np.floor(position)
+    moved = np.flatnonzero(between != state["between"])
+    if len(moved):
+        early = between[moved].astype(np.int64) % HOURS
+        a = _at(profile, rows[moved], early)
+        b = _at(profile, rows[moved], (early + 1) % HOURS)
+        state["between"][moved] = between[moved]
+        state["early"][moved] = np.where(np.isnan(a), b, a)
+        state["late"][moved] = np.where(np.isnan(b), a, b)
+    share = position - between
+    return state["centre"] + state["unit"] * (state["early"] + share * (state["late"] - state["early"]))
 
 
 def _at(profile: NDArray[np.float16], rows: I32, hour: I64) -> F64:
