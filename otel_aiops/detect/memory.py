@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,7 +69,7 @@ class Memory:
     @property
     def bytes_per_series(self) -> int:
         """What one row takes."""
-        return sum(array.itemsize * (array.size // max(1, len(array)) or 1) for array in self._columns.of.values())
+        return sum(array.itemsize * math.prod(array.shape[1:]) for array in self._columns.of.values())
 
     @property
     def profile(self) -> NDArray[np.float16]:

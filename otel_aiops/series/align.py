@@ -242,21 +242,26 @@ class Align:
         kind, delta, rate = _kinds(points)
         of = points.stream[fresh.index]
         values = _Values()
-        plain = (kind[of] <= Kind.SUM) & ~rate[of]
-        if plain.any():
-            some = fresh if plain.all() else fresh[plain]
-            value = points.value[some.index]
-            counts["absent"] += int((~np.isfinite(value)).sum())
-            values.add(some.head, some, value)
-        counters = (kind[of] <= Kind.SUM) & rate[of]
-        if counters.any():
-            some = fresh if counters.all() else fresh[counters]
-            increase, length_s, _ = self._increase(points, points.value, some, delta[points.stream[some.index]], counts)
-            values.add(some.head, some, _divided(increase, length_s))
-        if not (plain | counters).all():
-            some = fresh[kind[of] > Kind.SUM]
+        number = kind[of] <= Kind.SUM
+        if number.any():
+            some = fresh if number.all() else fresh[number]
+            values.add(some.head, some, self._numbers(points, some, rate, delta, counts))
+        if not number.all():
+            some = fresh[~number]
             self._distributions(points, rows, some, delta[points.stream[some.index]], values, counts)
         return values.batch()
+
+    def _numbers(self, points: Points, fresh: _Fresh, rate: Any, delta: Any, counts: Counter[str]) -> F64:
+        """Values of gauges and rates of sums, (K,), in the order in which they came."""
+        of = points.stream[fresh.index]
+        value = points.value[fresh.index]
+        counters = rate[of]
+        counts["absent"] += int((~np.isfinite(value[~counters])).sum())
+        if counters.any():
+            some = fresh if counters.all() else fresh[counters]
+            increase, length_s, _ = self._increase(points, points.value, some, delta[of[counters]], counts)
+            value[counters] = _divided(increase, length_s)
+        return value
 
     def _increase(
         self, points: Points, numbers: F64, fresh: _Fresh, delta: Bool, counts: Counter[str]
