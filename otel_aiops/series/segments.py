@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -29,6 +30,9 @@ DAMAGED = ".damaged"
 FILE = re.compile(r"(\d{20})-(\d{20})(\.sorted)?\.parquet")
 ROW_GROUP = 131_072  # rows; small enough that reading one series skips most of a sorted file
 MERGE_ROWS = 4_000_000  # rows in memory while an hour is merged, about 200 MB
+SEAL = b"AIOP"  # and a checksum of the footer stand before it, where readers of Parquet look at nothing
+SEAL_BYTES = len(SEAL) + 4
+TAIL_BYTES = 8  # of a Parquet file: length of the footer, magic
 ATTEMPTS = 5  # to read an hour that is merged or deleted meanwhile
 
 
@@ -295,15 +299,42 @@ def _write_file(path: Path, tables: Iterable[pa.Table]) -> None:
             "score": "BYTE_STREAM_SPLIT",
         },
     }
-    with whole_file(path) as file, pq.ParquetWriter(file, _schema(), **options) as writer:
-        for table in tables:
-            writer.write_table(table, row_group_size=ROW_GROUP)
+    with whole_file(path) as file:
+        with pq.ParquetWriter(file, _schema(), **options) as writer:
+            for table in tables:
+                writer.write_table(table, row_group_size=ROW_GROUP)
+        _seal(file)
+
+
+def _seal(file: BinaryIO) -> None:
+    """Put a checksum of the footer before it, in place; pages have their own already."""
+    file.seek(-TAIL_BYTES, os.SEEK_END)
+    start = file.seek(-TAIL_BYTES - int.from_bytes(file.read(4), "little"), os.SEEK_END)
+    footer = file.read()
+    file.seek(start)
+    file.write(SEAL + zlib.crc32(footer).to_bytes(4, "little") + footer)
+
+
+def _check_seal(path: Path) -> None:
+    """DamagedFile when the footer is not what was written: Arrow may hang or abort over such a footer."""
+    found = footer = b""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size > TAIL_BYTES:
+            file.seek(-TAIL_BYTES, os.SEEK_END)
+            length = TAIL_BYTES + int.from_bytes(file.read(4), "little")
+            if size >= SEAL_BYTES + length:
+                file.seek(-SEAL_BYTES - length, os.SEEK_END)
+                found, footer = file.read(SEAL_BYTES), file.read()
+    if found != SEAL + zlib.crc32(footer).to_bytes(4, "little"):
+        raise DamagedFile(path, "the checksum of its footer does not fit")
 
 
 def _read_file(path: Path, wanted: Any) -> pa.Table:
     import pyarrow.parquet as pq
 
     with _reading(path):
+        _check_seal(path)
         return pq.read_table(path, schema=_schema(), partitioning=None, filters=wanted, page_checksum_verification=True)
 
 
@@ -321,13 +352,19 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """A file piece by piece."""
+    """A file piece by piece, checked."""
     import pyarrow.parquet as pq
 
-    with _reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        if not file.schema_arrow.equals(_schema()):
-            raise DamagedFile(path, f"expected the columns {_schema().names}, got {file.schema_arrow.names}")
-        yield from file.iter_batches(MERGE_ROWS, columns=columns)
+    with _reading(path):
+        _check_seal(path)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            rows = 0
+            for batch in file.iter_batches(MERGE_ROWS, columns=columns):
+                batch.validate(full=True)
+                rows += len(batch)
+                yield batch
+            if rows != file.metadata.num_rows:
+                raise DamagedFile(path, f"expected {file.metadata.num_rows} rows, got {rows}")
 
 
 def _merged(paths: list[Path], limit: int) -> Iterator[pa.Table]:

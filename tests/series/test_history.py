@@ -145,6 +145,26 @@ def test_a_first_start_has_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "data").stat().st_mode & 0o777 == 0o700
 
 
+def test_a_step_loop_that_waits_can_be_woken(tmp_path: Path) -> None:
+    with started(tmp_path) as loop:
+        waiter = threading.Thread(target=loop.history.take, args=(60,))
+        waiter.start()
+        loop.history.wake()
+        waiter.join(20)
+        assert not waiter.is_alive()
+
+
+def test_nothing_is_kept_of_a_step_without_points(tmp_path: Path) -> None:
+    def never(_: Any) -> list[str]:
+        raise AssertionError("asked for the text of no series")
+
+    with started(tmp_path) as loop:
+        loop.history.record(1, Recorded(*(a[:0] for a in (points(1).rows, *[points(1).fingerprint] * 4))), never)
+        assert loop.history.stats()["rows_waiting_bytes"] == 0
+        loop.snapshot()
+        assert values(loop.history) == []
+
+
 def test_what_is_read_is_what_was_recorded(tmp_path: Path) -> None:
     with started(tmp_path) as loop:
         loop.send(1)
@@ -357,7 +377,7 @@ def test_killed_at_random_moments_the_state_is_as_if_it_never_had_been(tmp_path:
         assert values(loop.history) == expected_values(sequence)
         assert not loop.history.notes()
         first = loop.history.stats()
-    assert sequence > 200
+    assert sequence > 50
     assert first["missing"] == first["corrupt"] == 0
 
 

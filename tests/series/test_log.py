@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
-import shutil
 import struct
 import subprocess
 import sys
@@ -242,6 +240,21 @@ def test_take_waits_for_an_entry_and_ends_when_closed() -> None:
     assert inbox.weight == 0
 
 
+def test_take_returns_at_once_when_woken_before_or_meanwhile() -> None:
+    inbox = roomy()
+    inbox.wake()
+    assert inbox.take(DEADLINE_S) is None
+    began_s = time.monotonic()
+    assert inbox.take(0.01) is None, "once woken is enough"
+    assert time.monotonic() - began_s >= 0.01
+    taken: list[Entry | None] = []
+    taker = threading.Thread(target=lambda: taken.append(inbox.take(DEADLINE_S)))
+    taker.start()
+    inbox.wake()
+    taker.join(DEADLINE_S / 2)
+    assert taken == [None]
+
+
 # --- group commit and policies -------------------------------------------------------------------------------------
 
 
@@ -334,7 +347,7 @@ def crash_after(directory: Path, size: int) -> None:
             path.unlink()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(contents=some_bodies, more=some_bodies, where=st.floats(0, 1))
 def test_a_crash_at_any_byte_leaves_a_prefix_that_can_be_continued(
     contents: list[bytes], more: list[bytes], where: float
@@ -356,7 +369,7 @@ def test_a_crash_at_any_byte_leaves_a_prefix_that_can_be_continued(
             assert log.counts["missing"] == log.counts["torn"] == 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(contents=some_bodies, where=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 def test_a_damaged_byte_costs_at_most_its_record_or_with_the_header_its_file(
     contents: list[bytes], where: float, flip: int
@@ -465,6 +478,23 @@ def test_a_record_of_a_kind_that_is_not_known_is_skipped_but_not_cut(tmp_path: P
     assert path.stat().st_size == size
 
 
+def test_a_file_with_nothing_but_records_of_a_later_version_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path) as log:
+        log.append(Received(RecordKind.BACKFILL, 1, b"new"))
+    path = log_files(tmp_path)[0][1]
+    before = path.read_bytes()
+    with monkeypatch.context() as earlier:
+        earlier.setattr(records, "RecordKind", lambda kind: RecordKind(min(kind, 4) if kind < 5 else 99))
+        with opened(tmp_path) as log:
+            assert log.append(body("b")) == 2
+            assert bodies(log.replay(0)) == []
+    assert path.read_bytes() == before
+    with opened(tmp_path) as log:
+        assert bodies(log.replay(0)) == [b"new", b"b"]
+
+
 def test_a_file_that_cannot_be_read_is_reported_and_the_next_one_is_read(tmp_path: Path) -> None:
     with opened(tmp_path, SMALL) as log:
         for n in range(12):
@@ -476,70 +506,6 @@ def test_a_file_that_cannot_be_read_is_reported_and_the_next_one_is_read(tmp_pat
     found = list(read_log(tmp_path, after=0, through=12, damages=damages))
     assert [r.sequence for r in found] == list(range(files[1][0], 13))
     assert "cannot be read" in str(damages[0])
-
-
-# --- killed at random moments --------------------------------------------------------------------------------------
-
-CHILD = """
-import os, random, struct, sys, threading, time, zlib
-from pathlib import Path
-from otel_aiops.series.disk import StorageConfig
-from otel_aiops.series.inbox import Inbox
-from otel_aiops.series.log import Log
-from otel_aiops.series.records import Received, RecordKind
-
-inbox = Inbox(bodies=64, weight=1 << 30)
-log = Log(Path(sys.argv[1]), StorageConfig(sync=sys.argv[2], min_free_bytes=0, log_file_bytes=100_000), inbox)
-log.open()
-
-def send(seed):
-    rng = random.Random(seed)
-    while True:
-        body = rng.randbytes(rng.randrange(4000))
-        sequence = log.append(Received(RecordKind.METRICS, time.time_ns(), body), item=zlib.crc32(body))
-        os.write(1, struct.pack("<cQI", b"a", sequence, zlib.crc32(body)))
-
-for seed in range(4):
-    threading.Thread(target=send, args=(seed,), daemon=True).start()
-while True:
-    entry = inbox.take(1)
-    if entry:
-        os.write(1, struct.pack("<cQI", b"q", entry.sequence, entry.item))
-"""
-MESSAGE = struct.Struct("<cQI")
-
-
-def killed_under_load(directory: Path, sync: str, after_s: float) -> tuple[dict[int, int], list[tuple[int, int]]]:
-    """What a process acknowledged, and what it took from its queue in order, before it was killed."""
-    with subprocess.Popen([sys.executable, "-c", CHILD, str(directory), sync], stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        data = child.stdout.read(MESSAGE.size)
-        time.sleep(after_s)
-        child.kill()
-        data += child.stdout.read()
-    messages = list(MESSAGE.iter_unpack(data[: len(data) // MESSAGE.size * MESSAGE.size]))
-    acknowledged = {sequence: checksum for kind, sequence, checksum in messages if kind == b"a"}
-    return acknowledged, [(sequence, checksum) for kind, sequence, checksum in messages if kind == b"q"]
-
-
-def test_nothing_acknowledged_is_lost_when_the_process_is_killed_fifty_times(tmp_path: Path) -> None:
-    rng = random.Random(1)
-    acknowledged: dict[int, int] = {}
-    logged: dict[int, int] = {}
-    for round_ in range(50):
-        sync = ("commit", "commit", "interval", "off")[round_ % 4]
-        new, queued = killed_under_load(tmp_path, sync, rng.uniform(0, 0.08))
-        acknowledged |= new
-        with opened(tmp_path, config(log_file_bytes=100_000)) as log:
-            found = {r.sequence: zlib.crc32(r.received.body) for r in log.replay(len(logged))}
-            assert list(found) == list(range(len(logged) + 1, log.last + 1)), "the order is exact, without gaps"
-            assert not log.counts["corrupt"]
-        logged |= found
-        assert acknowledged.items() <= logged.items()
-        assert queued == [(s, logged[s]) for s in range(queued[0][0], queued[0][0] + len(queued))] if queued else True
-    assert len(acknowledged) > 500
-    everything = {r.sequence: zlib.crc32(r.received.body) for r in read_log(tmp_path, after=0, through=1 << 60)}
-    assert everything == logged
 
 
 # --- a disk that refuses -------------------------------------------------------------------------------------------
@@ -631,26 +597,25 @@ def test_a_failed_sync_at_an_interval_is_counted_and_the_log_goes_on(tmp_path: P
     assert bodies(read_log(tmp_path, after=0, through=9)) == [b"a", b"b"]
 
 
+def test_a_file_that_cannot_be_closed_stops_nothing(tmp_path: Path) -> None:
+    class Unclosed(LogFile):
+        def close(self) -> None:
+            super().close()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with opened(tmp_path, config(log_file_bytes=1), create=Unclosed) as log:
+        log.append(body("a"))
+        with pytest.raises(StorageError, match="Input/output"):
+            log.append(body("refused"))
+        log.append(body("b"))
+    assert bodies(read_log(tmp_path, after=0, through=9)) == [b"a", b"b"]
+
+
 def test_below_the_free_bytes_that_must_stay_appends_are_refused(tmp_path: Path) -> None:
     with opened(tmp_path, config(min_free_bytes=1 << 60)) as log:
         with pytest.raises(StorageError, match="must stay free"):
             log.append(body("a"))
         assert log_files(tmp_path) == []
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    mount, umount = shutil.which("mount"), shutil.which("umount")
-    if not mount or not umount or os.geteuid():
-        pytest.skip("mounting a small file system needs root")
-    directory = tmp_path / "disk"
-    directory.mkdir()
-    made = subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", directory], capture_output=True)
-    if made.returncode:
-        pytest.skip(f"mounting is not allowed: {made.stderr.decode().strip()}")
-    yield directory
-    subprocess.run([umount, "--lazy", directory], check=True)
 
 
 def test_a_full_file_system_refuses_and_recovers_when_space_returns(tiny_disk: Path) -> None:
@@ -744,4 +709,5 @@ def test_trim_deletes_only_what_is_covered(
 
 
 def test_trim_of_nothing(tmp_path: Path) -> None:
+    (tmp_path / f"{1:020d}.damaged").touch()
     assert trim_log(tmp_path, covered=9, now_ns=0, keep_s=0, keep_bytes=0) == (0, 0)

@@ -195,7 +195,8 @@ def test_reading_before_anything_was_written(tmp_path: Path) -> None:
 
 def test_files_of_others_are_left_alone(store: Segments, tmp_path: Path) -> None:
     store.write(1, 1, columns([("a", HOUR_0, 1.0)]))
-    for path in (f"{DIRECTORY_0}/notes.txt", "date=someday/hour=1/x", "hour=3", "date=2026-05-03/date=1/x"):
+    others = ["date=someday/hour=1/x", "date=2026-13-01/hour=01/x", "hour=03", "date=2026-05-03/date=1/x"]
+    for path in (f"{DIRECTORY_0}/notes.txt", *others, *(f"date=2026-05-03/hour={n}-{n}/x" for n in range(24))):
         target = tmp_path / "segments" / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch()
@@ -220,12 +221,26 @@ def test_nothing_stays_of_a_write_that_fails(store: Segments, tmp_path: Path, mo
     assert files(tmp_path) == []
 
 
-def test_a_damaged_file_is_named(store: Segments, tmp_path: Path) -> None:
-    store.write(1, 1, columns([("a", HOUR_0, 1.0)]))
-    path = tmp_path / "segments" / files(tmp_path)[0]
-    path.write_bytes(b"PAR1 no more")
-    with pytest.raises(StateError, match=str(path)):
-        store.read(HOUR_0, HOUR_0 + 1)
+@settings(max_examples=100, deadline=None)
+@given(where=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), cut=st.booleans())
+def test_a_damaged_file_is_named_or_reads_as_before(
+    tmp_path_factory: pytest.TempPathFactory, where: float, flip: int, cut: bool
+) -> None:
+    store = Segments(tmp_path_factory.mktemp("damaged"))
+    points = [("abc"[n % 3], HOUR_0 + n, float(n)) for n in range(40)]
+    store.write(1, 1, columns(points))
+    path = store.parts()[0].path
+    data = bytearray(path.read_bytes())
+    at = int(where * len(data))
+    data[at] ^= flip
+    path.write_bytes(data[:at] if cut else data)
+    try:
+        assert points_of(store.read(HOUR_0, HOUR_0 + HOUR_NS)) == sorted(points)
+        assert not cut
+    except StateError as error:
+        assert str(path) in str(error)
+    assert store.compact(HOUR_0 + HOUR_NS, through=1) == 1 - len(store.damages)
+    assert points_of(store.read(HOUR_0, HOUR_0 + HOUR_NS)) == ([] if store.damages else sorted(points))
 
 
 # --- merging -------------------------------------------------------------------------------------------------------
@@ -322,6 +337,54 @@ def test_a_reader_gives_up_when_files_vanish_every_time(store: Segments, monkeyp
     monkeypatch.setattr(segments, "_read_file", gone)
     with pytest.raises(StorageError, match="vanish"):
         store.read(HOUR_0, HOUR_0 + 1)
+
+
+def test_a_damaged_file_is_set_aside_and_the_rest_of_its_hour_is_merged(store: Segments, tmp_path: Path) -> None:
+    for sequence in (1, 2, 3):
+        points = [("a", HOUR_0 + sequence, float(sequence)), ("a", HOUR_0 + HOUR_NS, float(sequence))]
+        store.write(sequence, sequence, columns(points))
+    path = store.parts()[1].path
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(StateError, match=str(path)):
+        store.read(HOUR_0, HOUR_0 + HOUR_NS)
+    assert store.compact(HOUR_0 + 2 * HOUR_NS, through=3) == 1, "another hour does not wait for it"
+    assert store.compact(HOUR_0 + 2 * HOUR_NS, through=3) == 1
+    assert [str(path) in note for note in store.damages] == [True]
+    aside = f"{DIRECTORY_0}/{name(2, 2)}.damaged"
+    expected = [f"{DIRECTORY_0}/{name(1, 3, '.sorted')}", aside, f"date=2026-05-03/hour=15/{name(1, 3, '.sorted')}"]
+    assert files(tmp_path) == expected
+    assert store.read(HOUR_0, HOUR_0 + HOUR_NS)["value"].to_pylist() == [1, 3]
+    store.open(3)
+    assert files(tmp_path) == expected, "it stays for a closer look"
+    store.enforce(HOUR_0 + 2 * HOUR_NS, keep_s=3600, keep_bytes=1 << 40)
+    assert files(tmp_path) == expected[2:], "as long as its hour"
+
+
+def test_an_hour_of_which_all_is_set_aside_ends_too(store: Segments, tmp_path: Path) -> None:
+    store.write(1, 1, columns([("a", HOUR_0, 1.0)]))
+    path = store.parts()[0].path
+    path.write_bytes(b"PAR1 no more")
+    assert store.compact(HOUR_0 + HOUR_NS, through=1) == 0
+    assert files(tmp_path) == [f"{DIRECTORY_0}/{name(1, 1)}.damaged"]
+    assert store.enforce(HOUR_0 + HOUR_NS, keep_s=1, keep_bytes=1) == (0, 0)
+    assert files(tmp_path), "not yet"
+    assert store.enforce(HOUR_0 + 2 * HOUR_NS, keep_s=3600, keep_bytes=1) == (0, 0)
+    assert list((tmp_path / "segments").iterdir()) == []
+
+
+def test_a_file_with_fewer_rows_than_its_footer_says_is_damaged(
+    store: Segments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write(1, 1, columns([("a", HOUR_0, 1.0), ("a", HOUR_0 + 1, 1.0)]))
+    real = pq.ParquetFile.iter_batches
+
+    def fewer(*args: Any, **kwargs: Any) -> Any:
+        for batch in real(*args, **kwargs):
+            yield batch.slice(1)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", fewer)
+    assert store.compact(HOUR_0 + HOUR_NS, through=1) == 0
+    assert "expected 2 rows, got 1" in store.damages[0]
 
 
 # --- recovery ------------------------------------------------------------------------------------------------------

@@ -163,6 +163,34 @@ def test_a_missing_file_is_a_matter_of_the_disk(tmp_path: Path) -> None:
         load(tmp_path / "x")
 
 
+def test_a_bad_spot_of_the_disk_is_damage_and_other_troubles_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "x", 1, ARRAYS)
+    for code, expected in ((errno.EIO, StateError), (errno.ESTALE, StorageError)):
+
+        def refuse(*_: object, code: int = code) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(snapshot, "_read_into", refuse)
+        with pytest.raises(expected, match=os.strerror(code)):
+            load(tmp_path / "x")
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "x", 1, {"a": np.arange(1000)})
+    real = snapshot._read_index
+
+    def shrinking(file: Any, size: int) -> Any:
+        found = real(file, size)
+        os.truncate(tmp_path / "x", 500)
+        return found
+
+    monkeypatch.setattr(snapshot, "_read_index", shrinking)
+    with pytest.raises(StateError, match="cut short"):
+        load(tmp_path / "x")
+
+
 # --- the directory -------------------------------------------------------------------------------------------------
 
 
