@@ -84,7 +84,7 @@ def concatenated(parts: list[Any], dtype: type) -> Any:
 
 def in_order(known: Columns, walked: Columns) -> Columns:
     """Both, in the order of the request."""
-    if not len(known.stream):
+    if not len(known.stream) and bool((np.diff(walked.stream) >= 0).all()):
         return walked
     stream = np.concatenate([known.stream, walked.stream])
     order = np.argsort(stream, kind="stable")

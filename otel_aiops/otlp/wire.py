@@ -17,7 +17,13 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 PADDING = 16  # zero bytes behind the last message, so that reading a varint or a fixed64 never leaves the buffer
 LONGEST_VARINT = 10
 LARGEST_FIELD = (1 << 29) - 1
+LARGEST_KNOWN = 15  # no message that is walked has a larger field number, and so all their tags are one byte
+MOST_FIELDS = 4096  # of one message; every step costs the time of a thousand bytes, however few messages take it
+FEW = 48  # messages for which a step costs as much as reading the field of each by itself
 NONE = np.empty(0, np.int64)
+_TAGS = (LARGEST_KNOWN + 1) << 3
+_SIZES = {FIXED64: 8, FIXED32: 4}
+_COLUMNS = ("message", "tag", "at", "size", "step")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ class Buffer:
 
     def __init__(self, data: bytes | bytearray) -> None:
         """`data` must already end in PADDING zero bytes."""
+        self.data = data
         self.u8: U8 = np.frombuffer(data, np.uint8)
         window = len(data) - 7
         self._u64: U64 = np.ndarray((window,), "<u8", data, 0, (1,))
@@ -85,16 +92,17 @@ def walk(buffer: Buffer, start: I64, end: I64) -> tuple[dict[tuple[int, int], Fi
     """Find every field of N messages that lie at `start` .. `end` of the buffer.
 
     Shape:  start, end (N,).
-    Returns ({(field number, wire type): Field}, (N,) which messages are not valid protobuf). Fields of an invalid
-            message may be among the first, up to where it breaks.
+    Returns ({(field number, wire type): Field}, (N,) which messages are not valid protobuf or have more fields than
+            MOST_FIELDS). Numbers above LARGEST_KNOWN are skipped. Fields of an invalid message may be among the first,
+            up to where it breaks.
     Source: protobuf.dev, Encoding. Groups (wire types 3 and 4) are taken as invalid: OTLP has none.
     """
     bad = np.zeros(len(start), bool)
-    found: dict[tuple[int, int], list[tuple[I64, I64, I64, I64, int]]] = {}
+    found: dict[int, list[Field]] = {}
     who = np.flatnonzero(start < end)
     at = start[who]
     step = 0
-    while len(who):
+    while len(who) > FEW and step < MOST_FIELDS:
         key, tag_size = buffer.varint(at)
         payload = at + tag_size
         size, skip, broken = _extent(buffer, key, payload)
@@ -108,14 +116,57 @@ def walk(buffer: Buffer, start: I64, end: I64) -> tuple[dict[tuple[int, int], Fi
             size, skip, stop = size[good], skip[good], stop[good]
             if not len(who):
                 break
-        _collect(found, who, at, key, payload + skip, size, step)
+        _collect(found, key, Field(who, at, payload + skip, size, np.full(len(who), step, np.int64)))
         more = stop < end[who]
         if more.all():
             at = stop
         else:
             who, at = who[more], stop[more]
         step += 1
-    return {name: _joined(parts) for name, parts in found.items()}, bad
+    for message, position in zip(who.tolist(), at.tolist(), strict=True):
+        bad[message] = not _walk_one(found, buffer.data, message, position, int(end[message]), step)
+    return {(key >> 3, key & 7): _joined(parts) for key, parts in found.items()}, bad
+
+
+def _walk_one(
+    found: dict[int, list[Field]], data: bytes | bytearray, message: int, at: int, end: int, step: int
+) -> bool:
+    """The rest of one message, field by field: where few messages are left, numpy costs more than it saves."""
+    fields: dict[int, list[tuple[int, int, int, int, int]]] = {}
+    while at < end and step < MOST_FIELDS:
+        key, payload = _varint(data, at)
+        kind, size = key & 7, 0
+        if payload - at > 5 or not 8 <= key <= LARGEST_FIELD << 3 | 7:
+            break
+        if kind == VARINT:
+            size = _varint(data, payload)[1] - payload
+        elif kind == BYTES:
+            size, payload = _varint(data, payload)
+        else:
+            size = _SIZES.get(kind, end)
+        if payload + size > end or size < 0:
+            break
+        if key >> 3 <= LARGEST_KNOWN:
+            fields.setdefault(key, []).append((message, at, payload, size, step))
+        at = payload + size
+        step += 1
+    for key, rows in fields.items():
+        found.setdefault(key, []).append(Field(*np.array(rows, np.int64).T))
+    return at == end
+
+
+def _varint(data: bytes | bytearray, at: int) -> tuple[int, int]:
+    """(value, where it ends) of one varint; the end is behind all data where it does not end in 10 bytes."""
+    value = data[at]
+    if value < 0x80:
+        return value, at + 1
+    value &= 0x7F
+    for position in range(1, LONGEST_VARINT):
+        byte = data[min(at + position, len(data) - 1)]
+        value |= (byte & 0x7F) << 7 * position
+        if byte < 0x80:
+            return value & 0xFFFFFFFFFFFFFFFF, at + position + 1
+    return 0, len(data) + 1
 
 
 def _extent(buffer: Buffer, key: U64, payload: I64) -> tuple[I64, I64, Bool]:
@@ -146,32 +197,28 @@ def _extent(buffer: Buffer, key: U64, payload: I64) -> tuple[I64, I64, Bool]:
     return size, skip, broken
 
 
-def _collect(
-    found: dict[tuple[int, int], list[tuple[I64, I64, I64, I64, int]]],
-    who: I64,
-    tag: I64,
-    key: U64,
-    at: I64,
-    size: I64,
-    step: int,
-) -> None:
+def _collect(found: dict[int, list[Field]], key: U64, fields: Field) -> None:
+    """Put the fields of one step, one a message, to those of their tags."""
     if (key == key[0]).all():
-        first = int(key[0])
-        found.setdefault((first >> 3, first & 7), []).append((who, tag, at, size, step))
+        if key[0] < _TAGS:
+            found.setdefault(int(key[0]), []).append(fields)
         return
-    for one in np.unique(key).tolist():
-        pick = np.flatnonzero(key == np.uint64(one))
-        part = (who[pick], tag[pick], at[pick], size[pick], step)
-        found.setdefault((one >> 3, one & 7), []).append(part)
+    tags = np.minimum(key, np.uint64(_TAGS)).astype(np.int64)
+    for one in np.flatnonzero(np.bincount(tags, minlength=_TAGS)[:_TAGS]).tolist():
+        pick = np.flatnonzero(tags == one)
+        found.setdefault(one, []).append(chosen(fields, pick))
 
 
-def _joined(parts: list[tuple[I64, I64, I64, I64, int]]) -> Field:
+def chosen(field: Field, pick: I64 | Bool) -> Field:
+    """Some of the occurrences, by index or by mask."""
+    return Field(field.message[pick], field.tag[pick], field.at[pick], field.size[pick], field.step[pick])
+
+
+def _joined(parts: list[Field]) -> Field:
     if len(parts) == 1:
-        who, tag, at, size, step = parts[0]
-        return Field(who, tag, at, size, np.full(len(who), step, np.int64))
-    steps = np.repeat([part[4] for part in parts], [len(part[0]) for part in parts])
-    who, tag, at, size = (np.concatenate([part[i] for part in parts]) for i in range(4))
-    return Field(who, tag, at, size, steps)
+        return parts[0]
+    columns = (np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS)
+    return Field(*columns)
 
 
 def spread(start: I64, count: I64, stride: int) -> I64:
@@ -190,17 +237,13 @@ def merged(*fields: Field) -> Field:
     present = [field for field in fields if len(field)]
     if len(present) <= 1:
         return present[0] if present else NO_FIELD
-    message, tag, at, size, step = (
-        np.concatenate([getattr(field, name) for field in present]) for name in ("message", "tag", "at", "size", "step")
-    )
-    order = np.lexsort((step, message))
-    return Field(message[order], tag[order], at[order], size[order], step[order])
+    every = _joined(present)
+    return chosen(every, np.lexsort((every.step, every.message)))
 
 
 def by_message(field: Field) -> Field:
     """The same occurrences, those of one message side by side and in wire order."""
-    order = np.argsort(field.message, kind="stable")
-    return Field(field.message[order], field.tag[order], field.at[order], field.size[order], field.step[order])
+    return chosen(field, np.argsort(field.message, kind="stable"))
 
 
 def zigzag(value: U64) -> I64:
@@ -211,23 +254,25 @@ def zigzag(value: U64) -> I64:
 
 def packed_varints(buffer: Buffer, at: I64, size: I64) -> tuple[U64, I64, Bool]:
     """Values of R packed varint regions: (flat values, how many in each region (R,), broken (R,))."""
+    ends = np.cumsum(size)
     positions = spread(at, size, 1)
     byte = buffer.u8[positions]
-    region = np.repeat(np.arange(len(at)), size)
-    last = byte < 0x80
-    ends = np.cumsum(size)
+    finish = np.flatnonzero(byte < 0x80)
+    number_of = np.diff(np.searchsorted(finish, ends), prepend=0)
     broken = np.zeros(len(at), bool)
-    filled = size > 0
-    broken[filled] = ~last[ends[filled] - 1]
-    keep = ~broken[region]
-    positions, last, region = positions[keep], last[keep], region[keep]
-    finish = np.flatnonzero(last)
-    begin = np.concatenate([[0], finish[:-1] + 1]).astype(np.int64) if len(finish) else NONE
-    value, length = buffer.varint(positions[begin]) if len(begin) else (np.empty(0, np.uint64), NONE)
-    owner = region[begin]
-    broken[owner[length == 0]] = True
-    good = ~broken[owner]
-    return value[good], np.bincount(owner[good], minlength=len(at)).astype(np.int64), broken
+    filled = np.flatnonzero(size > 0)
+    broken[filled] = byte[ends[filled] - 1] >= 0x80
+    if len(finish) == len(byte):
+        return byte.astype(np.uint64), number_of, broken
+    if not broken.any():
+        value, length = buffer.varint(positions[np.concatenate([[0], finish[:-1] + 1])])
+        if length.all():
+            return value, number_of, broken
+        broken[np.repeat(np.arange(len(at)), number_of)[length == 0]] = True
+    good = ~broken
+    counts = np.zeros(len(at), np.int64)
+    value, counts[good], _ = packed_varints(buffer, at[good], size[good])
+    return value, counts, broken
 
 
 def varint_bytes(value: int) -> bytes:

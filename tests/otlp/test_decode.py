@@ -310,3 +310,14 @@ def test_an_attribute_that_is_nested_without_end_is_refused() -> None:
 def test_attributes_that_are_no_protobuf_are_refused(read: Any) -> None:
     with pytest.raises(BadInput, match="got 2 bytes that are not"):
         read(b"\x0a\xff")
+
+
+def test_a_point_of_very_many_fields_is_rejected_and_the_others_stand() -> None:
+    """A body of two-byte fields must not cost a step of numpy for each of them."""
+    good = NumberDataPoint(time_unix_nano=5, as_double=1.5).SerializeToString()
+    gauge = tagged(1, 2, good) + tagged(1, 2, good + b"\x78\x01" * 300_000)
+    body = tagged(1, 2, tagged(2, 2, tagged(2, 2, tagged(1, 2, b"cpu") + tagged(5, 2, gauge))))
+    for memo in (None, Memo()):
+        decoded = decode_metrics(body, memo)
+        assert decoded.points.value.tolist() == [1.5]
+        assert decoded.rejected == {"data point is not valid protobuf": 1}
