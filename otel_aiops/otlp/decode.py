@@ -11,18 +11,21 @@ import numpy as np
 
 from otel_aiops.otlp import grid
 from otel_aiops.otlp.columns import Columns, assembled, in_order, keep
-from otel_aiops.otlp.envelope import PIECES, count_items, metrics, parse, stream_of
+from otel_aiops.otlp.envelope import KIND_OF_FIELD, count_items, metrics, parse, stream_of
 from otel_aiops.otlp.memo import Key, Known, Lesson, Memo, Recalled, learn, read_recalled
 from otel_aiops.otlp.points import F64, I32, I64, Bool, Decoded, Kind, Stream
 from otel_aiops.otlp.wire import (
     BYTES,
     FIXED64,
+    MOST_FIELDS,
     NO_FIELD,
+    NONE,
     PADDING,
     VARINT,
     Buffer,
     Field,
     by_message,
+    chosen,
     merged,
     packed_varints,
     spread,
@@ -32,16 +35,18 @@ from otel_aiops.otlp.wire import (
 )
 
 MOST_CELLS = 1_000  # buckets or quantiles of one point; SDKs make 160 at most
+MOST_GRIDS = 1 << 16  # exponential histograms of one request: twenty bytes of one become up to 4 KiB of cells
 LARGEST_TIME = np.uint64(2**63 - 1)
 ATTRIBUTE_TAG = 0x3A  # field 7, length-delimited: NumberDataPoint.attributes
 
-INVALID = "data point is not valid protobuf"
+INVALID = f"data point is not valid protobuf or has more than {MOST_FIELDS} fields"
 NO_TIME = "time_unix_nano is not set"
 FAR_TIME = "a time is beyond the year 2262"
 NO_VALUE = "number data point has no value"
 BAD_BUCKETS = "histogram has not one bucket more than bounds"
 BAD_BOUNDS = "histogram bounds do not increase"
 MANY_CELLS = f"more than {MOST_CELLS} buckets or quantiles"
+MANY_GRIDS = f"more than {MOST_GRIDS} exponential histograms in one request"
 BAD_SCALE = f"exponential histogram scale is not in {grid.COARSEST}..{grid.FINEST}"
 
 
@@ -80,7 +85,7 @@ def decode_metrics(body: bytes, memo: Memo | None = None) -> Decoded:
         for stream, points in metrics(body, rejected):
             request.add(stream, points, None)
     columns = [
-        _read_numbers(group, request.recalled, rejected, memo) if kind == _NUMBERS else _read(kind, group, rejected)
+        _read_numbers(request, rejected, memo) if kind == _NUMBERS else _read(kind, group, rejected)
         for kind, group in sorted(request.groups.items())
     ]
     return Decoded(assembled(tuple(request.streams), columns), dict(rejected))
@@ -108,6 +113,13 @@ class _Group:
     points: list[bytes] = field(default_factory=list)
     lessons: list[Lesson | None] = field(default_factory=list)
 
+    def take(self, stream: int, points: list[bytes], lesson: Lesson | None) -> None:
+        """Append the points of one metric."""
+        self.streams.append(stream)
+        self.sizes.append(len(points))
+        self.points += points
+        self.lessons.append(lesson)
+
 
 class _Request:
     """The metrics of a request, on their way to columns."""
@@ -121,11 +133,16 @@ class _Request:
     def add(self, stream: Stream, points: list[bytes], lesson: Lesson | None) -> None:
         """Take the points of one metric."""
         group = self._group(_NUMBERS if stream.kind == Kind.SUM else stream.kind)
-        group.streams.append(len(self.streams))
-        group.sizes.append(len(points))
-        group.points += points
-        group.lessons.append(lesson)
+        group.take(len(self.streams), points, lesson)
         self.streams.append(stream)
+
+    def lesson(self, key: Key, stream: Stream, raw: bytes, *, refuted: bool = False) -> Lesson | None:
+        """What to learn from a metric that the memo does not know or knows otherwise; None when that would not pay."""
+        if self._memo is None:
+            return None
+        if refuted:
+            self._memo.refute(key)
+        return Lesson(key, stream, raw) if self._memo.wants(key) else None
 
     def read_regular(self, body: bytes, rejected: Counter[str]) -> bool:
         """Take all metrics; False when one is written in an unusual way, and then this request must not be used."""
@@ -139,10 +156,13 @@ class _Request:
         return True
 
     def _take(self, resource: bytes, scope: bytes, metric: Any, rejected: Counter[str]) -> bool:
-        pieces = [(kind, piece) for kind, name in PIECES for piece in getattr(metric, name)]
-        if len(pieces) != 1:
-            return not pieces
-        ((kind, raw),) = pieces
+        pieces = [(field.number, piece) for field, piece in metric.ListFields() if field.number in KIND_OF_FIELD]
+        if not pieces:
+            return True
+        number, raws = pieces[0]
+        if len(pieces) > 1 or len(raws) > 1:
+            return False
+        kind, raw = KIND_OF_FIELD[number], raws[0]
         key = None
         if kind <= Kind.SUM and self._memo is not None:
             key = resource, scope, metric.name, metric.unit, kind, len(raw)
@@ -153,7 +173,7 @@ class _Request:
         data = parse(raw, "Data", "metrics")
         stream = stream_of(resource, scope, metric.name, metric.unit, kind, data, rejected)
         if stream is not None:
-            self.add(stream, data.points, Lesson(key, stream, raw) if key else None)
+            self.add(stream, data.points, self.lesson(key, stream, raw) if key else None)
         return True
 
     def _recall(self, key: Key, known: Known, raw: bytes) -> None:
@@ -174,7 +194,7 @@ class _Reader:
     """The points of one kind under the walk, and the verdicts on them."""
 
     def __init__(self, points: list[bytes]) -> None:
-        self.data = b"".join([*points, bytes(PADDING)])
+        self.data = bytearray().join([*points, bytes(PADDING)])
         self.buffer = Buffer(self.data)
         self.end = np.cumsum(np.fromiter(map(len, points), np.int64, len(points)))
         self.start = np.concatenate([[0], self.end[:-1]]).astype(np.int64)
@@ -228,24 +248,24 @@ class _Reader:
         ends = found.at + found.size
         first[found.message[::-1]] = found.tag[::-1]
         last[found.message] = ends
-        taken = np.zeros(self.n, np.int64)
-        np.add.at(taken, found.message, ends - found.tag)
         tag = number << 3 | BYTES
-        odd = taken != last - first
+        odd = np.bincount(found.message, ends - found.tag, self.n) != last - first
         odd[found.message[self.buffer.u8[found.tag] != tag]] = True
-        data = self.data
-        if tag != ATTRIBUTE_TAG:
-            bytes_ = self.buffer.u8.copy()
-            bytes_[found.tag] = ATTRIBUTE_TAG
-            data = bytes_.tobytes()
+        self.buffer.u8[found.tag] = ATTRIBUTE_TAG  # in place: nothing reads the tags any more
+        data = bytes(self.data)
         slices = list(map(data.__getitem__, map(slice, first.tolist(), last.tolist())))
-        for point in np.flatnonzero(odd).tolist():
-            mine = found.message == point
-            slices[point] = b"".join(
-                b"\x3a" + varint_bytes(size) + self.data[at : at + size]
-                for at, size in zip(found.at[mine].tolist(), found.size[mine].tolist(), strict=True)
-            )
+        if odd.any():
+            self._put_together(slices, chosen(found, odd[found.message]))
         return slices
+
+    def _put_together(self, slices: list[bytes], found: Field) -> None:
+        """Write the attributes of some points anew, in place."""
+        parts: dict[int, list[bytes]] = {}
+        own = by_message(found)
+        for message, at, size in zip(own.message.tolist(), own.at.tolist(), own.size.tolist(), strict=True):
+            parts.setdefault(message, []).append(b"\x3a" + varint_bytes(size) + self.data[at : at + size])
+        for message, fields in parts.items():
+            slices[message] = b"".join(fields)
 
 
 _REASONS = [
@@ -263,7 +283,11 @@ _REASONS = [
 
 def _read(kind: Kind, group: _Group, rejected: Counter[str]) -> Columns:
     stream = np.repeat(np.array(group.streams, np.int32), group.sizes)
-    columns, reason = _columns(kind, group.points, stream)
+    points = group.points
+    if kind == Kind.EXPONENTIAL_HISTOGRAM and len(points) > MOST_GRIDS:
+        rejected[MANY_GRIDS] += len(points) - MOST_GRIDS
+        stream, points = stream[:MOST_GRIDS], points[:MOST_GRIDS]
+    columns, reason = _columns(kind, points, stream)
     if not reason.any():
         return columns
     _count_reasons(reason, rejected)
@@ -291,19 +315,22 @@ def _columns(kind: Kind, points: list[bytes], stream: I32) -> tuple[Columns, Any
     return columns, reader.reason
 
 
-def _read_numbers(group: _Group, recalled: Recalled, rejected: Counter[str], memo: Memo | None) -> Columns:
+def _read_numbers(request: _Request, rejected: Counter[str], memo: Memo | None) -> Columns:
     """Gauges and sums: those that are as the memo knows them at known places, the others by the walk."""
+    group, recalled = request.groups[_NUMBERS], request.recalled
     known, refuted = read_recalled(recalled)
     for k in refuted:  # the same size by chance, or a time that cannot be
         data = parse(recalled.raws[k], "Data", "metrics")
-        group.streams.append(recalled.streams[k])
-        group.sizes.append(len(data.points))
-        group.points += data.points
-        group.lessons.append(Lesson(recalled.keys[k], recalled.known[k].stream, recalled.raws[k]))
+        key, number = recalled.keys[k], recalled.streams[k]
+        stream = stream_of(*key[:5], data, rejected)
+        if stream is None:
+            continue
+        request.streams[number] = stream  # its temporality may be another
+        group.take(number, data.points, request.lesson(key, stream, recalled.raws[k], refuted=True))
     if not group.points:
         return known
-    stream = np.repeat(np.array(group.streams, np.int32), group.sizes)
-    walked, reason = _columns(_NUMBERS, group.points, stream)
+    owner = np.repeat(np.array(group.streams, np.int32), group.sizes)
+    walked, reason = _columns(_NUMBERS, group.points, owner)
     if memo is not None:
         _remember(group, walked, reason, memo)
     if reason.any():
@@ -358,7 +385,7 @@ def _histogram(reader: _Reader) -> tuple[list[bytes], F64, I64]:
     bounds, lengths = _doubles(reader, 7)
     reader.reject((sizes != lengths + 1) & ((sizes > 0) | (lengths > 0)), BAD_BUCKETS)
     reader.reject(sizes > MOST_CELLS, MANY_CELLS)
-    layouts = _slices(reader.buffer.f64(bounds), lengths)
+    layouts = _shares(reader.buffer.f64(bounds), lengths)
     wrong = {one for one in set(layouts) if not _increasing(np.frombuffer(one, "<f8"))}
     if wrong:
         reader.reject(np.fromiter(map(wrong.__contains__, layouts), bool, reader.n), BAD_BOUNDS)
@@ -383,7 +410,7 @@ def _increasing(bounds: F64) -> bool:
     return not np.isnan(bounds).any() and bool((bounds[1:] > bounds[:-1]).all())
 
 
-def _slices(values: F64, sizes: I64) -> list[bytes]:
+def _shares(values: F64, sizes: I64) -> list[bytes]:
     """The raw bytes of each point's share of a flat array."""
     data = values.astype("<f8", copy=False).tobytes()
     ends = np.cumsum(sizes) * 8
@@ -411,6 +438,8 @@ def _exponential(reader: _Reader) -> tuple[list[bytes], F64, I64]:
 def _side(reader: _Reader, number: int, scale: I64) -> tuple[I64, I64, F64]:
     """One side's buckets on the grid: (point, cell, count), non-empty ones only."""
     found = by_message(reader.field(number, BYTES))
+    if not len(found):
+        return NONE, NONE, np.empty(0)
     inner, broken = walk(reader.buffer, found.at, found.at + found.size)
     offset = np.zeros(reader.n, np.int64)
     offsets = inner.get((1, VARINT), NO_FIELD)
@@ -424,14 +453,15 @@ def _side(reader: _Reader, number: int, scale: I64) -> tuple[I64, I64, F64]:
     invalid[found.message[broken]] = True
     invalid[found.message[counts.message[torn]]] = True
     reader.reject(invalid, INVALID)
-    point = np.repeat(found.message[counts.message], number_of)
-    sizes = np.bincount(point, minlength=reader.n).astype(np.int64)
+    owner = found.message[counts.message]
+    sizes = np.bincount(owner, number_of, reader.n).astype(np.int64)
     reader.reject(sizes > MOST_CELLS, MANY_CELLS)
     # The points are in order, so an element's index is its place behind the first of its point.
-    index = np.arange(len(point)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + offset[point]
-    keep = (values > 0) & (reader.reason[point] == 0)
-    cell, share, source = grid.lay(index[keep], values[keep].astype(np.float64), scale[point[keep]])
-    return point[keep][source], cell, share
+    index, point = spread(offset, sizes, 1), np.repeat(np.arange(reader.n), sizes)
+    filled = np.flatnonzero((values > 0) & (reader.reason == 0)[point])
+    point = point[filled]
+    cell, share, source = grid.lay(index[filled], values[filled].astype(np.float64), scale[point])
+    return point[source], cell, share
 
 
 def _summary(reader: _Reader) -> tuple[list[bytes], F64, I64]:
@@ -446,7 +476,7 @@ def _summary(reader: _Reader) -> tuple[list[bytes], F64, I64]:
         pair[row, item.message] = reader.buffer.f64(item.at)
     sizes = np.bincount(found.message, minlength=reader.n).astype(np.int64)
     reader.reject(sizes > MOST_CELLS, MANY_CELLS)
-    return _slices(pair[0], sizes), pair[1], sizes
+    return _shares(pair[0], sizes), pair[1], sizes
 
 
 _CELLS = {

@@ -18,7 +18,8 @@ from otel_aiops.labels import Attributes, AttributeValue, Labels
 from otel_aiops.otlp.points import F64, I64, Kind, Stream, Temporality
 from otel_aiops.otlp.semconv import SCOPE_NAME, Metric
 
-MAX_POINTS = 8192  # points of one request; at 100 to 300 bytes each, well below every receiver's limit
+MAX_POINTS = 8192  # points of one request
+MAX_BYTES = 3 << 20  # of one request, about; a gRPC receiver takes 4 MiB at most unless it is told otherwise
 
 _LARGEST = (129, 16386, 2097155, 268435460)  # whole size of a point whose length takes 1, 2, 3, 4 bytes
 _ZEROS = bytes(8)
@@ -132,14 +133,18 @@ def encode_gauges(
 
     Shape: resources, templates (plain `point_template`s), time_ns and every column (K,). A NaN in a column is no point.
     With `ends`, the numbers only say by not being NaN that a series ends: its points have NO_RECORDED_VALUE.
+    A request has at most `max_points`, and no more than about MAX_BYTES unless one series alone has.
     """
     ids: dict[bytes, int] = {}
     codes = np.fromiter((ids.setdefault(resource, len(ids)) for resource in resources), np.int64, len(resources))
     order = np.argsort(codes, kind="stable")
     names = list(ids)
-    step = max(1, max_points // max(1, len(columns)))
-    for first in range(0, len(order), step):
-        rows = order[first : first + step]
+    around = len(scope) + sum(len(m.name) + len(m.description) + len(m.unit) + 32 for m, _ in columns)
+    sizes = len(columns) * np.fromiter(map(len, templates), np.int64, len(templates))[order]
+    fresh = np.flatnonzero(np.diff(codes[order], prepend=-1))  # the first row of each resource
+    sizes[fresh] += around + np.fromiter(map(len, names), np.int64, len(names))
+    for first, last in _cuts(sizes, max(1, max_points // max(1, len(columns)))):
+        rows = order[first:last]
         bounds = _bounds(codes[rows])
         groups: list[list[bytes]] = [[] for _ in bounds[1:]]
         count = 0
@@ -155,6 +160,17 @@ def encode_gauges(
         )
         if count:
             yield Request(body, count)
+
+
+def _cuts(sizes: I64, most: int) -> Iterator[tuple[int, int]]:
+    """Where requests begin and end: at most `most` rows and MAX_BYTES each, and at least one row."""
+    ends = np.cumsum(sizes)
+    first = 0
+    while first < len(ends):
+        fit = int(np.searchsorted(ends, ends[first] - sizes[first] + MAX_BYTES, "right"))
+        last = max(first + 1, min(first + most, fit))
+        yield first, last
+        first = last
 
 
 def _append(

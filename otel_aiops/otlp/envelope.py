@@ -22,7 +22,8 @@ KINDS = {
     "exponential_histogram": Kind.EXPONENTIAL_HISTOGRAM,
     "summary": Kind.SUMMARY,
 }
-PIECES = tuple((kind, name) for name, kind in KINDS.items())
+_NUMBERS = {"gauge": 5, "sum": 7, "histogram": 9, "exponential_histogram": 10, "summary": 11}  # fields of Metric
+KIND_OF_FIELD = {number: KINDS[name] for name, number in _NUMBERS.items()}
 
 
 def _envelope() -> type[Any]:
@@ -57,15 +58,10 @@ def _envelope() -> type[Any]:
         "Metric",
         ("name", 1, raw, False, ""),
         ("unit", 3, raw, False, ""),
-        ("gauge", 5, sub, False, "Data"),
-        ("sum", 7, sub, False, "Data"),
-        ("histogram", 9, sub, False, "Data"),
-        ("exponential_histogram", 10, sub, False, "Data"),
-        ("summary", 11, sub, False, "Data"),
+        *((label, number, sub, False, "Data") for label, number in _NUMBERS.items()),
         oneof="data",
     )
-    kinds = (("gauge", 5), ("sum", 7), ("histogram", 9), ("exponential_histogram", 10), ("summary", 11))
-    pieces = ((label, number, raw, True, "") for label, number in kinds)
+    pieces = ((label, number, raw, True, "") for label, number in _NUMBERS.items())
     message("Pieces", ("name", 1, raw, False, ""), ("unit", 3, raw, False, ""), *pieces)
     for signal, inner in (("Metrics", "Metric"), ("Regular", "Pieces"), ("Items", "")):
         message(f"Scope{signal}", ("scope", 1, raw, True, ""), ("items", 2, sub if inner else raw, True, inner))

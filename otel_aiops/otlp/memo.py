@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import chain
+from threading import Lock
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from otel_aiops.otlp.points import I64, Bool, Kind, Stream
 from otel_aiops.otlp.wire import PADDING, varint_bytes
 
 START_TAG, TIME_TAG, DOUBLE_TAG, INTEGER_TAG = 0x11, 0x19, 0x21, 0x31  # of NumberDataPoint: fixed64 fields 2, 3, 4, 6
+LONGEST_PAUSE = 63  # sights of a metric between two attempts to learn it
+_KEY_BYTES = 1000  # of an entry without its points
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +41,56 @@ class Memo:
 
     Senders repeat the attributes of a metric's series in every request: all but the numbers is the same, and need not
     be walked again. It only saves time: what is decoded does not depend on it. Bounded; when it is full it starts anew.
+    For any number of threads.
     """
 
     def __init__(self, limit_bytes: int = 256 << 20) -> None:
         self.limit_bytes = limit_bytes
         self.size_bytes = 0
         self._known: dict[Key, Known] = {}
+        self._pauses: dict[Key, tuple[int, int]] = {}  # sights until a metric is learned again, and the pause's length
+        self._lock = Lock()
 
     def get(self, key: Key) -> Known | None:
         """What was seen under a key, if anything was."""
         return self._known.get(key)
 
+    def wants(self, key: Key) -> bool:
+        """Whether to learn a metric at this sight of it."""
+        left, length = self._pauses.get(key, (0, 0))
+        if left:
+            self._pauses[key] = left - 1, length
+        return not left
+
     def add(self, key: Key, known: Known) -> None:
         """Remember a metric."""
-        if self.size_bytes > self.limit_bytes:
-            self._known, self.size_bytes = {}, 0
-        self._known[key] = known
-        self.size_bytes += len(known.skeleton)
+        with self._lock:
+            self._drop(key)
+            if self.size_bytes + _weight(known) > self.limit_bytes:
+                self._known, self._pauses, self.size_bytes = {}, {}, 0
+            self._known[key] = known
+            self.size_bytes += _weight(known)
+
+    def refute(self, key: Key) -> None:
+        """Forget a metric that came otherwise, for longer every time: some senders never keep an order of series."""
+        with self._lock:
+            self._drop(key)
+            if key in self._pauses:
+                length = min(2 * self._pauses[key][1] + 1, LONGEST_PAUSE)
+                self._pauses[key] = length, length
+            else:
+                self._pauses[key] = 0, 0
+                self.size_bytes += _KEY_BYTES
+
+    def _drop(self, key: Key) -> None:
+        before = self._known.pop(key, None)
+        if before is not None:
+            self.size_bytes -= _weight(before)
+
+
+def _weight(known: Known) -> int:
+    """Bytes that a known metric takes, nearly: its attributes stand in the skeleton and by themselves."""
+    return _KEY_BYTES + 2 * len(known.skeleton) + 50 * len(known.attributes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +122,11 @@ def read_recalled(recalled: Recalled) -> tuple[Columns, list[int]]:
     started = np.flatnonzero(concatenated([one.started for one in recalled.known], np.bool_))
     integer = np.flatnonzero(concatenated([one.integer for one in recalled.known], np.bool_))
     words = np.ndarray((len(data) - 7,), "<i8", data, 0, (1,))
-    time_ns, bits = words[at], words[at + 9]
+    value_at, start_at = at + 9, at[started] - 9
+    time_ns, bits = words[at], words[value_at]
     start_ns = np.zeros(len(at), np.int64)
-    start_ns[started] = words[at[started] - 9]
-    words[at], words[at + 9], words[at[started] - 9] = 0, 0, 0
+    start_ns[started] = words[start_at]
+    words[at], words[value_at], words[start_at] = 0, 0, 0
     value = bits.view(np.float64).copy()
     value[integer] = bits[integer].astype(np.float64)
     columns = Columns(
@@ -104,14 +141,13 @@ def read_recalled(recalled: Recalled) -> tuple[Columns, list[int]]:
         cells=np.empty(0),
         sizes=np.zeros(len(at), np.int64),
     )
-    skeletons = [one.skeleton for one in recalled.known]
+    same = list(map(data.startswith, [one.skeleton for one in recalled.known], ends.tolist()))
     impossible = (time_ns <= 0) | (start_ns < 0)  # unset, or beyond 2262
-    if not impossible.any() and data[:-PADDING] == b"".join(skeletons):
+    if all(same) and not impossible.any():
         return columns, []
-    wrong = {k for k, (a, b) in enumerate(pairwise(ends.tolist())) if data[a:b] != skeletons[k]}
     owner = np.repeat(np.arange(len(counts)), counts)
-    wrong.update(owner[impossible].tolist())
-    return keep(columns, ~np.isin(owner, list(wrong))), sorted(wrong)
+    wrong = np.bincount(owner, impossible, len(same)).astype(bool) | ~np.array(same, bool)
+    return keep(columns, ~wrong[owner]), np.flatnonzero(wrong).tolist()
 
 
 def learn(lesson: Lesson, points: list[bytes], attributes: list[bytes]) -> Known | None:

@@ -80,7 +80,7 @@ def prometheus_labels(labels: Labels) -> dict[str, str]:
     result: dict[str, str] = {}
     for key, value in labels.attributes:
         name, shown = label_name(key), label_value(value)
-        if not name or name == "__name__":
+        if not name or not shown or name == "__name__":
             continue
         before = result.get(name)
         result[name] = shown if before is None or before == shown else f"{before};{shown}"

@@ -93,7 +93,7 @@ class GrpcClient:
     ) -> None:
         how = grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression
         scheme, _, rest = endpoint.rpartition("://")
-        target = rest if scheme in ("http", "https") else endpoint
+        target = rest.rstrip("/") if scheme in ("http", "https") else endpoint
         if scheme == "http" or (tls.insecure and scheme != "https"):
             self._channel = grpc.insecure_channel(target, _CHANNEL_OPTIONS, how)
         else:
@@ -108,7 +108,7 @@ class GrpcClient:
         except grpc.RpcError as error:
             raise _grpc_failure(error) from error
         except ValueError as error:  # how grpcio says that the channel was closed
-            raise Overloaded(str(error)) from error
+            raise Overloaded(str(error), retry_after_s=0.0) from error
 
     def close(self) -> None:
         self._channel.close()
@@ -134,6 +134,7 @@ class HttpClient:
         if self._gzip:
             self._session.headers["Content-Encoding"] = "gzip"
         self._session.headers.update(headers)
+        self._session.auth = _as_it_is
         _credentials(tls)  # files that cannot be read are found now
         self._verify: str | bool = tls.ca_file or True
         self._session.cert = (tls.cert_file, tls.key_file) if tls.cert_file and tls.key_file else None
@@ -141,7 +142,7 @@ class HttpClient:
 
     def export(self, body: bytes) -> Answer:
         if self._closed:
-            raise Overloaded("the client is closed")
+            raise Overloaded("the client is closed", retry_after_s=0.0)
         data = deflate.gzip_compress(body, GZIP_LEVEL) if self._gzip else body
         try:
             with self._session.post(
@@ -152,12 +153,14 @@ class HttpClient:
                 stream=True,
                 verify=self._verify,
             ) as response:
-                content = response.raw.read(MAX_RESPONSE_BYTES, decode_content=True)
+                content = _content(response)
         except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
-            raise Overloaded(f"{type(error).__name__}: {error}") from error
+            raise Overloaded(f"{type(error).__name__}: {error}", retry_after_s=0.0) from error
         except requests.RequestException as error:
             raise BadInput(f"{type(error).__name__}: {error}") from error
-        if response.status_code == requests.codes.ok:
+        except OSError as error:  # a certificate file is gone, as while it is being replaced
+            raise Overloaded(str(error), retry_after_s=0.0) from error
+        if 200 <= response.status_code < 300:  # the specification says 200; some answer 202 or 204
             return _answer(content)
         raise _http_failure(response, content)
 
@@ -178,9 +181,23 @@ def retry_after_s(value: str | None, *, now: datetime) -> float:
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
+
+
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Authorization comes from the configured headers, never from a .netrc file, which requests would prefer."""
+    return request
+
+
+def _content(response: requests.Response) -> bytes:
+    """The body; nothing when it is not compressed as it says: what became of the request is said by the status."""
+    try:
+        content: bytes = response.raw.read(MAX_RESPONSE_BYTES, decode_content=True)
+    except urllib3.exceptions.DecodeError:
+        return b""
+    return content
 
 
 def _answer(content: bytes) -> Answer:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from threading import Condition, Event, Thread
+from threading import TIMEOUT_MAX, Condition, Event, Thread
 from typing import Literal
 
 import structlog
 import tenacity
 
 from otel_aiops.errors import AiopsError, ConfigError, Overloaded
-from otel_aiops.otlp.encode import MAX_POINTS, Request
+from otel_aiops.otlp.encode import MAX_BYTES, MAX_POINTS, Request
 from otel_aiops.server.client import Client, ClientTlsConfig, Compression, GrpcClient, HttpClient
 from otel_aiops.server.telemetry import Telemetry
 
 HURRIED_S = 0.25  # between two attempts while stopping
+_HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")  # what gRPC takes; HTTP takes more, which nobody uses
+_HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?|")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +82,19 @@ class ExporterConfig:
             raise ConfigError("endpoint", f"expected a URL with http:// or https://, got {self.endpoint!r}")
         if not self.endpoint.split("://")[-1].strip("/"):
             raise ConfigError("endpoint", f"expected host:port, got {self.endpoint!r}")
+        if "@" in self.endpoint.split("://")[-1].split("/")[0]:  # endpoints are logged; the message must not show it
+            raise ConfigError("endpoint", "expected no user and password, which belong in `headers`")
+        for name, value in self.headers.items():
+            self._check_header(name, value)
+
+    def _check_header(self, name: str, value: str) -> None:
+        """Found now and not in the middle of the night. No message shows a value."""
+        if not _HEADER_NAME.fullmatch(name):
+            raise ConfigError("headers", f"expected a name of letters, digits, -, _ and ., got {name!r}")
+        if self.protocol == "grpc" and name.lower().endswith("-bin"):
+            raise ConfigError("headers", f"expected text, but gRPC sends {name} in binary")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ConfigError("headers", f"expected printable ASCII without a space or line break around it in {name}")
 
 
 class Exporter:
@@ -110,14 +126,17 @@ class Exporter:
         self._threads: list[Thread] = []
         self._hurry = Event()  # stopping: no long waits
         self._abort = Event()  # stopped: no more attempts
-        telemetry.watch("otel_aiops_exporter_queue_size", lambda: len(self._waiting), exporter=name)
-        telemetry.set("otel_aiops_exporter_queue_capacity", config.sending_queue.queue_size, exporter=name)
         for outcome in ("sent", "send_failed", "enqueue_failed"):
             self._count(outcome, 0)
 
     def start(self) -> None:
         """Begin to send; again is nothing."""
-        if self._threads or self._hurry.is_set() or not self._config.sending_queue.enabled:
+        if self._threads or self._hurry.is_set():
+            return
+        queue = self._config.sending_queue
+        self._telemetry.watch("otel_aiops_exporter_queue_size", lambda: len(self._waiting), exporter=self._name)
+        self._telemetry.set("otel_aiops_exporter_queue_capacity", queue.queue_size, exporter=self._name)
+        if not queue.enabled:
             return
         count = self._config.sending_queue.num_consumers
         self._threads = [
@@ -139,14 +158,15 @@ class Exporter:
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Send what waits, for at most `timeout_s`, then drop the rest; again is nothing."""
-        deadline = self._clock() + timeout_s
+        if self._abort.is_set():
+            return
         with self._changed:
             self._hurry.set()
             self._changed.notify_all()
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - self._clock()))
+        self._join(timeout_s)
         self._abort.set()
         self._client.close()
+        self._join(HURRIED_S)  # what was on its way fails now, and is counted
         with self._changed:
             left = sum(request.points for request in self._waiting)
             self._waiting.clear()
@@ -154,6 +174,11 @@ class Exporter:
         if left:
             self._count("send_failed", left)
             self._log.warning("points were not sent before the end", points=left)
+
+    def _join(self, timeout_s: float) -> None:
+        deadline = self._clock() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - self._clock()))
 
     def _enqueue(self, request: Request) -> None:
         """Put a request behind the others, over the oldest of them if need be. The caller holds the lock."""
@@ -186,13 +211,18 @@ class Exporter:
             if self._abort.is_set():
                 return None
             taken = [self._waiting.popleft()]
-            points = taken[0].points
-            while self._waiting and points + self._waiting[0].points <= MAX_POINTS:
+            points, size = taken[0].points, len(taken[0].body)
+            while self._waiting and self._fits(points, size, self._waiting[0]):
                 taken.append(self._waiting.popleft())
                 points += taken[-1].points
-            self._bytes -= sum(len(request.body) for request in taken)
+                size += len(taken[-1].body)
+            self._bytes -= size
         # A request is a repeated field: bodies one behind the other are one body.
         return Request(b"".join(request.body for request in taken), points) if len(taken) > 1 else taken[0]
+
+    @staticmethod
+    def _fits(points: int, size: int, following: Request) -> bool:
+        return points + following.points <= MAX_POINTS and size + len(following.body) <= MAX_BYTES
 
     def _deliver(self, request: Request) -> None:
         try:
@@ -201,18 +231,19 @@ class Exporter:
             self._count("send_failed", request.points)
             self._log.error("points were dropped", points=request.points, error=str(error))
             return
-        self._count("sent", request.points - answer.rejected)
-        if answer.rejected or answer.message:
-            self._count("send_failed", answer.rejected)
-            self._log.warning("the destination rejected points", points=answer.rejected, error=answer.message)
+        rejected = min(answer.rejected, request.points)  # a destination may count otherwise than we do
+        self._count("sent", request.points - rejected)
+        if rejected or answer.message:
+            self._count("send_failed", rejected)
+            self._log.warning("the destination rejected points", points=rejected, error=answer.message)
 
     def _retrying(self) -> tenacity.Retrying:
         retry = self._config.retry_on_failure
         stop: list[tenacity.stop.stop_base] = [tenacity.stop_when_event_set(self._abort)]
         if not retry.enabled:
             stop.append(tenacity.stop_after_attempt(1))
-        if retry.max_elapsed_time:
-            stop.append(tenacity.stop_after_delay(retry.max_elapsed_time))
+        if retry.max_elapsed_time:  # also when only the wait would end too late: nobody waits in vain
+            stop.append(tenacity.stop_before_delay(retry.max_elapsed_time))
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Overloaded),
             stop=tenacity.stop_any(*stop),
@@ -224,13 +255,17 @@ class Exporter:
 
     def _wait_s(self, state: tenacity.RetryCallState) -> float:
         retry = self._config.retry_on_failure
-        wait_s = min(retry.max_interval, retry.initial_interval * retry.multiplier ** (state.attempt_number - 1))
+        try:
+            grown_s = retry.initial_interval * retry.multiplier ** (state.attempt_number - 1)
+        except OverflowError:  # after days of attempts
+            grown_s = retry.max_interval
+        wait_s = min(retry.max_interval, grown_s)
         wait_s *= self._rng.uniform(1 - retry.randomization_factor, 1 + retry.randomization_factor)
         error = state.outcome.exception() if state.outcome else None
         return max(wait_s, error.retry_after_s) if isinstance(error, Overloaded) else wait_s
 
     def _sleep(self, seconds: float) -> None:
-        if self._hurry.wait(seconds):
+        if self._hurry.wait(min(seconds, TIMEOUT_MAX)):
             self._abort.wait(min(seconds, HURRIED_S))
 
     def _before_sleep(self, state: tenacity.RetryCallState) -> None:

@@ -36,9 +36,9 @@ class Repeats:
         self._interval_s = interval_s
         self._clock = clock
         self._lock = Lock()
-        self._seen: dict[tuple[object, ...], tuple[float, int]] = {}
+        self._seen: dict[tuple[str | None, ...], tuple[float, int]] = {}
 
-    def held_back(self, key: tuple[object, ...]) -> int | None:
+    def held_back(self, key: tuple[str | None, ...]) -> int | None:
         """How many equal ones were held back before this one, or None when this one is to be held back too."""
         now = self._clock()
         with self._lock:
@@ -54,14 +54,14 @@ class Repeats:
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         """As a processor of structlog."""
-        held = self.held_back((event.get("logger"), method, event.get("event")))
+        held = self.held_back((event.get("logger"), method, str(event.get("event"))))
         if held is None:
             raise structlog.DropEvent
         return {**event, "repeated": held} if held else event
 
     def filter(self, record: logging.LogRecord) -> bool:
         """As a filter of the standard library; equal is what has the same text before its arguments are filled in."""
-        held = self.held_back((record.name, record.levelname.lower(), record.msg))
+        held = self.held_back((record.name, record.levelname.lower(), str(record.msg)))  # it may be any object
         if held:
             record.msg = f"{record.msg} ({held} equal messages were held back)"
         return held is not None

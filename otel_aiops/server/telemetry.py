@@ -249,7 +249,10 @@ class OwnExport:
 def start_export(
     telemetry: Telemetry, config: OwnMetricsConfig, environ: Mapping[str, str] = os.environ
 ) -> OwnExport | None:
-    """Start to export when an endpoint is set, by the config or by an OTEL_* variable, and nothing forbids it."""
+    """Start to export when an endpoint is set, by the config or by an OTEL_* variable, and nothing forbids it.
+
+    `environ` decides whether and how; the SDK reads what else it needs from the environment of the process.
+    """
     protocol = export_protocol(config, environ)
     if protocol is None:
         return None
@@ -258,7 +261,7 @@ def start_export(
 
     interval_ms = config.interval * 1000 if config.interval else None
     reader = PeriodicExportingMetricReader(_exporter(config, protocol), export_interval_millis=interval_ms)
-    return OwnExport(telemetry, MeterProvider([reader], resource=_resource(environ), shutdown_on_exit=False))
+    return OwnExport(telemetry, MeterProvider([reader], resource=_resource(), shutdown_on_exit=False))
 
 
 def export_protocol(config: OwnMetricsConfig, environ: Mapping[str, str]) -> Protocol | None:
@@ -269,7 +272,7 @@ def export_protocol(config: OwnMetricsConfig, environ: Mapping[str, str]) -> Pro
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
     if config.endpoint is None:
-        chosen = [name.strip() for name in environ.get("OTEL_METRICS_EXPORTER", "otlp").split(",")]
+        chosen = [name.strip() for name in (environ.get("OTEL_METRICS_EXPORTER") or "otlp").split(",")]
         endpoint = environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
         if "otlp" not in chosen or not endpoint:
             return None
@@ -298,7 +301,7 @@ def _exporter(config: OwnMetricsConfig, protocol: Protocol) -> MetricExporter:
     return HttpExporter(endpoint=f"{config.endpoint.rstrip('/')}/v1/metrics" if config.endpoint else None)
 
 
-def _resource(environ: Mapping[str, str]) -> Any:
+def _resource() -> Any:
     """Our resource; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win."""
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
