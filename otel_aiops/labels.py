@@ -1,8 +1,10 @@
-"""Labels: what identifies one scored series, in the words of OTLP and in one canonical text."""
+"""Labels: what identifies one scored series, in the words of OTLP and in one canonical text, and how it is selected."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 _Scalar = str | bool | int | float | bytes | None
@@ -52,6 +54,36 @@ class Labels:
         pairs = (*self.resource, *self.attributes)
         inner = ", ".join(f"{key}={json.dumps(text(value))}" for key, value in pairs)
         return f"{self.name}{':' + self.stat if self.stat else ''}{{{inner}}}"
+
+
+class Selector:
+    """Selects series by their labels: every key must match, so that no keys select all.
+
+    A value is exact, or with a leading ``~`` a regular expression for the whole value. `name`, `service` and `stat`
+    are those of Labels; any other key is an attribute of the point, else of the resource, else of the scope. What is
+    absent is "", as in Prometheus.
+
+    >>> pay = Labels("http.server.request.duration", stat="p95", attributes=(("http.route", "/pay"),))
+    >>> Selector({"name": r"~http[.].*", "http.route": "/pay"}).matches(pay), Selector({"stat": ""}).matches(pay)
+    (True, False)
+
+    Raises: re.error if an expression cannot be read.
+    """
+
+    def __init__(self, match: Mapping[str, str | bool | int | float]) -> None:
+        wanted = {key: text(value) for key, value in match.items()}
+        self._exact = {key: value for key, value in wanted.items() if not value.startswith("~")}
+        self._patterns = {key: re.compile(value[1:]) for key, value in wanted.items() if value.startswith("~")}
+
+    def matches(self, labels: Labels) -> bool:
+        """Whether a series is selected."""
+        if not self._exact and not self._patterns:
+            return True
+        has = dict((*labels.scope_attributes, *labels.resource, *labels.attributes))
+        has |= {"name": labels.name, "service": labels.service, "stat": labels.stat}
+        return all(text(has.get(key)) == value for key, value in self._exact.items()) and all(
+            pattern.fullmatch(text(has.get(key))) for key, pattern in self._patterns.items()
+        )
 
 
 def text(value: AttributeValue) -> str:

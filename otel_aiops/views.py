@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from otel_aiops import __version__
-from otel_aiops.labels import Labels
+from otel_aiops.labels import Labels, text
 from otel_aiops.otlp.points import Kind
 from otel_aiops.otlp.prometheus import MetricKind, prometheus_labels, prometheus_name
-from otel_aiops.watch import Anomaly
+from otel_aiops.server.emit import LIVE_NS
+from otel_aiops.watch import Anomaly, Together
 
 if TYPE_CHECKING:
     from otel_aiops.app import Service
@@ -70,19 +71,29 @@ class Views:
 
         return self._service.ask(answer)
 
+    def services(self) -> dict[str, Any]:
+        def answer() -> dict[str, Any]:
+            since_ns = self._service.pipeline.event_ns - LIVE_NS
+            return {"services": [self._together(one) for one in self._service.watch.together(since_ns)]}
+
+        return self._service.ask(answer)
+
     def explain(self, fingerprint: int) -> dict[str, Any] | None:
         def answer() -> dict[str, Any] | None:
             row = self._service.pipeline.table.find(fingerprint)
             if row is None:
                 return None
             anomaly = self._service.watch.anomaly(row)
-            reason = anomaly.reason if anomaly else self._service.pipeline.engine.note(row)
+            reason = anomaly.reason if anomaly else self._service.pipeline.note(row)
             return {**self._described(row), "anomaly": self._anomaly(anomaly) if anomaly else None, "reason": reason}
 
         return self._service.ask(answer)
 
     def backfill(self, body: bytes, compression: str) -> dict[str, Any]:
         return {"points": self._service.ingest.backfill(body, compression)}
+
+    def selftest(self) -> dict[str, Any] | None:
+        return self._service.checkup.latest
 
     def _anomaly(self, anomaly: Anomaly) -> dict[str, Any]:
         labels = self._labels(anomaly.row)
@@ -98,6 +109,33 @@ class Views:
             "reason": anomaly.reason,
             "since": anomaly.since_ns / 1e9,
             "time": anomaly.time_ns / 1e9,
+        }
+
+    def _together(self, one: Together) -> dict[str, Any]:
+        """The joint score of a service, and the series that contributed most to it."""
+        scores, k = one.scores, one.k
+        labels = self._labels(one.rows[0])
+        joint = self._service.pipeline.groups.joint
+        resource = dict(labels.resource)
+        return {
+            "service": labels.service,
+            "namespace": text(resource.get("service.namespace")),
+            "resource": {} if "service.name" in resource else {key: text(value) for key, value in resource.items()},
+            "score": one.score,
+            "probability": _number(float(scores.probability[k])),
+            "series": int(scores.series[k]),
+            "unusual": int(scores.unusual[k]),
+            "contributors": [
+                {
+                    "fingerprint": self._fingerprint(row),
+                    "series": str(self._labels(row)),
+                    "share": float(scores.share[k, i]),
+                    "score": float(scores.row_score[k, i]),
+                }
+                for i, row in enumerate(one.rows)
+            ],
+            "reason": joint.reason(scores, k, lambda row: str(self._labels(row))) if joint else "",
+            "time": one.time_ns / 1e9,
         }
 
     def _described(self, row: int) -> dict[str, Any]:

@@ -22,9 +22,8 @@ def commands() -> str:
     """Every command with its first sentence."""
     from otel_aiops.cli import app
 
-    group = typer.main.get_command(app)
     lines = ["| command | what it does |", "|---|---|"]
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
+    for name, command in _commands(typer.main.get_command(app), ""):
         usage = " ".join(
             (one.metavar or one.name.upper()) if one.param_type_name == "argument" else f"[{one.opts[0]}]"
             for one in command.params
@@ -32,6 +31,14 @@ def commands() -> str:
         first = (command.help or "").split("\n\n")[0].replace("\n", " ").strip()
         lines.append(f"| `otel-aiops {name} {usage}` | {first} |")
     return "\n".join(lines)
+
+
+def _commands(group: typing.Any, prefix: str) -> Iterator[tuple[str, typing.Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
 
 
 def api() -> str:

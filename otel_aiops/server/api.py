@@ -33,11 +33,15 @@ class Backend(Protocol):
 
     def anomalies(self, *, limit: int) -> dict[str, Any]: ...
 
+    def services(self) -> dict[str, Any]: ...
+
     def series(self, *, after: int, limit: int, source: bool) -> dict[str, Any]: ...
 
     def explain(self, fingerprint: int) -> dict[str, Any] | None: ...
 
     def backfill(self, body: bytes, compression: str) -> dict[str, Any]: ...
+
+    def selftest(self) -> dict[str, Any] | None: ...
 
 
 def build(backend: Backend, authenticate: Callable[[str | None], None] | None, max_body_bytes: int) -> Starlette:
@@ -52,9 +56,11 @@ def build(backend: Backend, authenticate: Callable[[str | None], None] | None, m
             Route("/metrics", routes.metrics),
             Route("/api/v1/status", routes.status),
             Route("/api/v1/anomalies", routes.anomalies),
+            Route("/api/v1/services", routes.services),
             Route("/api/v1/series", routes.series),
             Route("/api/v1/series/{fingerprint}", routes.explain),
             Route("/api/v1/backfill", routes.backfill, methods=["POST"]),
+            Route("/api/v1/selftest", routes.selftest),
             Route("/api/v1/openapi.json", routes.openapi, include_in_schema=False),
         ],
         middleware=middleware,
@@ -113,6 +119,13 @@ class _Routes:
         limit = _integer(request, "limit", 100, 10_000)
         return JSONResponse(await run_in_threadpool(lambda: self._backend.anomalies(limit=limit)))
 
+    async def services(self, request: Request) -> Response:
+        """
+        summary: The services whose series were looked at together, the strangest first, with what contributed and why.
+        responses: {200: {description: "an object with a list `services`"}}
+        """
+        return JSONResponse(await run_in_threadpool(self._backend.services))
+
     async def series(self, request: Request) -> Response:
         """
         summary: The scored series, a page at a time.
@@ -158,6 +171,16 @@ class _Routes:
                 raise TooLarge(f"body is larger than {self._max_body_bytes} bytes")
         compression = request.headers.get("content-encoding", "identity")
         return JSONResponse(await run_in_threadpool(lambda: self._backend.backfill(bytes(body), compression)))
+
+    async def selftest(self, request: Request) -> Response:
+        """
+        summary: The newest self-test, what it found of each fault that it put in, and what is wrong in plain words.
+        responses: {200: {description: a JSON object}, 404: {description: no test has ended yet}}
+        """
+        report = await run_in_threadpool(self._backend.selftest)
+        if report is None:
+            return JSONResponse({"error": "no self-test has ended yet"}, 404)
+        return JSONResponse(report)
 
     async def openapi(self, request: Request) -> Response:
         generator = SchemaGenerator({"openapi": "3.1.0", "info": {"title": "otel-aiops", "version": __version__}})
