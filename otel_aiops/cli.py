@@ -201,10 +201,10 @@ def preview(
     if as_json:
         typer.echo(found.json())
     else:
-        _show(found)
+        _show_preview(found)
 
 
-def _show(found: Preview) -> None:
+def _show_preview(found: Preview) -> None:
     """A preview as a table."""
     from rich.console import Console
     from rich.table import Table
@@ -299,6 +299,125 @@ def plan(
         _load(config), paths=paths or [], series=series, prometheus=prometheus, interval_s=duration(interval)
     )
     typer.echo(result.json() if output is Format.json else result.text())
+
+
+SeriesArgument = Annotated[str, typer.Argument(help='A name, or name{key="value"}, that is exactly one series.')]
+FilesArgument = Annotated[list[Path] | None, typer.Argument(help="Recorded telemetry, as for replay.")]
+# Without -d, or -2d could not be a time.
+RecordedOption = Annotated[Path | None, typer.Option("--data-dir", help="The data directory of a service.")]
+UrlOption = Annotated[str | None, typer.Option(help="A running otel-aiops; without files, --data-dir: localhost:9464.")]
+TokenOption = Annotated[str | None, typer.Option(help="Bearer token for otel-aiops.", envvar="OTEL_AIOPS_TOKEN")]
+PlotOption = Annotated[Path | None, typer.Option("--output", "-o", help="Also draw it: a PNG of 1200 x 800.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command(context_settings={"help_option_names": ["--help"], "ignore_unknown_options": True})
+def explain(
+    series: SeriesArgument,
+    time: Annotated[str, typer.Argument(help="ISO 8601 in UTC, now (the newest point), or -2h before that.")],
+    files: FilesArgument = None,
+    data_dir: RecordedOption = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
+    output: PlotOption = None,
+    as_json: JsonOption = False,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML configuration, for `detection`.")] = None,
+) -> None:
+    """Say why a series had its score at a time: band, how unusual, a day and a week before, similar moments."""
+    from otel_aiops.batch.explain import Explanation
+    from otel_aiops.batch.explain import explain as run
+
+    source = _source(files, data_dir, url)
+    if source is None:
+        tree = _ask(url, token, "explain", {"series": series, "time": time})
+        found = Explanation.from_json(tree)
+    else:
+        from otel_aiops.batch.times import moment_ns
+
+        track = source(series)
+        newest_ns = int(track.time_ns[-1])
+        found = run(track, moment_ns(time, newest_ns), _load(config).detection, progress=_progress("explain"))
+        _finish_progress()
+    _show(found.to_json() if as_json else found.text())
+    if output:
+        from otel_aiops.batch.plot import plot_explanation
+
+        plot_explanation(found, output)
+
+
+class Direction(StrEnum):
+    """On which side of a limit it is reached."""
+
+    above = "above"
+    below = "below"
+
+
+@app.command()
+def forecast(
+    series: SeriesArgument,
+    files: FilesArgument = None,
+    horizon: Annotated[str, typer.Option(help="How far ahead, as 1d or 6h.")] = "1d",
+    step: Annotated[str | None, typer.Option(help="Between forecast values, as 5m; default: by the horizon.")] = None,
+    limit: Annotated[float | None, typer.Option(help="Say when this value is reached.")] = None,
+    direction: Annotated[Direction, typer.Option(help="Reached from below (above) or above (below).")] = (
+        Direction.above
+    ),
+    data_dir: RecordedOption = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
+    output: PlotOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what is to come of a series, with interval, method and skill, and when it reaches a limit."""
+    from otel_aiops.batch.outlook import Outlook, outlook
+    from otel_aiops.config import duration
+
+    source = _source(files, data_dir, url)
+    if source is None:
+        asked = {"series": series, "horizon": horizon, "step": step, "limit": limit, "direction": direction.value}
+        given = {key: str(value) for key, value in asked.items() if value is not None}
+        found = Outlook.from_json(_ask(url, token, "forecast", given))
+    else:
+        found = outlook(
+            source(series),
+            horizon_s=duration(horizon),
+            step_s=duration(step) if step else None,
+            limit=limit,
+            direction=direction.value,
+        )
+    _show(found.to_json() if as_json else found.text())
+    if output:
+        from otel_aiops.batch.plot import plot_forecast
+
+        plot_forecast(found, output)
+
+
+def _source(files: list[Path] | None, data_dir: Path | None, url: str | None):  # type: ignore[no-untyped-def]
+    """Where to read a series from: a function of what is wanted, or None for a running service."""
+    if (bool(files) + (data_dir is not None) + (url is not None)) > 1:
+        raise typer.BadParameter("expected one of: FILES, --data-dir DIR, --url URL")
+    from otel_aiops.batch.tracks import from_directory, from_files
+    from otel_aiops.series.wanted import Wanted
+
+    if data_dir is not None:
+        return lambda wanted: from_directory(data_dir, Wanted(wanted))
+    return (lambda wanted: from_files(files, Wanted(wanted))) if files else None
+
+
+def _ask(url: str | None, token: str | None, what: str, parameters: dict[str, str]):  # type: ignore[no-untyped-def]
+    from otel_aiops.batch.client import Api
+
+    api = Api("otel-aiops", url or "http://localhost:9464", token)
+    try:
+        return api.get(f"/api/v1/{what}", parameters)
+    finally:
+        api.close()
+
+
+def _show(found: object) -> None:
+    import json
+
+    typer.echo(found if isinstance(found, str) else json.dumps(found))
 
 
 def _load(path: Path | None):  # type: ignore[no-untyped-def]  # Config is imported when it is needed

@@ -29,6 +29,7 @@ from otel_aiops.server import endpoint
 from otel_aiops.server.auth import AuthConfig
 from otel_aiops.server.emit import EmitConfig
 from otel_aiops.server.exporter import ExporterConfig
+from otel_aiops.server.forecasts import ForecastRule
 from otel_aiops.server.receiver import GrpcConfig, HttpConfig
 from otel_aiops.server.telemetry import TelemetryConfig
 from otel_aiops.server.tls import TlsConfig
@@ -108,6 +109,7 @@ class Config:
     calendar: tuple[CalendarConfig, ...] = ()  # clocks and special days, by series; the first that matches holds
     selftest: SelfTestConfig = field(default_factory=SelfTestConfig)
     emit: EmitConfig = field(default_factory=EmitConfig)
+    forecast: tuple[ForecastRule, ...] = ()  # which series are forecast, for how long and up to which limit
     storage: StorageConfig = field(default_factory=StorageConfig)
     service: ServiceConfig = field(default_factory=ServiceConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)

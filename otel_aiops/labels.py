@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 _Scalar = str | bool | int | float | bytes | None
 AttributeValue = _Scalar | tuple["AttributeValue", ...] | tuple[tuple[str, "AttributeValue"], ...]
@@ -48,6 +49,26 @@ class Labels:
             "attributes": _plain(self.attributes) or {},
         }
         return json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> Labels:
+        """What `to_json` wrote; bytes have become their hexadecimal text. Raises: ValueError."""
+        try:
+            tree = json.loads(line)
+            scope = tree["scope"]
+            return cls(
+                name=tree["name"],
+                unit=tree["unit"],
+                kind=tree["kind"],
+                stat=tree["stat"],
+                resource=_pairs(tree["resource"]),
+                scope_name=scope["name"],
+                scope_version=scope["version"],
+                scope_attributes=_pairs(scope.get("attributes", {})),
+                attributes=_pairs(tree["attributes"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"expected labels as JSON, got {line[:200]!r}") from error
 
     def __str__(self) -> str:
         """For people: ``http.server.request.duration:p95{service.name="cart", http.route="/pay"}``."""
@@ -108,3 +129,13 @@ def _plain(value: AttributeValue) -> object:
     if value and len(pairs) == len(value):  # a kvlist: pairs of key and value
         return {str(v[0]): _plain(v[1]) for v in pairs}
     return [_plain(v) for v in value]
+
+
+def _pairs(tree: dict[str, Any]) -> Attributes:
+    return tuple(sorted((str(key), _value(value)) for key, value in tree.items()))
+
+
+def _value(value: Any) -> AttributeValue:
+    if isinstance(value, dict):
+        return tuple((str(key), _value(inner)) for key, inner in value.items())
+    return tuple(_value(inner) for inner in value) if isinstance(value, list) else value

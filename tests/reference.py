@@ -87,7 +87,7 @@ def _keys(schema: type, prefix: str) -> Iterator[tuple[str, str, str]]:
         path = f"{prefix}{field.name}"
         inner = _dataclass_in(hints[field.name])
         if inner is not None:
-            yield from _keys(inner, path + ".")
+            yield from _keys(inner, path + ("[]." if typing.get_origin(hints[field.name]) is tuple else "."))
             continue
         default = field.default
         if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:

@@ -18,6 +18,9 @@ SOURCE_METRIC = "anomaly.metric.name"
 MODEL = "anomaly.model"
 STAT = "anomaly.stat"
 REASON = "reason"
+HORIZON = "horizon"
+LIMIT = "limit"
+DIRECTION = "direction"
 OWN_ATTRIBUTES = frozenset({SOURCE_METRIC, MODEL, STAT})
 
 Compat = Literal["none", "vmanomaly", "promql_anomaly"]
@@ -74,6 +77,30 @@ SERIES_METRICS: Mapping[Field, Metric] = {
         "otel_aiops.expected.upper", "gauge", "", "Upper end of the expected band, in the series' unit.", _SERIES
     ),
 }
+
+_FORECAST = (SOURCE_METRIC, MODEL, STAT, HORIZON)
+_LIMIT = (*_FORECAST, LIMIT, DIRECTION)
+FORECAST_METRICS: tuple[Metric, ...] = (
+    Metric(
+        "otel_aiops.forecast.expected", "gauge", "", "The value that is expected after `horizon` seconds.", _FORECAST
+    ),
+    Metric("otel_aiops.forecast.lower", "gauge", "", "Lower end of the interval of that forecast.", _FORECAST),
+    Metric("otel_aiops.forecast.upper", "gauge", "", "Upper end of the interval of that forecast.", _FORECAST),
+    Metric(
+        "otel_aiops.forecast.exhaustion.time",
+        "gauge",
+        "s",
+        "Time until the series likely reaches its limit; absent when that is not within the horizon.",
+        _LIMIT,
+    ),
+    Metric(
+        "otel_aiops.forecast.exhaustion.probability",
+        "gauge",
+        "",
+        "Share of the possible futures that reach the limit within the horizon.",
+        _LIMIT,
+    ),
+)
 
 SERVICE_METRICS: tuple[Metric, ...] = (
     Metric("otel_aiops.service.anomaly.score", "gauge", "{score}", "The highest score of the service's live series."),
@@ -263,7 +290,7 @@ OWN_METRICS: tuple[Metric, ...] = (
 )
 
 METRICS: Mapping[str, Metric] = {
-    metric.name: metric for metric in (*SERIES_METRICS.values(), *SERVICE_METRICS, *OWN_METRICS)
+    metric.name: metric for metric in (*SERIES_METRICS.values(), *FORECAST_METRICS, *SERVICE_METRICS, *OWN_METRICS)
 }
 
 # Names under which existing rules and dashboards of two neighbours find the same numbers. Their label for the source
@@ -316,6 +343,7 @@ def metric_table() -> str:
     """All metrics as Markdown tables: of each series, of each service, of otel-aiops itself."""
     groups = (
         ("Of each emitted series, under the resource of the series", tuple(SERIES_METRICS.values())),
+        ("Of each series that `forecast` selects, under the resource of the series", FORECAST_METRICS),
         ("Of each service, under `service.name` and `service.namespace`", SERVICE_METRICS),
         ("Of otel-aiops itself, under its own resource", OWN_METRICS),
     )

@@ -198,6 +198,23 @@ class Segments:
                 return sorted(set().union(*(_names(part.path) for part in _visible(self.parts(hour, hour + 1)))))
         raise StorageError(f"files of {self._hour_directory(hour)} vanish while they are read")
 
+    def series(self, start_ns: int, end_ns: int) -> list[str]:
+        """The canonical texts of all series that have points in some hours, sorted. Raises as `read`."""
+        import pyarrow.compute as pc
+
+        found: set[str] = set()
+        for hour in {p.hour for p in self.parts(start_ns // HOUR_NS, -(-end_ns // HOUR_NS))}:
+            for _ in range(ATTEMPTS):
+                with suppress(FileNotFoundError):
+                    for part in _visible(self.parts(hour, hour + 1)):
+                        for batch in _batches(part.path, ["series"]):
+                            codes = pc.unique(batch["series"].indices)
+                            found.update(pc.take(batch["series"].dictionary, codes).to_pylist())
+                    break
+            else:
+                raise StorageError(f"files of {self._hour_directory(hour)} vanish while they are read")
+        return sorted(found)
+
     def _read_hour(self, hour: int, wanted: Any) -> list[pa.Table]:
         for _ in range(ATTEMPTS):
             with suppress(FileNotFoundError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -185,9 +185,10 @@ class Emitter:
                 own = [point_template(encode_attributes((("reason", reason),)))] * count
                 yield from encode_gauges(services.resources, own, times, [(metric, values)], scope=self._scope)
 
-    def render(self, event_ns: int) -> bytes:
-        """Everything that is emitted now in Prometheus text format 0.0.4."""
-        families = [*self._series_families(), *(self._service_families(event_ns) if self.config.services else ())]
+    def render(self, event_ns: int, more: Sequence[GaugeMetricFamily] = ()) -> bytes:
+        """Everything that is emitted now, and `more`, in Prometheus text format 0.0.4."""
+        services = self._service_families(event_ns) if self.config.services else ()
+        families = [*self._series_families(), *services, *more]
         return generate_latest(_Families([family for family in families if family.samples]))
 
     # -- series -----------------------------------------------------------------------------------------------------
