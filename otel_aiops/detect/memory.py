@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,6 @@ NARROW = (
     "level_error",  # mean absolute error of the level
     "season_error",  # the same of the seasonal profile
     "season_points",  # of which it is the mean
-    "seasoned",  # points since the profile took over from the level; negative since the level did
     "offset",  # what the profile is off by at present
     "unit",  # one step of the profile, in the series' unit
     "between",  # hour since the epoch in whose middle the current stretch of the profile begins
@@ -45,13 +45,10 @@ NARROW = (
     "longest_run",
     "same",  # share of points equal to the one before
     "over",  # points in a row over the threshold
-    "apart",  # their mean distance from the level
-    "apart_error",  # and the mean absolute deviation from that
-    "median",  # logarithms of quantiles of the score of normal points
+    "median",  # logarithms of quantiles of the normal strangeness
     "high",
     "higher",
-    "highest",
-    "extreme",  # and of their deviation
+    "extreme",
     "burst",  # points in a row above the extreme quantile
 )
 NAMES = WIDE + NARROW
@@ -72,7 +69,7 @@ class Memory:
     @property
     def bytes_per_series(self) -> int:
         """What one row takes."""
-        return self._columns.bytes_per_row
+        return sum(array.itemsize * math.prod(array.shape[1:]) for array in self._columns.of.values())
 
     @property
     def profile(self) -> NDArray[np.float16]:
@@ -87,20 +84,14 @@ class Memory:
 
     def read(self, rows: I32) -> State:
         """All that is remembered of K rows, but the profile: name → (K,), free to change."""
-        place, of = place_of(rows), self._columns.of
+        place, of = _place(rows), self._columns.of
         return {name: of[name][place].astype(np.float64) for name in NAMES}
 
     def write(self, rows: I32, state: Mapping[str, F64]) -> None:
         """The opposite of `read`."""
-        place, of = place_of(rows), self._columns.of
+        place, of = _place(rows), self._columns.of
         for name in NAMES:
             of[name][place] = state[name]
-
-    def copy(self, rows: I32, sources: I32) -> None:
-        """Give K rows what K others have, the profile too."""
-        self.reserve(rows)
-        self.reserve(sources)
-        self._columns.copy(rows, sources)
 
     def forget(self, rows: I32) -> None:
         """Rows that are given to other series start anew."""
@@ -117,8 +108,8 @@ class Memory:
         self._columns.restore(arrays, self._size)
 
 
-def place_of(rows: I32) -> I32 | slice:
+def _place(rows: I32) -> I32 | slice:
     """Rows in a row as a slice, which is much faster; senders keep their order, so it is the usual case."""
-    if len(rows) and int(rows[-1]) - int(rows[0]) == len(rows) - 1 and (rows[1:] > rows[:-1]).all():
+    if len(rows) and int(rows[-1]) - int(rows[0]) == len(rows) - 1 and (np.diff(rows) == 1).all():
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows

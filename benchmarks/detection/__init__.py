@@ -1,1 +1,0 @@
-"""Detection quality on labelled real series under a frozen protocol, peers in the same table; see README.md here."""
