@@ -37,7 +37,7 @@ class Cluster:
     """A pipeline that is fed by pods with a little noise, which some leave."""
 
     def __init__(self, config: PipelineConfig | None = None) -> None:
-        self.pipeline = Pipeline(config or PipelineConfig())
+        self.pipeline = Pipeline(config or PipelineConfig(peers=PeersConfig(interval=10)))
         self.watch = Watch(CHANNELS, self.pipeline.reason)
         self.k = 0
 

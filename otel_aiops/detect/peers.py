@@ -72,7 +72,7 @@ class PeersConfig:
 
     enabled: bool = True  # compare the instances of a service with each other; a new one begins with what a peer knows
     threshold: float = 6.0  # spreads of the peers that make a score of 1
-    interval: float = 10.0  # how often peers are compared, in event time
+    interval: float = 60.0  # how often peers are compared, in event time
     adapt_after: float = 7200.0  # a difference from the peers that lasts longer is normal
 
     def __post_init__(self) -> None:
