@@ -34,6 +34,8 @@ SEASON_POINTS = 24  # before a profile is believed
 SEASON_BETTER = 0.9  # its error must be smaller than the level's by this
 RELATIVE_LEAST = 1e-3  # of the level; no smaller change is an anomaly
 FLAT_LEAST = 30  # points
+CALM = 2.0  # spreads
+CALM_POINTS = 4  # in a row; of a series that varies five times as much 1 % are
 OFTEN_SAME = 0.5  # share of points like the one before
 FLAT_RUNS = 3.0  # times the longest run so far
 FLAT_LOG_CHANCE = 20.7  # -log(1e-9)
@@ -43,7 +45,18 @@ EXTREMES = 1.8  # the threshold is at least so many times the extreme quantile
 LONGEST_WARMUP_S = 14 * 86_400.0
 INHERITED_POINTS = 4.0  # that a new series counts as its own: it learns fast, under six times the threshold at first
 INHERITED_LEAST = 0.01  # of the level, of its errors: peers whose values hardly vary may differ by more
-OF_THE_MOMENT = ("over", "over_since_s", "apart", "apart_error", "accepted_s", "burst", "run", "drift", "hour_points")
+OF_THE_MOMENT = (
+    "over",
+    "over_since_s",
+    "apart",
+    "apart_error",
+    "accepted_s",
+    "burst",
+    "calm",
+    "run",
+    "drift",
+    "hour_points",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +199,7 @@ class Deviation:
         state = look.state
         time_s = batch.time_ns / 1e9
         normal = ~over
+        _calm_down(state, look, over)
         state["over"] = np.where(over, state["over"] + 1, 0.0)
         _learn_apart(state, value, over, self.config.memory_points)
         state["over_since_s"] = np.where(state["over"] == 1, time_s, state["over_since_s"])
@@ -252,6 +266,19 @@ def _learn_apart(state: State, value: F64, over: Bool, memory_points: int) -> No
     state["apart"] = np.where(first, value - state["level"], state["apart"] + weight * off)
     error = state["apart_error"] + weight * (np.abs(off) - state["apart_error"])
     state["apart_error"] = np.where(first, 0.0, error)
+
+
+def _calm_down(state: State, look: Look, over: Bool) -> None:
+    """End what the short means remember of an anomaly, once some points in a row are where they belong.
+
+    They would stay over the threshold for as long again, and that could pass for a new normal.
+    """
+    usual = np.abs(look.residual) <= CALM * look.scale
+    state["calm"] = np.where(usual, state["calm"] + 1, 0.0)
+    over_it = np.flatnonzero(over & (state["calm"] >= CALM_POINTS) & np.isin(look.channel, (SHIFT, VARIANCE)))
+    if len(over_it):
+        look.drift[over_it] = 0.0
+        look.power[over_it] = state["usual_power"][over_it]
 
 
 def _begin_spreads(state: State, scale: F64, turned: Bool) -> None:

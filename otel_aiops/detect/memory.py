@@ -35,7 +35,6 @@ NARROW = (
     "early",  # profile where it begins, in units
     "late",  # and where it ends
     "hour",  # current hour since the epoch
-    "hour_points",  # in the current hour
     "drift",  # short mean of the residual
     "drift_error",  # mean absolute drift
     "power",  # short mean of the squared residual
@@ -44,7 +43,6 @@ NARROW = (
     "run",  # equal values in a row
     "longest_run",
     "same",  # share of points equal to the one before
-    "over",  # points in a row over the threshold
     "apart",  # their mean distance from the level
     "apart_error",  # and the mean absolute deviation from that
     "median",  # logarithms of quantiles of the score of normal points
@@ -52,9 +50,15 @@ NARROW = (
     "higher",
     "highest",
     "extreme",  # and of their deviation
-    "burst",  # points in a row above the extreme quantile
 )
-NAMES = WIDE + NARROW
+COUNTS = (  # up to MOST_COUNTED
+    "hour_points",  # in the current hour
+    "over",  # points in a row over the threshold
+    "burst",  # points in a row above the extreme quantile
+    "calm",  # points in a row near the expected value
+)
+MOST_COUNTED = 65_535
+NAMES = WIDE + NARROW + COUNTS
 State = dict[str, F64]
 Spec = dict[str, tuple[Any, tuple[int, ...], Any]]
 
@@ -65,8 +69,9 @@ class Memory:
     def __init__(self) -> None:
         wide: Spec = dict.fromkeys(WIDE, (np.float64, (), 0))
         narrow: Spec = dict.fromkeys(NARROW, (np.float32, (), 0))
+        counts: Spec = dict.fromkeys(COUNTS, (np.uint16, (), 0))
         # Hours of the week in units from the centre. Zero is "not seen": what is not used costs no memory.
-        self._columns = Columns({**wide, **narrow, "profile": (np.float16, (HOURS,), 0)})
+        self._columns = Columns({**wide, **narrow, **counts, "profile": (np.float16, (HOURS,), 0)})
         self._size = 0
 
     @property
@@ -93,8 +98,10 @@ class Memory:
     def write(self, rows: I32, state: Mapping[str, F64]) -> None:
         """The opposite of `read`."""
         place, of = place_of(rows), self._columns.of
-        for name in NAMES:
+        for name in WIDE + NARROW:
             of[name][place] = state[name]
+        for name in COUNTS:
+            of[name][place] = np.minimum(state[name], MOST_COUNTED)
 
     def copy(self, rows: I32, sources: I32) -> None:
         """Give K rows what K others have, the profile too."""
