@@ -108,7 +108,7 @@ def _draw_score(axes: Axes, found: Explanation) -> None:
     axes.fill_between(time, 0, score, color=ORANGE, alpha=0.35, linewidth=0)
     axes.plot(time, score, color=ORANGE, linewidth=1.2)
     axes.axhline(1.0, color=RED, linewidth=1.2, linestyle="--")
-    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
+    place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
     axes.annotate("threshold", (1.0, 1.0), (-4, 3), color=RED, fontsize=8, **place)
     axes.axvline(_dates(np.array([found.time]))[0], color=GREY, linewidth=1, linestyle=":")
     highest = float(np.nanmax(score, initial=0.0))
