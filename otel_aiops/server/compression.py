@@ -82,7 +82,7 @@ def compression_of(message: bytes) -> str:
 
 
 def _gunzip(payload: bytes, limit: int) -> bytes:
-    """Fast for one member whose trailer tells the truth about its size, streaming for all else."""
+    """Fast for one member whose trailer tells the truth about it, streaming for all else."""
     size = int.from_bytes(payload[-4:], "little")
     if len(payload) < GZIP_SHORTEST or size == 0 or _second_member(payload):
         return _stream(payload, AUTO_GZIP, limit, several=True)
@@ -94,7 +94,9 @@ def _gunzip(payload: bytes, limit: int) -> bytes:
         plain = deflate.gzip_decompress(payload, size)
     except (deflate.DeflateError, ValueError):
         return _stream(payload, AUTO_GZIP, limit, several=True)
-    return bytes(plain) if len(plain) == size else _stream(payload, AUTO_GZIP, limit, several=True)
+    # libdeflate stops behind the first member without a word. What follows then ends in another trailer than ours.
+    whole = len(plain) == size and deflate.crc32(plain) == int.from_bytes(payload[-8:-4], "little")
+    return bytes(plain) if whole else _stream(payload, AUTO_GZIP, limit, several=True)
 
 
 def _second_member(payload: bytes) -> bool:

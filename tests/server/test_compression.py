@@ -177,7 +177,7 @@ PLAIN = st.binary(max_size=200) | st.integers(1, 3000).map(lambda n: b"telemetry
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.data(), st.sampled_from(["gzip", "deflate", "zstd"]), st.lists(PLAIN, min_size=1, max_size=3))
+@given(st.data(), st.sampled_from(["gzip", "deflate", "zstd"]), st.lists(PLAIN, min_size=1, max_size=3, unique=True))
 def test_equals_the_slow_twin(data: st.DataObject, encoding: str, plain: list[bytes]) -> None:
     body = b"".join(COMPRESS[encoding](part) for part in plain)
     if data.draw(st.booleans()):
@@ -193,6 +193,13 @@ def outcome(function: Callable[[bytes, str, int], bytes], body: bytes, encoding:
         return function(body, encoding, limit)
     except BadInput:
         return "refused"
+
+
+def test_a_broken_second_member_of_equal_size_is_noticed() -> None:
+    body = bytearray(gzip.compress(b"a" * 50) + gzip.compress(b"b" * 50))
+    del body[len(gzip.compress(b"a" * 50))]  # the first byte of the second member
+    with pytest.raises(BadInput):
+        inflate(bytes(body), "gzip")
 
 
 @settings(max_examples=200, deadline=None)
