@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_aiops.otlp.encode import _field, _varint
+from otel_aiops.otlp.encode import of_resource
 from otel_aiops.otlp.points import F64, I64, Kind, Stream
+from otel_aiops.otlp.wire import field_bytes, varint_bytes
 
 _ATTRIBUTES_TAG = 0x3A  # field 7, as everywhere in Points
 _HISTOGRAM_ATTRIBUTES_TAG = 0x4A  # field 9
@@ -26,26 +27,26 @@ def encode_distribution(
         if cells.shape[1] != (len(edges) + 1 if cells.shape[1] else 0):
             raise ValueError(f"expected one bucket more than {len(edges)} bounds, got {cells.shape[1]}")
         points = _histogram(attributes, time_ns, start_ns, count, total, cells, edges)
-        data = _field(9, points + b"\x10" + _varint(stream.temporality))
+        data = field_bytes(9, points + b"\x10" + varint_bytes(stream.temporality))
     elif stream.kind == Kind.SUMMARY:
         if cells.shape[1] != len(edges):
             raise ValueError(f"expected a value for each of {len(edges)} quantiles, got {cells.shape[1]}")
-        data = _field(11, _summary(attributes, time_ns, start_ns, count, total, cells, edges))
+        data = field_bytes(11, _summary(attributes, time_ns, start_ns, count, total, cells, edges))
     else:
         raise ValueError(f"expected a histogram or summary, got {stream.kind.name} of {stream.name}")
-    unit = _field(3, stream.unit.encode()) if stream.unit else b""
-    metric = _field(1, stream.name.encode()) + unit + data
-    return _field(1, _field(1, stream.resource) + _field(2, _field(1, stream.scope) + _field(2, metric)))
+    unit = field_bytes(3, stream.unit.encode()) if stream.unit else b""
+    metric = field_bytes(1, stream.name.encode()) + unit + data
+    return of_resource(stream.resource, stream.scope, field_bytes(2, metric))
 
 
 def _histogram(attributes: bytes, time_ns: I64, start_ns: I64, count: F64, total: F64, cells: F64, edges: F64) -> bytes:
     """Points of a Histogram (opentelemetry-proto, HistogramDataPoint)."""
     block = _Block(time_ns, start_ns, count, total)
     if cells.shape[1]:
-        block.fixed(b"\x32" + _varint(8 * cells.shape[1]))
+        block.fixed(b"\x32" + varint_bytes(8 * cells.shape[1]))
         for b in range(cells.shape[1]):
             block.number(b"", cells[:, b].astype("<u8"))
-        block.fixed(_field(7, edges.astype("<f8").tobytes()) if len(edges) else b"")
+        block.fixed(field_bytes(7, edges.astype("<f8").tobytes()) if len(edges) else b"")
     block.fixed(_retagged(attributes))
     return block.points()
 
@@ -84,7 +85,7 @@ class _Block:
 
     def points(self) -> bytes:
         """All messages, as field 1 of what holds them."""
-        header = b"\x0a" + _varint(len(self._template))
+        header = b"\x0a" + varint_bytes(len(self._template))
         rows = np.tile(np.frombuffer(header + bytes(self._template), np.uint8), (self._n, 1))
         for at, column in self._numbers:
             rows[:, len(header) + at : len(header) + at + 8] = column

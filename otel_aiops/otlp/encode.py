@@ -17,6 +17,7 @@ from otel_aiops import __version__
 from otel_aiops.labels import Attributes, AttributeValue, Labels
 from otel_aiops.otlp.points import F64, I64, Kind, Stream, Temporality
 from otel_aiops.otlp.semconv import SCOPE_NAME, Metric
+from otel_aiops.otlp.wire import field_bytes, varint_bytes
 
 MAX_POINTS = 8192  # points of one request
 MAX_BYTES = 3 << 20  # of one request, about; a gRPC receiver takes 4 MiB at most unless it is told otherwise
@@ -86,7 +87,7 @@ def point_template(attributes: bytes, *, started: bool = False, stale: bool = Fa
     Fields come in the order of their numbers, as every protobuf library writes them.
     """
     fixed = bytes((0x11, *_ZEROS)) * started + bytes((0x19, *_ZEROS)) + bytes((0x21, *_ZEROS)) * (not stale)
-    return _field(1, fixed + attributes + _NO_RECORDED_VALUE * stale)
+    return field_bytes(1, fixed + attributes + _NO_RECORDED_VALUE * stale)
 
 
 def encode_series(
@@ -154,12 +155,17 @@ def encode_gauges(
             _append(groups, np.searchsorted(kept, bounds), metric, own, time_ns[rows[kept]], column[rows[kept]], ends)
             count += len(kept)
         body = b"".join(
-            _field(1, _field(1, names[int(codes[rows[a]])]) + _field(2, _field(1, scope) + b"".join(group)))
+            of_resource(names[int(codes[rows[a]])], scope, b"".join(group))
             for a, group in zip(bounds, groups, strict=False)
             if group
         )
         if count:
             yield Request(body, count)
+
+
+def of_resource(resource: bytes, scope: bytes, metrics: bytes) -> bytes:
+    """The field of a request with all metrics, as encoded fields, of one resource and scope."""
+    return field_bytes(1, field_bytes(1, resource) + field_bytes(2, field_bytes(1, scope) + metrics))
 
 
 def _cuts(sizes: I64, most: int) -> Iterator[tuple[int, int]]:
@@ -189,8 +195,8 @@ def _append(
     data, offsets = _fill(templates, time_ns, value, np.zeros(len(templates), np.int64))
     for group, (a, b) in zip(groups, pairwise(bounds.tolist()), strict=True):
         if a < b:
-            gauge = _field(5, bytes(data[offsets[a] : offsets[b]]))
-            group.append(_field(2, _named(metric.name, metric.description, metric.unit) + gauge))
+            gauge = field_bytes(5, bytes(data[offsets[a] : offsets[b]]))
+            group.append(field_bytes(2, _named(metric.name, metric.description, metric.unit) + gauge))
 
 
 def _fill(templates: list[bytes], time_ns: I64, value: F64, start_ns: I64) -> tuple[bytearray, list[int]]:
@@ -264,41 +270,28 @@ def _request(metrics: list[tuple[Stream, bytes]]) -> bytes:
     scopes: list[bytes] = []
     inside: list[bytes] = []
     for k, (stream, points) in enumerate(metrics):
-        inside.append(_field(2, _metric(stream, points)))
+        inside.append(field_bytes(2, _metric(stream, points)))
         following = metrics[k + 1][0] if k + 1 < len(metrics) else None
         same_resource = following is not None and following.resource == stream.resource
         if not (same_resource and following is not None and following.scope == stream.scope):
-            scopes.append(_field(2, _field(1, stream.scope) + b"".join(inside)))
+            scopes.append(field_bytes(2, field_bytes(1, stream.scope) + b"".join(inside)))
             inside = []
         if not same_resource:
-            body.append(_field(1, _field(1, stream.resource) + b"".join(scopes)))
+            body.append(field_bytes(1, field_bytes(1, stream.resource) + b"".join(scopes)))
             scopes = []
     return b"".join(body)
 
 
 def _metric(stream: Stream, points: bytes) -> bytes:
     if stream.kind == Kind.GAUGE:
-        return _named(stream.name, "", stream.unit) + _field(5, points)
-    temporality = b"\x10" + _varint(stream.temporality) if stream.temporality else b""
-    return _named(stream.name, "", stream.unit) + _field(7, points + temporality + b"\x18\x01" * stream.monotonic)
+        return _named(stream.name, "", stream.unit) + field_bytes(5, points)
+    temporality = b"\x10" + varint_bytes(stream.temporality) if stream.temporality else b""
+    return _named(stream.name, "", stream.unit) + field_bytes(7, points + temporality + b"\x18\x01" * stream.monotonic)
 
 
 def _named(name: str, description: str, unit: str) -> bytes:
     texts = ((1, name), (2, description), (3, unit))
-    return b"".join(_field(number, text.encode()) for number, text in texts if text)
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    return b"".join((bytes((number << 3 | 2,)), _varint(len(payload)), payload))
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return b"".join(field_bytes(number, text.encode()) for number, text in texts if text)
 
 
 def _valid(raw: bytes) -> bool:

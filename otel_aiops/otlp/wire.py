@@ -283,3 +283,8 @@ def varint_bytes(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+def field_bytes(number: int, payload: bytes) -> bytes:
+    """A length-delimited field; `number` is at most 15."""
+    return b"".join((bytes((number << 3 | BYTES,)), varint_bytes(len(payload)), payload))

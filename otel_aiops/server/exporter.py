@@ -26,7 +26,7 @@ _HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?|")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryConfig:
-    """When a request that failed for now is tried again; the wait that a destination asks for counts at least."""
+    """When a request that may succeed later is tried again; the wait that a destination asks for counts at least."""
 
     enabled: bool = True  # otherwise a request that fails once is dropped
     initial_interval: float = 1.0  # wait before the second attempt

@@ -48,7 +48,7 @@ Accept = Callable[[Signal, Received], Accepted]
 class ReceiverStats:
     """Counts since the start, and what is in hand now.
 
-    Items are keyed by signal and transport: `accepted`; `refused` (bad, or too much for now); `failed` (a fault of
+    Items are keyed by signal and transport: `accepted`; `refused` (bad, or too much at the time); `failed` (a fault of
     ours). A body that was refused unread has no known number of items and is in `requests` only, which is keyed
     by signal, transport and outcome: success, refused, failure.
     """

@@ -122,7 +122,7 @@ def test_an_outage_loses_nothing(rig: Rig) -> None:
         rig.aiops.start()
     back = max(times_in_prometheus(rig))
     wait_for(lambda: newest(rig) > back, "points after the outage")
-    time.sleep(2)
+    wait_for(lambda: newest(rig) > back + 2, "two more seconds of points")
     rig.aiops.stop()
     try:
         scored = times_in_history(rig)

@@ -22,7 +22,7 @@ from otel_aiops.pipeline import Pipeline
 from otel_aiops.series.history import History
 from otel_aiops.series.records import RecordKind
 from tests.feed import Feed
-from tests.servers import Aiops
+from tests.servers import Aiops, wait_for
 
 KILLS = 50
 SERIES = 40
@@ -84,7 +84,8 @@ def test_fifty_kills_lose_nothing_and_change_nothing(tmp_path: Path) -> None:
             aiops.server.signal(signal.SIGKILL)
             aiops.server.kill()
             aiops.start()
-        time.sleep(0.5)
+        before = len(sender.acknowledged)
+        wait_for(lambda: len(sender.acknowledged) > before, "a request after the last start")
     finally:
         sender.stop()
     assert len(sender.acknowledged) > KILLS
