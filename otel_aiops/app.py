@@ -18,13 +18,12 @@ import structlog
 
 from otel_aiops import __version__
 from otel_aiops.allocator import keep_memory
+from otel_aiops.checkup import Checkup
 from otel_aiops.config import Config, load
-from otel_aiops.detect.detector import Scores
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
 from otel_aiops.ingest import Body, Ingest
 from otel_aiops.parts import Parts
 from otel_aiops.pipeline import Pipeline, Step
-from otel_aiops.series.batch import Batch
 from otel_aiops.series.cardinality import Cardinality
 from otel_aiops.series.history import History
 from otel_aiops.series.inbox import Entry
@@ -57,7 +56,8 @@ class Service:
         self.ingest = Ingest(self.history, limit_bytes=config.body_limit_bytes(), clock_ns=clock_ns)
         self.ingest.paused = "starting"
         self.pipeline = Pipeline(config.pipeline())
-        self.watch = Watch(self.pipeline.engine.channels, self._reason)
+        self.watch = Watch(self.pipeline.engine.channels, lambda scored, k: self.pipeline.reason(scored, k))
+        self.checkup = Checkup(directory, self.telemetry, config)
         self.sequence = 0  # of the last body that was taken in
         self.started_ns = 0
         self._questions: deque[Callable[[], None]] = deque()
@@ -83,6 +83,7 @@ class Service:
             self._thread = threading.Thread(target=self._loop, name="steps", daemon=True)
             self._thread.start()
             self._parts.start()
+            self.checkup.start()
         except BaseException:
             self.stop()
             raise
@@ -94,6 +95,7 @@ class Service:
         if self._stopping.is_set():
             return
         self.ingest.paused = "shutting down"
+        self.checkup.stop()
         if self._parts:
             self._parts.stop_receiving(self.config.service.shutdown_timeout)
         self._stopping.set()
@@ -123,6 +125,7 @@ class Service:
                 self.ask(lambda: self._swap_pipeline(old))
             raise
         self.config = config
+        self.checkup.reload(config)
 
     def _swap_pipeline(self, config: Config) -> None:
         pipeline = Pipeline(config.pipeline())
@@ -131,10 +134,6 @@ class Service:
         if self._parts:
             self._parts.renew_emitter()
         self._snapshot_due_s = 0.0  # a recovery must not replay what was learned under the old configuration
-
-    def _reason(self, batch: Batch, scores: Scores, k: int) -> str:
-        unit = self.pipeline.table.labels(int(batch.rows[k])).unit
-        return self.pipeline.engine.reason(batch, scores, k, unit)
 
     def exposition(self) -> bytes:
         """Scores and own telemetry, in Prometheus text format."""

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from otel_aiops import __version__
 from otel_aiops.errors import AiopsError
+
+if TYPE_CHECKING:
+    from otel_aiops.batch import Preview
+    from otel_aiops.batch.vmanomaly import Imported
 
 app = typer.Typer(
     name="otel-aiops",
@@ -136,6 +142,86 @@ def backfill(
         raise typer.Exit(NO)
 
 
+importing = typer.Typer(help="Convert the configuration of another detector: YAML for otel-aiops, and notes about it.")
+app.add_typer(importing, name="import")
+
+SourceArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The file to convert.")]
+YamlOption = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; default: standard output.")]
+
+
+@importing.command()
+def vmanomaly(source: SourceArgument, output: YamlOption = None) -> None:
+    """Convert a configuration of vmanomaly: its queries become policies."""
+    from otel_aiops.batch.vmanomaly import import_vmanomaly
+
+    _convert(import_vmanomaly, source, output)
+
+
+@importing.command()
+def promql(source: SourceArgument, output: YamlOption = None) -> None:
+    """Convert recording rules for promql-anomaly-detection: series that they mark get policies."""
+    from otel_aiops.batch.promql_anomaly import from_promql_rules
+
+    _convert(from_promql_rules, source, output)
+
+
+def _convert(convert: Callable[[str], Imported], source: Path, output: Path | None) -> None:
+    """Write what a file means here; exit code 1 when some of it means nothing here, 2 for a file that is none."""
+    from otel_aiops.errors import ConfigError
+
+    try:
+        found = convert(source.read_text(encoding="utf-8"))
+    except (ConfigError, OSError, UnicodeDecodeError) as error:
+        typer.echo(f"error: {source}: {error}", err=True)
+        raise typer.Exit(USAGE) from None
+    if output:
+        output.write_text(found.config_yaml, encoding="utf-8")
+    else:
+        typer.echo(found.config_yaml, nl=False)
+    for note in found.notes:
+        typer.echo(f"{'lost' if note in found.lost else 'note'}: {note}", err=True)
+    if found.lost:
+        raise typer.Exit(NO)
+
+
+@app.command()
+def preview(
+    paths: Annotated[list[Path], typer.Argument(help="Files or folders: OTLP bodies, or CSV or Parquet series.")],
+    config: ConfigOption = None,
+    days: Annotated[float | None, typer.Option(help="Count the last days only; the rest is learned from.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Say how many alerts recorded telemetry would have had under a configuration, and how many without policies."""
+    from otel_aiops.batch import preview as run
+
+    if days is not None and not days > 0:
+        raise typer.BadParameter(f"expected a number of days > 0, got {days}", param_hint="--days")
+    found = run(paths, _load(config).pipeline(), days=days, progress=_progress("preview"))
+    _finish_progress()
+    if as_json:
+        typer.echo(found.json())
+    else:
+        _show_preview(found)
+
+
+def _show_preview(found: Preview) -> None:
+    """A preview as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Alerts of {found.series} series in {found.days:.1f} days")
+    for name in ("metric", "policies"):
+        table.add_column(name, overflow="fold")
+    for name in ("series", "alerts without policies", "alerts"):
+        table.add_column(name, justify="right")
+    for line in found.lines:
+        numbers = (line.series, line.alerts_without_policies, line.alerts)
+        table.add_row(line.metric, ", ".join(line.policies) or "-", *map(str, numbers))
+    table.add_section()
+    table.add_row("all", "", str(found.series), str(found.alerts_without_policies), str(found.alerts))
+    Console().print(table)
+
+
 class Format(StrEnum):
     """Shapes of output."""
 
@@ -160,6 +246,40 @@ def score(
 
 
 @app.command()
+def selftest(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Files or folders, as for replay; default: the recorded history.")
+    ] = None,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    seed: Annotated[int, typer.Option(help="Chooses series and where the faults are; equal seeds, equal reports.")] = 0,
+) -> None:
+    """Put faults in copies of series and say which of them the detection finds; exit code 1 when it finds problems.
+
+    The series are those of files, else those that the data directory has recorded, else made-up ones.
+    """
+    import json
+
+    from otel_aiops.batch import self_test as run
+
+    loaded = _load(config)
+    directory = data_dir or Path(loaded.storage.directory)
+    with _bar("selftest") as progress:
+        outcome = run(loaded, paths or (), directory=directory, seed=seed, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(outcome.plain_values()))
+    else:
+        _print_table(SELFTEST_COLUMNS, outcome.table())
+        typer.echo("\n".join(outcome.verdict()))
+    if outcome.report.verdict():
+        raise typer.Exit(NO)
+
+
+SELFTEST_COLUMNS = ("fault", "series", "found", "chance", "covered", "delay", "plain", "found")
+
+
+@app.command()
 def plan(
     paths: Annotated[list[Path] | None, typer.Argument(help="Recorded telemetry to plan from, as for replay.")] = None,
     series: Annotated[int | None, typer.Option(help="Plan for so many series.", min=1)] = None,
@@ -181,10 +301,153 @@ def plan(
     typer.echo(result.json() if output is Format.json else result.text())
 
 
+SeriesArgument = Annotated[str, typer.Argument(help='A name, or name{key="value"}, that is exactly one series.')]
+FilesArgument = Annotated[list[Path] | None, typer.Argument(help="Recorded telemetry, as for replay.")]
+# Without -d, or -2d could not be a time.
+RecordedOption = Annotated[Path | None, typer.Option("--data-dir", help="The data directory of a service.")]
+UrlOption = Annotated[str | None, typer.Option(help="A running otel-aiops; without files, --data-dir: localhost:9464.")]
+TokenOption = Annotated[str | None, typer.Option(help="Bearer token for otel-aiops.", envvar="OTEL_AIOPS_TOKEN")]
+PlotOption = Annotated[Path | None, typer.Option("--output", "-o", help="Also draw it: a PNG of 1200 x 800.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command(context_settings={"help_option_names": ["--help"], "ignore_unknown_options": True})
+def explain(
+    series: SeriesArgument,
+    time: Annotated[str, typer.Argument(help="ISO 8601 in UTC, now (the newest point), or -2h before that.")],
+    files: FilesArgument = None,
+    data_dir: RecordedOption = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
+    output: PlotOption = None,
+    as_json: JsonOption = False,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML configuration, for `detection`.")] = None,
+) -> None:
+    """Say why a series had its score at a time: band, how unusual, a day and a week before, similar moments."""
+    from otel_aiops.batch.explain import Explanation
+    from otel_aiops.batch.explain import explain as run
+
+    source = _source(files, data_dir, url)
+    if source is None:
+        tree = _ask(url, token, "explain", {"series": series, "time": time})
+        found = Explanation.from_json(tree)
+    else:
+        from otel_aiops.batch.times import moment_ns
+
+        track = source(series)
+        newest_ns = int(track.time_ns[-1])
+        found = run(track, moment_ns(time, newest_ns), _load(config).detection, progress=_progress("explain"))
+        _finish_progress()
+    _show(found.to_json() if as_json else found.text())
+    if output:
+        from otel_aiops.batch.plot import plot_explanation
+
+        plot_explanation(found, output)
+
+
+class Direction(StrEnum):
+    """On which side of a limit it is reached."""
+
+    above = "above"
+    below = "below"
+
+
+@app.command()
+def forecast(
+    series: SeriesArgument,
+    files: FilesArgument = None,
+    horizon: Annotated[str, typer.Option(help="How far ahead, as 1d or 6h.")] = "1d",
+    step: Annotated[str | None, typer.Option(help="Between forecast values, as 5m; default: by the horizon.")] = None,
+    limit: Annotated[float | None, typer.Option(help="Say when this value is reached.")] = None,
+    direction: Annotated[Direction, typer.Option(help="Reached from below (above) or above (below).")] = (
+        Direction.above
+    ),
+    data_dir: RecordedOption = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
+    output: PlotOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what is to come of a series, with interval, method and skill, and when it reaches a limit."""
+    from otel_aiops.batch.outlook import Outlook, outlook
+    from otel_aiops.config import duration
+
+    source = _source(files, data_dir, url)
+    if source is None:
+        asked = {"series": series, "horizon": horizon, "step": step, "limit": limit, "direction": direction.value}
+        given = {key: str(value) for key, value in asked.items() if value is not None}
+        found = Outlook.from_json(_ask(url, token, "forecast", given))
+    else:
+        found = outlook(
+            source(series),
+            horizon_s=duration(horizon),
+            step_s=duration(step) if step else None,
+            limit=limit,
+            direction=direction.value,
+        )
+    _show(found.to_json() if as_json else found.text())
+    if output:
+        from otel_aiops.batch.plot import plot_forecast
+
+        plot_forecast(found, output)
+
+
+def _source(files: list[Path] | None, data_dir: Path | None, url: str | None):  # type: ignore[no-untyped-def]
+    """Where to read a series from: a function of what is wanted, or None for a running service."""
+    if (bool(files) + (data_dir is not None) + (url is not None)) > 1:
+        raise typer.BadParameter("expected one of: FILES, --data-dir DIR, --url URL")
+    from otel_aiops.batch.tracks import from_directory, from_files
+    from otel_aiops.series.wanted import Wanted
+
+    if data_dir is not None:
+        return lambda wanted: from_directory(data_dir, Wanted(wanted))
+    return (lambda wanted: from_files(files, Wanted(wanted))) if files else None
+
+
+def _ask(url: str | None, token: str | None, what: str, parameters: dict[str, str]):  # type: ignore[no-untyped-def]
+    from otel_aiops.batch.client import Api
+
+    api = Api("otel-aiops", url or "http://localhost:9464", token)
+    try:
+        return api.get(f"/api/v1/{what}", parameters)
+    finally:
+        api.close()
+
+
+def _show(found: object) -> None:
+    import json
+
+    typer.echo(found if isinstance(found, str) else json.dumps(found))
+
+
 def _load(path: Path | None):  # type: ignore[no-untyped-def]  # Config is imported when it is needed
     from otel_aiops.config import Config, load
 
     return load(path).config if path else Config()
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[float, float, str], None]]:
+    """A bar on standard error with the time that is left; nothing where nobody sees it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what)
+        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=f"{what} {text}")
+
+
+def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
 
 
 def _progress(what: str):  # type: ignore[no-untyped-def]  # a callback (done, total, text)

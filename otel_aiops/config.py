@@ -14,7 +14,12 @@ from typing import Any
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from otel_aiops.detect.calendar import CalendarConfig
 from otel_aiops.detect.engine import EngineConfig
+from otel_aiops.detect.joint import JointConfig
+from otel_aiops.detect.peers import PeersConfig
+from otel_aiops.detect.policy import PolicyConfig
+from otel_aiops.detect.selftest import SelfTestConfig
 from otel_aiops.errors import ConfigError
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.align import AlignConfig
@@ -24,6 +29,7 @@ from otel_aiops.server import endpoint
 from otel_aiops.server.auth import AuthConfig
 from otel_aiops.server.emit import EmitConfig
 from otel_aiops.server.exporter import ExporterConfig
+from otel_aiops.server.forecasts import ForecastRule
 from otel_aiops.server.receiver import GrpcConfig, HttpConfig
 from otel_aiops.server.telemetry import TelemetryConfig
 from otel_aiops.server.tls import TlsConfig
@@ -97,14 +103,28 @@ class Config:
     series: TableConfig = field(default_factory=TableConfig)
     align: AlignConfig = field(default_factory=AlignConfig)
     detection: EngineConfig = field(default_factory=EngineConfig)
+    joint: JointConfig = field(default_factory=JointConfig)
+    peers: PeersConfig = field(default_factory=PeersConfig)
+    policies: tuple[PolicyConfig, ...] = ()  # what counts as an anomaly, by series; a later one wins
+    calendar: tuple[CalendarConfig, ...] = ()  # clocks and special days, by series; the first that matches holds
+    selftest: SelfTestConfig = field(default_factory=SelfTestConfig)
     emit: EmitConfig = field(default_factory=EmitConfig)
+    forecast: tuple[ForecastRule, ...] = ()  # which series are forecast, for how long and up to which limit
     storage: StorageConfig = field(default_factory=StorageConfig)
     service: ServiceConfig = field(default_factory=ServiceConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
 
     def pipeline(self) -> PipelineConfig:
         """The part that decides scores."""
-        return PipelineConfig(series=self.series, align=self.align, detection=self.detection)
+        return PipelineConfig(
+            series=self.series,
+            align=self.align,
+            detection=self.detection,
+            policies=self.policies,
+            calendar=self.calendar,
+            joint=self.joint,
+            peers=self.peers,
+        )
 
     def body_limit_bytes(self) -> int:
         """The largest body after decompression that any receiver takes."""
@@ -240,6 +260,8 @@ _BYTES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 def _units(tree: Any, schema: Any) -> Any:
     """Turn "1m30s" into 90.0 where a float is expected and "64MiB" into bytes where an int is."""
     inner = _dataclass_in(schema)
+    if typing.get_origin(schema) is tuple and inner is not None:  # a list of settings
+        return [_units(one, inner) for one in tree] if isinstance(tree, list) else () if tree is None else tree
     if tree is None and inner is not None:
         tree = {}  # a key with nothing behind it is there, with its defaults, as in the Collector
     if isinstance(tree, dict) and inner is not None:

@@ -1,9 +1,12 @@
-"""Labels: what identifies one scored series, in the words of OTLP and in one canonical text."""
+"""Labels: what identifies one scored series, in the words of OTLP and in one canonical text, and how it is selected."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 _Scalar = str | bool | int | float | bytes | None
 AttributeValue = _Scalar | tuple["AttributeValue", ...] | tuple[tuple[str, "AttributeValue"], ...]
@@ -47,11 +50,61 @@ class Labels:
         }
         return json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
+    @classmethod
+    def from_json(cls, line: str) -> Labels:
+        """What `to_json` wrote; bytes have become their hexadecimal text. Raises: ValueError."""
+        try:
+            tree = json.loads(line)
+            scope = tree["scope"]
+            return cls(
+                name=tree["name"],
+                unit=tree["unit"],
+                kind=tree["kind"],
+                stat=tree["stat"],
+                resource=_pairs(tree["resource"]),
+                scope_name=scope["name"],
+                scope_version=scope["version"],
+                scope_attributes=_pairs(scope.get("attributes", {})),
+                attributes=_pairs(tree["attributes"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"expected labels as JSON, got {line[:200]!r}") from error
+
     def __str__(self) -> str:
         """For people: ``http.server.request.duration:p95{service.name="cart", http.route="/pay"}``."""
         pairs = (*self.resource, *self.attributes)
         inner = ", ".join(f"{key}={json.dumps(text(value))}" for key, value in pairs)
         return f"{self.name}{':' + self.stat if self.stat else ''}{{{inner}}}"
+
+
+class Selector:
+    """Selects series by their labels: every key must match, so that no keys select all.
+
+    A value is exact, or with a leading ``~`` a regular expression for the whole value. `name`, `service` and `stat`
+    are those of Labels; any other key is an attribute of the point, else of the resource, else of the scope. What is
+    absent is "", as in Prometheus.
+
+    >>> pay = Labels("http.server.request.duration", stat="p95", attributes=(("http.route", "/pay"),))
+    >>> Selector({"name": r"~http[.].*", "http.route": "/pay"}).matches(pay), Selector({"stat": ""}).matches(pay)
+    (True, False)
+
+    Raises: re.error if an expression cannot be read.
+    """
+
+    def __init__(self, match: Mapping[str, str | bool | int | float]) -> None:
+        wanted = {key: text(value) for key, value in match.items()}
+        self._exact = {key: value for key, value in wanted.items() if not value.startswith("~")}
+        self._patterns = {key: re.compile(value[1:]) for key, value in wanted.items() if value.startswith("~")}
+
+    def matches(self, labels: Labels) -> bool:
+        """Whether a series is selected."""
+        if not self._exact and not self._patterns:
+            return True
+        has = dict((*labels.scope_attributes, *labels.resource, *labels.attributes))
+        has |= {"name": labels.name, "service": labels.service, "stat": labels.stat}
+        return all(text(has.get(key)) == value for key, value in self._exact.items()) and all(
+            pattern.fullmatch(text(has.get(key))) for key, pattern in self._patterns.items()
+        )
 
 
 def text(value: AttributeValue) -> str:
@@ -76,3 +129,13 @@ def _plain(value: AttributeValue) -> object:
     if value and len(pairs) == len(value):  # a kvlist: pairs of key and value
         return {str(v[0]): _plain(v[1]) for v in pairs}
     return [_plain(v) for v in value]
+
+
+def _pairs(tree: dict[str, Any]) -> Attributes:
+    return tuple(sorted((str(key), _value(value)) for key, value in tree.items()))
+
+
+def _value(value: Any) -> AttributeValue:
+    if isinstance(value, dict):
+        return tuple((str(key), _value(inner)) for key, inner in value.items())
+    return tuple(_value(inner) for inner in value) if isinstance(value, list) else value

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from otel_aiops.config import Config
 from otel_aiops.errors import AiopsError, ConfigError
+from otel_aiops.forecaster import Forecaster
 from otel_aiops.pipeline import Step
 from otel_aiops.server import api
 from otel_aiops.server.auth import Authenticator
 from otel_aiops.server.emit import EmitConfig, Emitter
 from otel_aiops.server.exporter import Exporter, ExporterConfig
+from otel_aiops.server.forecasts import families_of, requests_of
 from otel_aiops.server.http_server import HttpServer
 from otel_aiops.server.intake import ReceiverStats
 from otel_aiops.server.logs import configure_logging
@@ -49,6 +51,7 @@ class Parts:
         self._exporter = _exporter(service, config.exporters.otlp)
         self._own: OwnExport | None = start_export(service.telemetry, config.telemetry.metrics)
         self._emitter = self._new_emitter(config.emit)
+        self._forecaster = Forecaster(service, config.forecast)
         self._counted: Counter[tuple[str, ...]] = Counter()
         self._counts_due_s = 0.0
         self._worst_due_s = 0.0
@@ -68,6 +71,7 @@ class Parts:
             self._exporter.start()
         self._api.start()
         self._receiver.start()
+        self._forecaster.start()
 
     def stop_receiving(self, grace_s: float) -> None:
         """Take no more telemetry; requests in progress end first."""
@@ -75,6 +79,7 @@ class Parts:
 
     def stop(self) -> None:
         """Send what waits, and close."""
+        self._forecaster.stop()
         if self._exporter:
             self._exporter.stop(EXPORT_STOP_S)
         if self._own:
@@ -104,6 +109,10 @@ class Parts:
                 exporter.start()
             if before:
                 before.stop(EXPORT_STOP_S)
+        if config.forecast != old.forecast:
+            self._forecaster.stop()
+            self._forecaster = Forecaster(self._service, config.forecast)
+            self._forecaster.start()
         if config.emit != old.emit:
             self._service.ask(lambda: self.renew_emitter(config.emit))
         self._config = config
@@ -163,6 +172,9 @@ class Parts:
             self._services_due_ns = event_ns + int(self._config.emit.interval * 1e9)
             if self._exporter:
                 requests += self._emitter.service_requests(event_ns)
+        for found in self._forecaster.take():
+            if self._exporter:
+                requests += requests_of(found, event_ns)
         if self._exporter and requests:
             self._exporter.send(requests)
 
@@ -172,7 +184,7 @@ class Parts:
 
     def exposition(self, event_ns: int) -> bytes:
         """The scores on /metrics."""
-        return self._emitter.render(event_ns)
+        return self._emitter.render(event_ns, families_of(self._forecaster.shown))
 
     def _new_emitter(self, config: EmitConfig) -> Emitter:
         return Emitter(config, self._service.pipeline.table, self._service.watch)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_aiops.detect.detector import Scores
+from otel_aiops.detect.calendar import CalendarConfig
+from otel_aiops.detect.detector import PEERS
 from otel_aiops.detect.engine import Engine, EngineConfig
+from otel_aiops.detect.groups import Groups
+from otel_aiops.detect.joint import GroupScores, JointConfig
+from otel_aiops.detect.peers import PeersConfig, PeerScores
+from otel_aiops.detect.policy import PolicyConfig
+from otel_aiops.detect.scorer import Scored, Scorer
 from otel_aiops.errors import StateError
+from otel_aiops.labels import Labels
 from otel_aiops.otlp.points import I32, Points
 from otel_aiops.series.align import Align, AlignConfig
 from otel_aiops.series.batch import Batch
-from otel_aiops.series.table import SeriesTable, TableConfig
+from otel_aiops.series.table import Rows, SeriesTable, TableConfig
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -30,14 +37,10 @@ class PipelineConfig:
     series: TableConfig = field(default_factory=TableConfig)
     align: AlignConfig = field(default_factory=AlignConfig)
     detection: EngineConfig = field(default_factory=EngineConfig)
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A batch with its scores, index by index."""
-
-    batch: Batch
-    scores: Scores
+    policies: tuple[PolicyConfig, ...] = ()
+    calendar: tuple[CalendarConfig, ...] = ()
+    joint: JointConfig = field(default_factory=JointConfig)
+    peers: PeersConfig = field(default_factory=PeersConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +50,26 @@ class Step:
     The points of a row stand in `scored` in the order of their times; `silent` are streams that stopped reporting, by
     first row (their value is NaN, their interval the silence); `ended` are rows whose sender said that they end, or
     that have been silent for very long; `reclaimed` rows now belong to other series. `event_ns` is the event clock.
+    Once an interval of event time there are `groups`, the scores of services, and `peers`, those of instances beside
+    each other; `departed` are the series that differ too much from their peers since now. While they do, their points
+    in `scored` have that score where it is higher than their own.
     """
 
     event_ns: int
     scored: tuple[Scored, ...] = ()
     silent: Scored | None = None
+    departed: Scored | None = None
     ended: I32 = field(default_factory=lambda: NO_ROWS)
     reclaimed: I32 = field(default_factory=lambda: NO_ROWS)
     counts: Mapping[str, int] = field(default_factory=dict)
+    groups: GroupScores | None = None
+    peers: PeerScores | None = None
 
     def batches(self) -> Iterator[Scored]:
         """Everything that has a score, the silent series last."""
         yield from self.scored
+        if self.departed is not None:
+            yield self.departed
         if self.silent is not None:
             yield self.silent
 
@@ -73,7 +84,9 @@ class Pipeline:
         self.config = config
         self.table = SeriesTable(config.series)
         self.align = Align(config.align)
-        self.engine = Engine(config.detection)
+        self.scorer = Scorer(config.detection, config.policies, config.calendar)
+        self.engine = self.scorer.engine
+        self.groups = Groups(config.joint, config.peers)
         self._event_ns = 0  # never ahead of the clock of the receiver, never behind what was seen
         self._now_ns = 0
         self._silence_checked_ns = 0
@@ -87,18 +100,22 @@ class Pipeline:
         """Score the points of one body, then learn from them; `now_ns` is when the body was received."""
         self._advance(now_ns, int(points.time_ns.max()) if len(points) else 0)
         rows = self.table.rows(points, event_now_ns=self._event_ns)
-        self._forget(rows.reclaimed)
+        self._welcome(rows)
         aligned = self.align.step(points, rows, now_ns=now_ns)
         scored = tuple(self._score(batch) for batch in aligned.batches)
+        compared = self.groups.step(self._event_ns)
         counts = {**aligned.counts, **rows.counts, "scored": sum(len(s.batch.rows) for s in scored)}
         silent, gone = self._silent()
         return Step(
             event_ns=self._event_ns,
             scored=scored,
             silent=silent,
+            departed=Scored(*compared.departed) if compared.departed else None,
             ended=np.concatenate([aligned.ended, gone]),
             reclaimed=rows.reclaimed,
             counts=counts,
+            groups=compared.groups,
+            peers=compared.peers,
         )
 
     def tick(self, *, now_ns: int) -> Step:
@@ -113,22 +130,23 @@ class Pipeline:
         The live alignment stays as it is, so the next live point continues where the last one stopped.
         """
         rows = self.table.rows(points, event_now_ns=self._event_ns)
-        self._forget(rows.reclaimed)
+        self._welcome(rows, inherit=False)
         aligned = Align(self.config.align).step(points, rows, now_ns=now_ns)
         if aligned.batches:
             self.engine.forget(np.unique(np.concatenate([batch.rows for batch in aligned.batches])))
         learned = 0
         for batch in aligned.batches:
-            learned += len(self._score(batch).batch.rows)
+            learned += len(self.scorer.score(batch).batch.rows)
         return Step(event_ns=self._event_ns, reclaimed=rows.reclaimed, counts={"backfilled": learned})
 
     def state(self) -> Arrays:
         """Everything learned, as arrays that nobody changes later."""
         clock = np.array([self._event_ns, self._now_ns, self._silence_checked_ns], np.int64)
-        owners: dict[str, SeriesTable | Align | Engine] = {
+        owners: dict[str, SeriesTable | Align | Engine | Groups] = {
             "table": self.table,
             "align": self.align,
             "engine": self.engine,
+            "groups": self.groups,
         }
         arrays = {f"{name}/{key}": value for name, owner in owners.items() for key, value in owner.state().items()}
         return {"pipeline/clock": clock, **arrays}
@@ -142,16 +160,56 @@ class Pipeline:
         self.table.restore(_owned(arrays, "table"))
         self.align.restore(_owned(arrays, "align"))
         self.engine.restore(_owned(arrays, "engine"))
+        self._assign(self.table.live())
+        if not self.groups.restore(_owned(arrays, "groups")):
+            self._enlist(self.table.live(), inherit=False)
+
+    def reason(self, scored: Scored, k: int) -> str:
+        """Why point k has its score, in one plain sentence; asked before anything later is learned."""
+        row = int(scored.batch.rows[k])
+        unit = self.table.labels(row).unit
+        said = self.groups.reason(row, unit) if scored.scores.channel[k] == PEERS else None
+        return said or self.scorer.reason(scored, k, unit)
+
+    def note(self, row: int) -> str:
+        """What there is to say about a series that is not anomalous."""
+        return self.engine.note(row, lambda source: str(self.table.labels(source)))
 
     def _score(self, batch: Batch) -> Scored:
-        scores = self.engine.score(batch)
-        self.engine.learn(batch, scores)
-        return Scored(batch, scores)
+        scored = self.scorer.score(batch)
+        combined = self.groups.combined(scored.batch, scored.scores)
+        self.groups.update(scored.batch, scored.untouched)
+        return replace(scored, scores=combined)
 
-    def _forget(self, rows: I32) -> None:
-        if len(rows):
-            self.align.forget(rows)
-            self.engine.forget(rows)
+    def _welcome(self, rows: Rows, *, inherit: bool = True) -> None:
+        """Forget the rows that lost their series, then see what is known of the new ones."""
+        if len(rows.reclaimed):
+            self.align.forget(rows.reclaimed)
+            self.scorer.forget(rows.reclaimed)
+            self.groups.forget(rows.reclaimed)
+        self._assign(rows.new)
+        self._enlist(rows.new, inherit=inherit)
+
+    def _enlist(self, rows: I32, *, inherit: bool = True) -> None:
+        """Put new series into their groups, and let them begin with what the most typical peer has learned."""
+        if not len(rows) or not self.groups.enabled:
+            return
+        sources = self.groups.enlist(rows, self.table.labels_of(rows))
+        found = sources >= 0
+        if inherit and found.any():
+            self.engine.inherit(rows[found], sources[found])
+
+    def _assign(self, rows: I32) -> None:
+        """Find the rules of rows: once in the life of a series, not on the way of its points."""
+        labels_of = self.table.labels if self.config.policies or self.config.calendar else self._metric
+        for row in rows.tolist():
+            self.scorer.assign(row, labels_of(row))
+
+    def _metric(self, row: int) -> Labels:
+        """The labels of a row without attributes, which take long to read and decide nothing by default."""
+        source = self.table.source(row)
+        stream = source.stream
+        return Labels(stream.name, stream.unit, stream.kind.name.lower(), source.stat)
 
     def _advance(self, now_ns: int, seen_ns: int) -> None:
         """Move the event clock: with the data when it comes, with the receiver's clock when none does.
@@ -173,7 +231,7 @@ class Pipeline:
         absent = np.full(len(silence.rows), np.nan)
         times = np.full(len(silence.rows), self._event_ns, np.int64)
         batch = Batch(rows=silence.rows, time_ns=times, value=absent, interval_s=silence.silence_s)
-        return Scored(batch, self.engine.silent_scores(silence.silence_s, silence.limit_s)), silence.gone
+        return self.scorer.silent(batch, silence.limit_s), silence.gone
 
 
 def _owned(arrays: Arrays, owner: str) -> Arrays:

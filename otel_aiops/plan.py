@@ -220,7 +220,7 @@ def _measure(config: Config, base_bytes: int) -> Measured:
     memo = Memo()
     with _traced() as traced:
         pipeline = Pipeline(settings)
-        watch = Watch(pipeline.engine.channels, pipeline.engine.reason)
+        watch = Watch(pipeline.engine.channels, pipeline.reason)
         emitter = Emitter(config.emit, pipeline.table, watch)
         for k, body in enumerate(requests[:2]):
             step = pipeline.metrics(decode_metrics(body, memo).points, now_ns=_time_ns(k))

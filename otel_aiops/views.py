@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 import base64
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from otel_aiops import __version__
-from otel_aiops.labels import Labels
+from otel_aiops.errors import BadInput, Overloaded
+from otel_aiops.labels import Labels, text
 from otel_aiops.otlp.points import Kind
 from otel_aiops.otlp.prometheus import MetricKind, prometheus_labels, prometheus_name
-from otel_aiops.watch import Anomaly
+from otel_aiops.series.wanted import Wanted
+from otel_aiops.server.emit import LIVE_NS
+from otel_aiops.watch import Anomaly, Together
 
 if TYPE_CHECKING:
     from otel_aiops.app import Service
+    from otel_aiops.batch.tracks import Track
+
+
+ROWS_A_LOOK = 2_000  # series that are looked at between two steps when one is searched
+MOST_OTHERS = 1_000  # names that are remembered to offer them
+WARM_POINTS = 500  # scored anew for one answer
+LONG_WAIT_S = 20.0
+LOOK_BACK_NS = 15 * 86_400_000_000_000  # two weeks, and what is shown
+LOOK_AHEAD_NS = 86_400_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A live series, its newest point, and what is said of it."""
+
+    labels: Labels
+    latest: dict[str, Any] | None
+    reason: str
 
 
 class Views:
@@ -22,6 +48,7 @@ class Views:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._thinking = threading.Lock()  # one long answer at a time, so that scoring keeps its share of the machine
 
     def not_ready(self) -> str | None:
         return self._service.ingest.paused
@@ -70,19 +97,119 @@ class Views:
 
         return self._service.ask(answer)
 
+    def services(self) -> dict[str, Any]:
+        def answer() -> dict[str, Any]:
+            since_ns = self._service.pipeline.event_ns - LIVE_NS
+            return {"services": [self._together(one) for one in self._service.watch.together(since_ns)]}
+
+        return self._service.ask(answer)
+
     def explain(self, fingerprint: int) -> dict[str, Any] | None:
         def answer() -> dict[str, Any] | None:
             row = self._service.pipeline.table.find(fingerprint)
             if row is None:
                 return None
             anomaly = self._service.watch.anomaly(row)
-            reason = anomaly.reason if anomaly else self._service.pipeline.engine.note(row)
+            reason = anomaly.reason if anomaly else self._service.pipeline.note(row)
             return {**self._described(row), "anomaly": self._anomaly(anomaly) if anomaly else None, "reason": reason}
 
         return self._service.ask(answer)
 
+    def why(self, series: str, time: str) -> dict[str, Any]:
+        from otel_aiops.batch.explain import explain, with_live
+        from otel_aiops.batch.times import moment_ns
+
+        with self._alone():
+            found = self._find(Wanted(series))
+            newest_ns = found.latest["time_ns"] if found.latest else self._service.pipeline.event_ns
+            at_ns = moment_ns(time, newest_ns)
+            track = self._track(found, at_ns)
+            config = self._service.config.detection
+            told = explain(track, at_ns, config, warm_points=WARM_POINTS)
+        return with_live(told, found.latest, found.reason).to_json()
+
+    def forecast(self, series: str, asked: dict[str, str]) -> dict[str, Any]:
+        from otel_aiops.batch.outlook import outlook
+        from otel_aiops.config import duration
+
+        try:
+            limit = float(asked["limit"]) if "limit" in asked else None
+        except ValueError:
+            raise BadInput(f"limit: expected a number, got {asked['limit']!r}") from None
+        direction = asked.get("direction", "above")
+        if direction not in ("above", "below"):
+            raise BadInput(f"direction: expected above or below, got {direction!r}")
+        with self._alone():
+            found = self._find(Wanted(series))
+            newest_ns = found.latest["time_ns"] if found.latest else self._service.pipeline.event_ns
+            return outlook(
+                self._track(found, newest_ns),
+                horizon_s=duration(asked.get("horizon", "1d")),
+                step_s=duration(asked["step"]) if "step" in asked else None,
+                limit=limit,
+                direction="above" if direction == "above" else "below",
+            ).to_json()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._thinking.acquire(timeout=LONG_WAIT_S):
+            raise Overloaded("other long answers are being made; ask again later")
+        try:
+            yield
+        finally:
+            self._thinking.release()
+
+    def _track(self, found: _Found, at_ns: int) -> Track:
+        """The recorded points around a time; read beside the step loop."""
+        from otel_aiops.batch.tracks import track
+
+        start_ns, end_ns = at_ns - LOOK_BACK_NS, at_ns + LOOK_AHEAD_NS
+        return track(found.labels, *self._service.history.points(found.labels.to_json(), start_ns, end_ns))
+
+    def _find(self, wanted: Wanted) -> _Found:
+        """The live series that is wanted. Raises: BadInput when not exactly one is."""
+        from otel_aiops.batch.tracks import choose
+
+        matching: list[tuple[int, Labels]] = []
+        others: dict[str, Labels] = {}
+        table = self._service.pipeline.table
+        for start in range(0, table.size, ROWS_A_LOOK):
+            some, rest = self._service.ask(partial(self._matching, wanted, start))
+            matching += some
+            others = {**rest, **others} if len(others) < MOST_OTHERS else others
+        labels = [one for _, one in matching]
+        row = matching[choose(wanted, labels, [*labels, *others.values()])][0]
+
+        def answer() -> _Found:
+            anomaly = self._service.watch.anomaly(row)
+            reason = anomaly.reason if anomaly else self._service.pipeline.engine.note(row)
+            return _Found(self._labels(row), self._service.watch.latest(row), reason)
+
+        return self._service.ask(answer)
+
+    def _matching(self, wanted: Wanted, start: int) -> tuple[list[tuple[int, Labels]], dict[str, Labels]]:
+        """(rows that match, one of each other name) of some rows of the table; in the step loop, so only of some."""
+        table = self._service.pipeline.table
+        matching: list[tuple[int, Labels]] = []
+        others: dict[str, Labels] = {}
+        for row in range(start, min(start + ROWS_A_LOOK, table.size)):
+            if not table.is_live(row):
+                continue
+            name = table.source(row).stream.name
+            if wanted.name.startswith(name) or not wanted.name:
+                labels = table.labels(row)
+                if wanted.matches(labels):
+                    matching.append((row, labels))
+                    continue
+            if name not in others:
+                others[name] = table.labels(row)
+        return matching, others
+
     def backfill(self, body: bytes, compression: str) -> dict[str, Any]:
         return {"points": self._service.ingest.backfill(body, compression)}
+
+    def selftest(self) -> dict[str, Any] | None:
+        return self._service.checkup.latest
 
     def _anomaly(self, anomaly: Anomaly) -> dict[str, Any]:
         labels = self._labels(anomaly.row)
@@ -98,6 +225,33 @@ class Views:
             "reason": anomaly.reason,
             "since": anomaly.since_ns / 1e9,
             "time": anomaly.time_ns / 1e9,
+        }
+
+    def _together(self, one: Together) -> dict[str, Any]:
+        """The joint score of a service, and the series that contributed most to it."""
+        scores, k = one.scores, one.k
+        labels = self._labels(one.rows[0])
+        joint = self._service.pipeline.groups.joint
+        resource = dict(labels.resource)
+        return {
+            "service": labels.service,
+            "namespace": text(resource.get("service.namespace")),
+            "resource": {} if "service.name" in resource else {key: text(value) for key, value in resource.items()},
+            "score": one.score,
+            "probability": _number(float(scores.probability[k])),
+            "series": int(scores.series[k]),
+            "unusual": int(scores.unusual[k]),
+            "contributors": [
+                {
+                    "fingerprint": self._fingerprint(row),
+                    "series": str(self._labels(row)),
+                    "share": float(scores.share[k, i]),
+                    "score": float(scores.row_score[k, i]),
+                }
+                for i, row in enumerate(one.rows)
+            ],
+            "reason": joint.reason(scores, k, lambda row: str(self._labels(row))) if joint else "",
+            "time": one.time_ns / 1e9,
         }
 
     def _described(self, row: int) -> dict[str, Any]:

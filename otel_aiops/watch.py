@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from otel_aiops.detect.detector import Scores
+from otel_aiops.detect.joint import GroupScores
+from otel_aiops.detect.scorer import Scored
 from otel_aiops.otlp.points import I32
-from otel_aiops.pipeline import Scored, Step
-from otel_aiops.series.batch import Batch
+from otel_aiops.pipeline import Step
 
 REASONS_A_STEP = 200  # sentences are made for people; in a storm the first ones are enough until the next step
 REASON_AGE_NS = 30_000_000_000  # a reason is made anew at most this often while a series stays anomalous
@@ -49,15 +49,39 @@ class Anomaly:
     below: int = 0  # points in a row below the threshold
 
 
+@dataclass(frozen=True, slots=True)
+class Together:
+    """The joint score of one group: the k-th of `scores`."""
+
+    scores: GroupScores
+    k: int
+
+    @property
+    def time_ns(self) -> int:
+        """When the group was looked at."""
+        return self.scores.time_ns
+
+    @property
+    def score(self) -> float:
+        """1 is the threshold."""
+        return float(self.scores.score[self.k])
+
+    @property
+    def rows(self) -> list[int]:
+        """The series that contributed most, at least one."""
+        return [row for row in self.scores.rows[self.k].tolist() if row >= 0]
+
+
 class Watch:
     """Follows the steps of the pipeline; holds nothing that recovery needs."""
 
-    def __init__(self, channels: tuple[str, ...], reason: Callable[[Batch, Scores, int], str]) -> None:
+    def __init__(self, channels: tuple[str, ...], reason: Callable[[Scored, int], str]) -> None:
         self._channels = channels
         self._reason = reason
         self._latest = np.zeros(0, LATEST)
         self._active: dict[int, Anomaly] = {}
         self._is_active = np.zeros(0, bool)
+        self._together: dict[int, Together] = {}  # by group
         self.opened = 0  # anomalies so far
 
     def follow(self, step: Step) -> None:
@@ -70,6 +94,7 @@ class Watch:
                 self._grow(int(scored.batch.rows.max()) + 1)
                 self._keep(scored)
                 budget = self._judge(scored, budget)
+        self._follow_groups(step)
         self._drop(step.ended)
         ended = step.ended[step.ended < len(self._latest)]
         self._latest["score"][ended] = np.nan  # what has ended has no score now
@@ -87,6 +112,10 @@ class Watch:
         """The anomaly of a row, if it has one now."""
         return self._active.get(row)
 
+    def together(self, since_ns: int) -> list[Together]:
+        """The newest joint scores of groups that have one since then, the highest first."""
+        return sorted((one for one in self._together.values() if one.time_ns >= since_ns), key=lambda one: -one.score)
+
     def latest(self, row: int) -> dict[str, Any] | None:
         """The last point of a row and its scores; None where nothing came yet. NaN becomes None."""
         if row >= len(self._latest) or not self._latest["time_ns"][row]:
@@ -101,6 +130,13 @@ class Watch:
         """Share of the seen series that have a score, 0 when there are none."""
         seen = self._latest["time_ns"] > 0
         return float((~np.isnan(self._latest["score"][seen])).mean()) if seen.any() else 0.0
+
+    def _follow_groups(self, step: Step) -> None:
+        if len(step.reclaimed):  # what names a group may belong to another one now
+            gone = set(step.reclaimed.tolist())
+            self._together = {key: one for key, one in self._together.items() if gone.isdisjoint(one.rows)}
+        if step.groups is not None:
+            self._together |= {number: Together(step.groups, k) for k, number in enumerate(step.groups.group.tolist())}
 
     def _grow(self, rows: int) -> None:
         have = len(self._latest)
@@ -135,7 +171,9 @@ class Watch:
         batch, scores = scored.batch, scored.scores
         row, time_ns, score = int(batch.rows[k]), int(batch.time_ns[k]), float(scores.score[k])
         old = self._active.get(row)
-        wanted = old is None or not old.reason or time_ns - old.reason_ns >= REASON_AGE_NS
+        # The way back from a peak is a smaller anomaly, and no better reason.
+        renewed = old is not None and time_ns - old.reason_ns >= REASON_AGE_NS and score >= old.peak / 2
+        wanted = old is None or not old.reason or renewed
         made = wanted and reasons_left > 0
         self._active[row] = Anomaly(
             row=row,
@@ -146,7 +184,7 @@ class Watch:
             peak=max(score, old.peak) if old else score,
             probability=float(scores.probability[k]),
             channel=self._channels[int(scores.channel[k])],
-            reason=self._reason(batch, scores, k) if made else (old.reason if old else ""),
+            reason=self._reason(scored, k) if made else (old.reason if old else ""),
             reason_ns=time_ns if made else (old.reason_ns if old else 0),
         )
         self._is_active[row] = True

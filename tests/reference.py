@@ -22,9 +22,8 @@ def commands() -> str:
     """Every command with its first sentence."""
     from otel_aiops.cli import app
 
-    group = typer.main.get_command(app)
     lines = ["| command | what it does |", "|---|---|"]
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
+    for name, command in _commands(typer.main.get_command(app), ""):
         usage = " ".join(
             (one.metavar or one.name.upper()) if one.param_type_name == "argument" else f"[{one.opts[0]}]"
             for one in command.params
@@ -32,6 +31,14 @@ def commands() -> str:
         first = (command.help or "").split("\n\n")[0].replace("\n", " ").strip()
         lines.append(f"| `otel-aiops {name} {usage}` | {first} |")
     return "\n".join(lines)
+
+
+def _commands(group: typing.Any, prefix: str) -> Iterator[tuple[str, typing.Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
 
 
 def api() -> str:
@@ -80,7 +87,7 @@ def _keys(schema: type, prefix: str) -> Iterator[tuple[str, str, str]]:
         path = f"{prefix}{field.name}"
         inner = _dataclass_in(hints[field.name])
         if inner is not None:
-            yield from _keys(inner, path + ".")
+            yield from _keys(inner, path + ("[]." if typing.get_origin(hints[field.name]) is tuple else "."))
             continue
         default = field.default
         if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:

@@ -107,6 +107,13 @@ class TestApi:
         assert one["anomaly"]["reason"] == one["reason"] == found["reason"]
         assert one["latest"]["expected"] == pytest.approx(51, abs=1)
 
+    def test_tells_the_newest_self_test(self, up: Running) -> None:
+        answer = requests.get(f"http://127.0.0.1:{up.ports['api']}/api/v1/selftest", timeout=30)
+        assert answer.status_code == 404 and answer.json() == {"error": "no self-test has ended yet"}
+        up.service.checkup.latest = {"source": "history", "problems": ["it never fires"]}
+        assert up.get("/api/v1/selftest")["problems"] == ["it never fires"]
+        assert "/api/v1/selftest" in up.get("/api/v1/openapi.json")["paths"]
+
     def test_tells_what_is_known(self, up: Running) -> None:
         up.send(Feed("cart").gauge("cpu", time.time(), 1).histogram("latency", time.time(), [1, 2], [0.5], 1.0))
         up.settle()
@@ -120,6 +127,21 @@ class TestApi:
         fingerprint = page["series"][0]["fingerprint"]
         note = up.get(f"/api/v1/series/{fingerprint}")["reason"]
         assert note == "Still learning what is normal: 4 more points are needed, time left about 0 s."
+
+    def test_tells_which_services_are_unusual_and_why(self, up: Running) -> None:
+        now_s = time.time()
+        for k in range(30):
+            feed = Feed("cart", **{"service.namespace": "shop"})
+            for pod in "abcd":
+                feed.gauge("cpu", now_s - 310 + 10 * k, 50 + k % 3 if k < 29 else 500, pod=pod)
+            up.send(feed)
+        up.settle()
+        (found,) = up.get("/api/v1/services")["services"]
+        assert (found["service"], found["namespace"], found["resource"]) == ("cart", "shop", {})
+        assert found["series"] == 4 and found["score"] > 1
+        assert found["reason"].startswith("4 of 4 series are unusual at the same time: together ")
+        assert len(found["contributors"]) == 4 and all('pod="' in one["series"] for one in found["contributors"])
+        assert sum(one["share"] for one in found["contributors"]) == pytest.approx(1)
 
     def test_unknown_series_are_not_found(self, up: Running) -> None:
         url = f"http://127.0.0.1:{up.ports['api']}/api/v1/series/"

@@ -193,7 +193,7 @@ class Service:
 
     def known_points(self, row: int) -> float:
         """Points from which the engine has learned a row."""
-        state = self.pipeline.engine.state()["points"]
+        state = self.pipeline.engine.state()["deviation/points"]
         return float(state[row]) if row < len(state) else 0.0
 
 

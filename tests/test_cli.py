@@ -105,6 +105,59 @@ def test_plan_says_what_it_costs() -> None:
     assert cli("plan", "--series", "10", "--interval", "soon").returncode == 3
 
 
+def test_preview_counts_alerts_with_and_without_policies(tmp_path: Path) -> None:
+    rules = tmp_path / "otel-aiops.yaml"
+    rules.write_text("policies: [{name: quiet, match: {name: in}, min_dev_from_expected: 1000}]")
+    recording = series(tmp_path / "in.csv")
+    done = cli("preview", recording, "--config", rules, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["series"], found["alerts"]) == (1, 0) and found["alerts_without_policies"] >= 1
+    assert found["lines"][0]["policies"] == ["quiet"] and found["lines"][0]["metric"] == "in"
+    assert found["days"] == pytest.approx(399 / 1440, abs=0.01)
+    table = cli("preview", recording, "--config", rules, "--days", "0.05").stdout  # the spike is before
+    assert "alerts without policies" in table and "quiet" in table and "0.1 days" in table
+    assert cli("preview", recording, "--days", "0").returncode == 2
+
+
+def test_import_writes_yaml_and_notes(tmp_path: Path) -> None:
+    source, output = tmp_path / "vm.yaml", tmp_path / "otel-aiops.yaml"
+    source.write_text("reader: {queries: {q: {expr: up, data_range: [0, 1]}}}")
+    done = cli("import", "vmanomaly", source, "-o", output)
+    assert done.returncode == 0, done.stderr
+    assert cli("check", output).returncode == 0
+    source.write_text("reader: {queries: {q: {expr: up}}}\nnonsense: 1")
+    done = cli("import", "vmanomaly", source)
+    assert done.returncode == 1
+    assert "policies:" in done.stdout and "lost: nonsense: has no counterpart" in done.stderr
+
+
+def test_import_of_recording_rules(tmp_path: Path) -> None:
+    source = tmp_path / "rules.yaml"
+    rule = "{record: r, expr: 'sum(rate(x[5m]))', labels: {anomaly_name: x, anomaly_type: requests}}"
+    source.write_text(f"groups: [{{name: a, rules: [{rule}]}}]")
+    done = cli("import", "promql", source)
+    assert done.returncode == 0, done.stderr
+    assert "anomaly_name: x" in done.stdout and "note: groups.0.rules.0: send r here" in done.stderr
+    for bad in ("groups: 1", "- 1", "{"):
+        source.write_text(bad)
+        done = cli("import", "promql", source)
+        assert done.returncode == 2 and f"error: {source}: " in done.stderr
+    assert cli("import", "promql", tmp_path / "none").returncode == 2
+
+
+def test_score_follows_policies(tmp_path: Path) -> None:
+    rules, output = tmp_path / "otel-aiops.yaml", tmp_path / "out.parquet"
+    end = "skip_result: [{start: 1970-01-01, end: 2025-10-09T10:00:00Z}]"
+    rules.write_text(f"policies: [{{match: {{name: in}}, min_dev_from_expected: 1000, {end}}}]")
+    done = cli("score", series(tmp_path / "in.csv"), "-o", output, "--config", rules)
+    assert done.returncode == 0, done.stderr
+    table = pq.read_table(output).to_pydict()
+    assert table["anomaly_score"][300] == 0 and "min_dev_from_expected" in table["reason"][300]
+    assert np.isnan(table["anomaly_score"][0]) and table["channel"][0] == "skipped"
+    assert "a policy skips the result" in done.stdout
+
+
 def test_backfill_without_a_server_says_so() -> None:
     done = cli("backfill", "http://127.0.0.1:1", "--server", "http://127.0.0.1:1")
     assert done.returncode == 3 and "Traceback" not in done.stderr and "127.0.0.1:1" in done.stderr
@@ -142,3 +195,25 @@ def test_serve_drains_and_snapshots_on_sigterm(tmp_path: Path) -> None:
         assert aiops.stop() == 0
     assert list((aiops.data / "snapshots").iterdir())
     assert "message=stopped" in aiops.server.tail()
+
+
+def test_selftest_says_what_is_found(tmp_path: Path) -> None:
+    config = tmp_path / "otel-aiops.yaml"
+    config.write_text("selftest: {max_series: 3, max_points: 120, tested: 0.5, limits: {least_held: 0.1}}")
+    path = series(tmp_path / "some.csv", spike_at=-1)
+    done = cli("selftest", path, "--config", config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 series of the files, a point every 60 s" in done.stdout and "no problems found" in done.stdout
+    row = next(line.split() for line in done.stdout.splitlines() if line.strip().startswith("spike"))
+    assert row[:4] == ["spike", "1", "100", "%"]
+
+
+def test_selftest_fails_when_it_finds_problems(tmp_path: Path) -> None:
+    config = tmp_path / "otel-aiops.yaml"
+    config.write_text("selftest: {max_points: 120, tested: 0.5}")
+    path = series(tmp_path / "some.csv")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:40]))
+    done = cli("selftest", path, "--config", config, "--json")
+    assert done.returncode == 1 and done.stderr == ""
+    report = json.loads(done.stdout)
+    assert report["problems"] == ["nothing was tested: no series has 60 points before the first fault"]

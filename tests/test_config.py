@@ -116,3 +116,30 @@ def test_the_largest_body_is_that_of_any_receiver() -> None:
     assert Config().body_limit_bytes() == 64 << 20
     larger = parse("receivers: {otlp: {protocols: {grpc: {max_recv_msg_size_mib: 100}}}}").config
     assert larger.body_limit_bytes() == 100 << 20
+
+
+def test_policies_and_calendars_are_lists_that_may_be_empty() -> None:
+    assert parse("policies:\ncalendar:").config == Config()
+    found = parse("policies: [{match: {code: 500}, min_dev_from_expected: 3}]\ncalendar: [{tz: Asia/Tokyo}]").config
+    assert found.policies[0].match == {"code": 500} and found.calendar[0].tz == "Asia/Tokyo"
+    assert found.pipeline().policies == found.policies and found.pipeline().calendar == found.calendar
+    assert found.pipeline() != Config().pipeline()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("policies: {name: x}", "policies: "),
+        ("policies: [{}, {data_range: [2, 1]}]", "policies.1.data_range: expected [low, high]"),
+        ("policies: [{match: {name: '~('}}]", "policies.0.match.name: is not a regular expression"),
+        ("policies: [{min_count_dev: -1}]", "policies.0.min_count_dev: must be >= 0"),
+        ("policies: [{skip_result: [{days: someday}]}]", "policies.0.skip_result.0.days: expected mon"),
+        ("policies: [{direction: up}]", "policies.0.direction: is not a known key"),
+        ("calendar: [{tz: Mars/Olympus}]", "calendar.0.tz: expected a time zone"),
+        ("calendar: [{special: [{days: [soon]}]}]", "calendar.0.special.0.days.0: expected a date"),
+    ],
+)
+def test_wrong_policies_and_calendars_name_their_place(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    assert str(caught.value).startswith(said)

@@ -113,9 +113,9 @@ def test_disk_is_what_retention_keeps() -> None:
 @pytest.mark.parametrize(
     ("emit", "series", "services"),
     [
-        (EmitConfig(), 3 * 500, 6),
-        (EmitConfig(max_series=100), 3 * 100, 6),
-        (EmitConfig(expected=True, max_series=100), 6 * 100, 6),
+        (EmitConfig(), 3 * 500, 7),
+        (EmitConfig(max_series=100), 3 * 100, 7),
+        (EmitConfig(expected=True, max_series=100), 6 * 100, 7),
         (EmitConfig(series="none", services=False), 0, 0),
     ],
 )
@@ -156,7 +156,7 @@ def test_files_are_counted(tmp_path: Path) -> None:
     load = plan.load
     assert (load.series, load.streams, load.histograms, load.services) == (7, 4, 1, 2)
     assert load.points_per_s == pytest.approx(0.1 + 0.1 + 1 / 20 + 1 / 5)
-    assert not plan.enough and "12 of 2 services" in plan.text()
+    assert not plan.enough and "14 of 2 services" in plan.text()
 
 
 @pytest.mark.usefixtures("fixed")
@@ -204,7 +204,7 @@ def test_text_and_json_say_the_same() -> None:
     text = plan.text()
     for word in ("series ", "limit ", "points ", "memory ", "CPU ", "disk ", "output "):
         assert f"\n{word}" in f"\n{text}"
-    assert "2.0 GiB" in text and "6 of each service" in text
+    assert "2.0 GiB" in text and "7 of each service" in text
 
 
 def test_memory_is_known_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:

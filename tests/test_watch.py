@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from otel_aiops.detect.detector import Scores
-from otel_aiops.pipeline import Scored, Step
+from otel_aiops.detect.scorer import Scored
+from otel_aiops.pipeline import Step
 from otel_aiops.series.batch import Batch
 from otel_aiops.watch import REASONS_A_STEP, Watch
 
@@ -19,7 +20,7 @@ def step(at_s: int, scores: dict[int, float], **more: list[int]) -> Step:
     ones = np.ones(count)
     batch = Batch(rows, np.full(count, at_s * 10**9, np.int64), ones * 5, ones)
     score = np.array(list(scores.values()), float)
-    scored = Scored(batch, Scores(score, ones * 0.9, ones, ones, ones, np.ones(count, np.uint8), ones * 0))
+    scored = Scored(batch, Scores(score, ones * 0.9, ones, ones, ones, np.ones(count, np.uint8), ones * 0, score))
     lists = {name: np.array(value, np.int32) for name, value in more.items()}
     return Step(event_ns=at_s * 10**9, scored=(scored,) if count else (), **lists)  # type: ignore[arg-type]
 
@@ -27,8 +28,8 @@ def step(at_s: int, scores: dict[int, float], **more: list[int]) -> Step:
 def watch() -> tuple[Watch, list[int]]:
     asked: list[int] = []
 
-    def reason(batch: Batch, scores: Scores, k: int) -> str:
-        asked.append(int(batch.rows[k]))
+    def reason(scored: Scored, k: int) -> str:
+        asked.append(int(scored.batch.rows[k]))
         return f"reason {len(asked)}"
 
     return Watch(CHANNELS, reason), asked

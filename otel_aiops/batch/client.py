@@ -16,7 +16,7 @@ TRIES = 5  # of a server that does not answer
 PATIENCE_S = 600.0  # with one that says that it is busy; learning a large body takes it seconds
 LONGEST_WAIT_S = 30.0
 LONG_QUERY = 4_000  # characters; longer ones are posted
-_SHOWN = 300
+_SHOWN = 2_000  # characters of what a server said; series that match may be listed there
 
 _backoff = wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT_S)
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from otel_aiops.batch.progress import Progress, Show
-from otel_aiops.detect.detector import Scores
+from otel_aiops.detect.scorer import Scored
 from otel_aiops.otlp.points import I32, Bool
-from otel_aiops.pipeline import Pipeline, Scored, Step
-from otel_aiops.series.batch import Batch
+from otel_aiops.pipeline import Pipeline, Step
 from otel_aiops.series.files import Body, bodies, find
 from otel_aiops.watch import Anomaly, Watch
 
@@ -117,7 +116,7 @@ class _Tally:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._watch = Watch(pipeline.engine.channels, self._reason)
+        self._watch = Watch(pipeline.engine.channels, pipeline.reason)
         self._found: dict[int, Found] = {}  # by fingerprint
         self._weakest = 0.0  # peak of the weakest that is kept, once there are many
         self._anomalous: set[int] = set()
@@ -164,10 +163,6 @@ class _Tally:
             found=tuple(sorted(self._found.values(), key=lambda one: (-one.peak, one.since_ns, one.series))),
             skipped={WORDS.get(name, name): count for name, count in sorted(self._skipped.items()) if count},
         )
-
-    def _reason(self, batch: Batch, scores: Scores, k: int) -> str:
-        unit = self._pipeline.table.labels(int(batch.rows[k])).unit
-        return self._pipeline.engine.reason(batch, scores, k, unit)
 
     def _take(self, scored: Scored) -> None:
         score = scored.scores.score

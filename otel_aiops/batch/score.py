@@ -17,24 +17,26 @@ from pyarrow import parquet
 from otel_aiops.batch.progress import Progress, Show
 from otel_aiops.detect.detector import Scores
 from otel_aiops.detect.engine import Engine
+from otel_aiops.detect.scorer import Scored, Scorer
 from otel_aiops.errors import BadInput
-from otel_aiops.otlp.points import F64, I64, Bool
+from otel_aiops.labels import Labels
+from otel_aiops.otlp.points import F64, I64
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.batch import Batch
 from otel_aiops.series.tables import BATCH_ROWS, NO_TIME, TIME, VALUE, Rows, TableFile, is_parquet
-from otel_aiops.watch import CLOSES_BELOW
 
 ENDINGS = (".csv", ".parquet", ".pq")
 WARMUP, SKIPPED = "warmup", "skipped"  # channels of rows without a score
 
 # Why a row is not scored; alignment of live points leaves out the same ones.
-GOOD, UNTIMED, ABSENT, LATE, DUPLICATE = range(5)
+GOOD, UNTIMED, ABSENT, LATE, DUPLICATE, RULED = range(6)
 REASONS = (
     "",
     "Not scored: the row has no timestamp.",
     "Not scored: the row has no finite value.",
     "Not scored: the row is older than one before it of its series.",
     "Not scored: the row has the timestamp of one before it of its series.",
+    "Not scored: a policy skips the result at this time.",
 )
 
 
@@ -70,7 +72,7 @@ class _Result:
     lower: F64
     upper: F64
     probability: F64
-    alert: Bool
+    alert: F64
     channel: NDArray[np.int8]
     reason: NDArray[np.int32]
     reasons: list[str] = field(default_factory=lambda: list(REASONS))
@@ -81,16 +83,16 @@ class _Result:
             return np.full(rows, np.nan)
 
         numbers = absent(), absent(), absent(), absent(), absent()
-        return cls(*numbers, np.zeros(rows, bool), np.zeros(rows, np.int8), np.zeros(rows, np.int32))
+        return cls(*numbers, np.zeros(rows), np.zeros(rows, np.int8), np.zeros(rows, np.int32))
 
 
 def score_file(source: Path, output: Path, config: PipelineConfig, *, progress: Show | None = None) -> ScoreSummary:
     """Score the rows of a CSV or Parquet file and write them with the columns of scores behind them.
 
     `anomaly_score` is 0 while a series warms up (channel "warmup") and NaN where a row cannot be scored (channel
-    "skipped"; `reason` says why). A row depends on the rows before it of its own series only. `alert` is 1 from a
-    score of 1 on until the score falls below 0.8 or stays below 1 for a second row, as anomalies open and close in the
-    running service; `alert_score` is the score of these rows, and 0 for all others.
+    "skipped"; `reason` says why). A row depends on the rows before it of its own series only. `alert_score` says how
+    much a row is worth an alert, after hold and fatigue: 0 where an earlier row of the same trouble was one; `alert` is
+    1 from an alert score of 1 on.
     Raises: BadInput that names file, row, what was expected and what came.
     """
     if output.suffix.lower() not in ENDINGS:
@@ -100,7 +102,10 @@ def score_file(source: Path, output: Path, config: PipelineConfig, *, progress: 
     rows = np.concatenate([part.rows for part in parts])
     verdict, interval_s = _judge(rows)
     result = _Result.empty(len(rows))
-    _score(rows, verdict, interval_s, config, result, Progress(progress))
+    scorer = Scorer(config.detection, config.policies, config.calendar)
+    for row, name in enumerate(table.names):
+        scorer.assign(row, Labels(name))
+    _score(rows, verdict, interval_s, scorer, result, Progress(progress))
     columns = pa.concat_tables([part.columns for part in parts])
     _write(_with_scores(columns, rows, result, text=not is_parquet(source), output=output), output)
     return _summary(output, rows, verdict, result, len(table.names))
@@ -155,57 +160,38 @@ def _rounds(code: NDArray[np.int32], index: I64) -> Iterator[I64]:
 
 
 def _score(
-    rows: Rows, verdict: NDArray[np.int8], interval_s: F64, config: PipelineConfig, result: _Result, progress: Progress
+    rows: Rows, verdict: NDArray[np.int8], interval_s: F64, scorer: Scorer, result: _Result, progress: Progress
 ) -> None:
     """Score and learn, one row of every series at a time; fills in the result."""
-    engine = Engine(config.detection)
     code, time_ns = rows["code"].astype(np.int32), rows["time_ns"].astype(np.int64)
     value = rows["value"].astype(np.float64)
-    alerts = _Alerts(int(code.max(initial=-1)) + 1)
     result.reason[:] = verdict
     good = np.flatnonzero(verdict == GOOD)
     done = 0
     for index in _rounds(code, good):
         batch = Batch(code[index], time_ns[index], value[index], interval_s[index])
-        scores = engine.score(batch)
-        engine.learn(batch, scores)
-        result.alert[index] = alerts.follow(batch.rows, scores.score)
-        _keep(result, index, scores)
-        _explain(result, index, engine, batch, scores)
+        scored = scorer.score(batch)
+        _keep(result, index, scored.scores)
+        _explain(result, index, scorer, scored)
         done += len(index)
         progress(done, len(good), lambda done=done: f"{done} rows")  # type: ignore[misc]  # bound now, called now
 
 
 def _keep(result: _Result, index: I64, scores: Scores) -> None:
-    for name in ("score", "expected", "lower", "upper", "probability"):
+    for name in ("score", "expected", "lower", "upper", "probability", "alert"):
         getattr(result, name)[index] = getattr(scores, name)
     result.channel[index] = scores.channel
 
 
-def _explain(result: _Result, index: I64, engine: Engine, batch: Batch, scores: Scores) -> None:
-    """Sentences for rows over the threshold, made before anything later is learned."""
+def _explain(result: _Result, index: I64, scorer: Scorer, scored: Scored) -> None:
+    """Sentences for rows over the threshold or that a rule decided, made before anything later is learned."""
     with np.errstate(invalid="ignore"):
-        over = np.flatnonzero(scores.score >= 1)
-    for k in over.tolist():
+        matters = scored.scores.score >= 1
+    if scored.applied is not None:
+        matters |= scored.applied.reason_code > 0
+    for k in np.flatnonzero(matters).tolist():
         result.reason[index[k]] = len(result.reasons)
-        result.reasons.append(engine.reason(batch, scores, k))
-
-
-class _Alerts:
-    """Which series are anomalous now, with the rules by which `Watch` opens and closes anomalies, for many at once."""
-
-    def __init__(self, series: int) -> None:
-        self._open = np.zeros(series, bool)
-        self._below = np.zeros(series, bool)  # the row before was below the threshold already
-
-    def follow(self, rows: NDArray[np.int32], score: F64) -> Bool:
-        """Whether each of K rows is in an anomaly after its score, (K,)."""
-        with np.errstate(invalid="ignore"):
-            over = score >= 1
-            stays = over | (self._open[rows] & ~self._below[rows] & (score >= CLOSES_BELOW))
-        self._open[rows] = stays
-        self._below[rows] = stays & ~over
-        return stays
+        result.reasons.append(scorer.reason(scored, k))
 
 
 # -- output -------------------------------------------------------------------------------------------------------
@@ -217,15 +203,15 @@ def _with_scores(columns: pa.Table, rows: Rows, result: _Result, *, text: bool, 
         time_ns = pa.array(rows["time_ns"].astype(np.int64), mask=rows["time_ns"] == NO_TIME)
         columns = _replaced(columns, TIME, time_ns.cast(pa.timestamp("ns", "UTC")))
         columns = _replaced(columns, VALUE, pa.array(rows["value"].astype(np.float64)))
-    skipped = (result.reason > GOOD) & (result.reason < len(REASONS))
+    skipped = (result.reason > GOOD) & np.isnan(result.score)
     warming = ~skipped & np.isnan(result.score)
     score = np.where(warming, 0.0, result.score)
     words = (*Engine.channels, WARMUP, SKIPPED)
     channel = np.where(skipped, len(words) - 1, np.where(warming, len(words) - 2, result.channel)).astype(np.int8)
     added: dict[str, Any] = {
         "anomaly_score": score,
-        "alert_score": np.where(result.alert, score, 0.0),
-        "alert": result.alert.astype(np.int8),
+        "alert_score": result.alert,
+        "alert": (result.alert >= 1).astype(np.int8),
         "expected": result.expected,
         "lower": result.lower,
         "upper": result.upper,
@@ -285,13 +271,14 @@ def _quoted(text: pa.Array) -> pa.Array:
 
 
 def _summary(output: Path, rows: Rows, verdict: NDArray[np.int8], result: _Result, series: int) -> ScoreSummary:
-    counts = Counter(verdict.tolist())
+    ruled = np.isnan(result.score) & (result.reason > RULED)
+    counts = Counter(np.where(ruled, RULED, verdict).tolist())
     return ScoreSummary(
         output=output,
         rows=len(rows),
         series=series,
-        warming=int((np.isnan(result.score) & (verdict == GOOD)).sum()),
-        alerting=int(result.alert.sum()),
-        alerting_series=len(np.unique(rows["code"][result.alert])),
+        warming=int((np.isnan(result.score) & (result.reason == GOOD)).sum()),
+        alerting=int((result.alert >= 1).sum()),
+        alerting_series=len(np.unique(rows["code"][result.alert >= 1])),
         skipped={REASONS[code]: counts[code] for code in range(UNTIMED, len(REASONS)) if counts[code]},
     )

@@ -7,9 +7,11 @@ import numpy as np
 from otel_aiops.detect.memory import State
 from otel_aiops.otlp.points import F64, Bool
 
-SHARES = {"median": 0.5, "high": 0.9, "higher": 0.97, "extreme": 0.995}  # of normal points below
-START_AT = {"median": 0.67, "high": 1.64, "higher": 2.17, "extreme": 2.81}  # spreads: those of a normal distribution
-STEPS = {"median": 0.03, "high": 0.03, "higher": 0.05, "extreme": 0.1}  # of their logarithms, once much is known
+SHARES = {"median": 0.5, "high": 0.9, "higher": 0.97, "highest": 0.995}  # of normal points with a lower score
+EXTREME = 0.995  # of normal points that deviate less
+START_AT = {"median": 0.67, "high": 1.64, "higher": 2.17, "highest": 2.81, "extreme": 2.81}  # spreads of a normal one
+STEPS = {"median": 0.03, "high": 0.03, "higher": 0.05, "highest": 0.1}  # of their logarithms, once much is known
+EXTREME_STEP = 0.1
 SPIKE_STEP = 0.4  # of the extreme quantile, at a point over the threshold
 UNSURE_POINTS = 50.0  # known points that halve the extra steps of the beginning
 LEAST = 1e-3
@@ -22,39 +24,46 @@ def begin(state: State, new: Bool, threshold: float) -> None:
             state[name][new] = np.log(spreads / threshold)
 
 
-def probability(state: State, strangeness: F64) -> F64:
-    """One minus the share of normal points that are at least as strange, (K,) in [0, 1].
+def probability(state: State, score: F64) -> F64:
+    """One minus the share of normal points that score at least as high, (K,) in [0, 1].
 
     The logarithm of the share is linear between the tracked quantiles, and goes on like that beyond the last one: an
     exponential tail, which claims less than a normal distribution would.
     """
-    at, share = np.zeros(len(strangeness)), 0.0
-    result = np.zeros(len(strangeness))
+    at, share = np.zeros(len(score)), 0.0
+    result = np.zeros(len(score))
     for name, below in SHARES.items():
         following, next_share = np.exp(state[name]), np.log1p(-below)
         slope = (next_share - share) / np.maximum(following - at, LEAST)
-        result = np.where(strangeness >= at, share + slope * (strangeness - at), result)
+        result = np.where(score >= at, share + slope * (score - at), result)
         at, share = following, next_share
     return np.asarray(-np.expm1(np.minimum(result, 0.0)))
 
 
-def learn(state: State, strangeness: F64, *, normal: Bool, isolated: Bool) -> None:
+def learn(state: State, score: F64, strangeness: F64, *, normal: Bool, isolated: Bool) -> None:
     """Move the quantiles towards K points, in place.
 
-    `isolated` points are over the threshold but stand alone: they count for the extreme quantile, so that a series
+    `isolated` points are over the threshold but stand alone: they count for the highest quantiles, so that a series
     which always had its spikes is not called strange for them. Of points in a row above the extreme quantile only the
     first one counts: a lasting change must not make itself usual while it goes on.
     Source: Robbins and Monro, A Stochastic Approximation Method, 1951: a quantile rises by its share when a point is
     above it and falls by the rest when one is below.
     """
-    logarithm = np.log(np.maximum(strangeness, LEAST))
+    logarithm = np.log(np.maximum(score, LEAST))
+    deviation = np.log(np.maximum(strangeness, LEAST))
     fresh = 1.0 + UNSURE_POINTS / (1.0 + state["points"])
-    burst = np.where(logarithm > state["extreme"], state["burst"] + 1, 0.0)
+    burst = np.where(deviation > state["extreme"], state["burst"] + 1, 0.0)
+    first = (normal | isolated) & (burst <= 1)
+    scored = ~np.isnan(score)  # a series that warms up has no score yet
     for name, share in SHARES.items():
-        before = state[name]
-        step = np.where(isolated, SPIKE_STEP, STEPS[name]) if name == "extreme" else STEPS[name]
-        moved = before + step * fresh * ((logarithm > before) + (share - 1.0))
-        moved = np.minimum(moved, np.maximum(logarithm, before))  # up to the point and no further
-        used = (normal | isolated) & (burst <= 1) if name == "extreme" else normal
-        state[name] = np.where(used, np.maximum(moved, np.log(LEAST)), state[name])
+        used = scored & (first if name == "highest" else normal)
+        state[name] = np.where(used, _moved(state[name], logarithm, share, STEPS[name] * fresh), state[name])
+    step = np.where(isolated, SPIKE_STEP, EXTREME_STEP) * fresh
+    state["extreme"] = np.where(first, _moved(state["extreme"], deviation, EXTREME, step), state["extreme"])
     state["burst"] = burst
+
+
+def _moved(before: F64, point: F64, share: float, step: F64) -> F64:
+    """A quantile after a step towards a point, and no further than up to it."""
+    moved = before + step * ((point > before) + (share - 1.0))
+    return np.maximum(np.minimum(moved, np.maximum(point, before)), np.log(LEAST))

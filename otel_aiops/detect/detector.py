@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +13,9 @@ from otel_aiops.series.batch import Batch
 
 U8 = NDArray[np.uint8]
 
+CHANNELS = ("none", "level", "season", "shift", "variance", "flat", "constant", "stopped", "novelty", "peers")
+NONE, LEVEL, SEASON, SHIFT, VARIANCE, FLAT, CONSTANT, STOPPED, NOVELTY, PEERS = range(len(CHANNELS))
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:
@@ -22,7 +25,8 @@ class Scores:
     calibrated share of this series' normal points that score at least as high; NaN when unknown.
     `expected`, `lower` and `upper` are the band in the series' unit, NaN when unknown. `channel` indexes
     the detector's `channels` (what made the score). `warmup_s` is the estimated time until the row is warm:
-    0 when warm, NaN when it cannot be told (too sparse).
+    0 when warm, NaN when it cannot be told (too sparse). `alert` >= 0 says how much a point is worth an
+    alert, 1 is the threshold and 0 is "no" or "held back"; hold and fatigue show in it and never in the score.
     """
 
     score: F64
@@ -32,12 +36,18 @@ class Scores:
     upper: F64
     channel: U8
     warmup_s: F64
+    alert: F64
+
+    def at(self, k: NDArray[np.intp]) -> Scores:
+        """Some of the points."""
+        return Scores(*(getattr(self, field.name)[k] for field in fields(self)))
 
 
 class Detector(Protocol):
     """Scores on arrival, for all rows at once. `score` reads, `learn` writes; same input, same bits."""
 
-    channels: tuple[str, ...]
+    @property
+    def channels(self) -> tuple[str, ...]: ...
 
     def score(self, batch: Batch) -> Scores: ...
 

@@ -1,54 +1,37 @@
-"""The engine: level and scale, season, shift, variance, flat line and constants, as one score for each point."""
+"""The engine: one score for each point, from how far it deviates and how new it is, and what is worth an alert."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_aiops.detect import calibrate, explain, seasonal
-from otel_aiops.detect.detector import Scores
-from otel_aiops.detect.memory import Memory, State
-from otel_aiops.errors import ConfigError
+from otel_aiops.detect import calibrate, explain
+from otel_aiops.detect.alerts import Alerts, alarming
+from otel_aiops.detect.detector import CHANNELS, NONE, NOVELTY, STOPPED, Scores
+from otel_aiops.detect.deviation import MOST, Deviation, Look
+from otel_aiops.detect.novelty import Novelty, NoveltyTier
+from otel_aiops.errors import ConfigError, StateError
 from otel_aiops.otlp.points import F64, I32, Bool
 from otel_aiops.series.batch import Batch
+from otel_aiops.series.columns import checked
 
-SIGMA = 1.2533  # standard deviation in mean absolute errors, of a normal distribution
-CLIP = 3.0  # spreads; what is farther off moves level and scale no more than this
-CLIP_SHORT = 4.0  # the same for the short means, so that one spike is not a shift
-CLIP_POWER = 6.0  # and for the short mean of squares
-UNCLIPPED = 10  # points; before, the scale is not known well enough to clip by it
-DRIFT_WEIGHT = 0.15  # short mean of about seven points
-POWER_WEIGHT = 1 / 16
-DRIFT_LEAST = 0.2  # spreads; the drift of independent points has 0.28
-POWER_LEAST = 0.35  # logarithm of the ratio of powers; independent points have 0.25
-OFFSET_WEIGHT = 0.005
-SPREAD_MEMORY = 5  # times as long as the level: or the spread of the drift would follow a ramp and hide it
-SEASON_POINTS = 24  # before a profile is believed
-SEASON_BETTER = 0.9  # its error must be smaller than the level's by this
-RELATIVE_LEAST = 1e-3  # of the level; no smaller change is an anomaly
-FLAT_LEAST = 30  # points
-FLAT_RUNS = 3.0  # times the longest run so far
-FLAT_LOG_CHANCE = 20.7  # -log(1e-9)
-MOST = 100.0  # of a score
-MOST_POINTS = 1e6
-EXTREMES = 1.8  # the threshold is at least so many times the extreme quantile
-LONGEST_WARMUP_S = 14 * 86_400.0
-
-CHANNELS = ("none", "level", "season", "shift", "variance", "flat", "constant", "stopped")
-NONE, LEVEL, SEASON, SHIFT, VARIANCE, FLAT, CONSTANT, STOPPED = range(len(CHANNELS))
+LARGEST = 1e150  # values beyond are taken for this one, so that squares are finite
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
     """How strange a point must be, and how fast a series is learned."""
 
+    preset: Literal["default", "novelty"] = "default"  # novelty: level, season, shift, flat lines do not count
     threshold: float = 6.0  # spreads from what is expected that make a score of 1
     warmup_points: int = 20  # points before the first score
     memory_points: int = 300  # points that level and scale remember
     adapt_after: float = 7200.0  # an anomaly that lasts longer is the new normal
+    novelty_memory: int = 512 << 20  # bytes for what values series have had; those beyond have level and season alone
 
     def __post_init__(self) -> None:
         if not self.threshold > 0:
@@ -57,289 +40,213 @@ class EngineConfig:
             raise ConfigError("warmup_points", f"must be in 5 .. 10000, got {self.warmup_points}")
         if not 10 <= self.memory_points <= 100_000:
             raise ConfigError("memory_points", f"must be in 10 .. 100000, got {self.memory_points}")
+        if self.novelty_memory < 0:
+            raise ConfigError("novelty_memory", f"must be >= 0 bytes, got {self.novelty_memory}")
         if not self.adapt_after > 0:
             raise ConfigError("adapt_after", f"must be > 0 s, got {self.adapt_after}")
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """What a point looks like before it is learned; all (K,)."""
+class _Last:
+    """What the newest call of `score` looked up, so that `learn` need not look again."""
 
-    state: State
-    profile: F64  # seasonal prediction, NaN for none
-    expected: F64
-    scale: F64
-    residual: F64
-    drift: F64
-    power: F64
-    log_ratio: F64
-    run: F64
-    strangeness: F64  # largest channel in thresholds, before what is usual for the series
-    channel: NDArray[np.uint8]
-    factor: F64  # thresholds that are usual for the series
+    batch: Batch
+    value: F64
+    look: Look
+    novelty: Novelty
+    score: F64
+    alert: F64
 
 
 class Engine:
-    """One score for each point, from what is remembered of its series; never more than 512 bytes of it.
+    """One score for each point, from what is remembered of its series, learned as the points come.
 
-    Every channel is a deviation in its own usual spread. The largest one counts. A point over the threshold is not
-    learned; what stays over it for `adapt_after` becomes the new normal.
+    Two tiers: level, scale and season of every series in at most 512 bytes, and what values it has had in at most 4 KB
+    for as many as `novelty_memory` allows. The score is the larger of both. `score` and `learn` are called in turns
+    with the same batch.
     """
 
     channels = CHANNELS
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
-        self._memory = Memory()
-        self._last: tuple[Batch, _Look] | None = None  # so that `learn` need not look again
+        self._deviation = Deviation(config)
+        self._novelty = NoveltyTier(config.novelty_memory, way_back=config.preset == "novelty")
+        self._alerts = Alerts()
+        self._rows = 0
+        self._inherited = np.empty((0, 2), np.int32)  # rows that began with what others knew, and those; -1 when gone
+        self._last: _Last | None = None
 
     @property
     def bytes_per_series(self) -> int:
-        """What is remembered of one series."""
-        return self._memory.bytes_per_series
+        """What is remembered of every series."""
+        return self._deviation.bytes_per_series + self._alerts.bytes_per_row
+
+    @property
+    def novelty_bytes_per_series(self) -> int:
+        """What is remembered besides of a series with a memory of its values."""
+        return self._novelty.bytes_per_series
+
+    @property
+    def novelty_series(self) -> int:
+        """How many series have a memory of their values."""
+        return len(self._novelty)
 
     def score(self, batch: Batch) -> Scores:
-        """Scores of K points; nothing changes."""
-        look = self._look(batch)
-        self._last = batch, look
+        """Scores of K points; nothing is learned."""
+        if len(batch.rows):
+            self._rows = max(self._rows, int(batch.rows.max()) + 1)
+            self._alerts.reserve(self._rows)
+        value = np.clip(batch.value, -LARGEST, LARGEST)
+        look = self._deviation.look(batch, value)
+        novelty = self._novelty.look(batch.rows, batch.wall_ns, value)
+        cold = look.state["points"] < self.config.warmup_points
+        if len(self._inherited) and cold.any():
+            cold, novelty = self._with_inherited(batch.rows, cold, novelty)
+        deviation = look.score
+        known = np.where(np.isnan(novelty.points), look.state["points"], novelty.points)
+        if self.config.preset == "novelty":
+            score = np.where(np.isnan(novelty.strange), deviation, novelty.strange)
+            worth = alarming(score, None, novelty.strange, novelty.novel, known)
+        else:
+            score = np.fmax(deviation, novelty.strange)
+            worth = alarming(score, deviation, novelty.strange, novelty.novel, known)
+        alert = self._alerts.look(batch.rows, worth, known)
+        self._last = _Last(batch, value, look, novelty, score, alert)
         state, band = look.state, self.config.threshold * look.scale * look.factor
-        cold = state["points"] < self.config.warmup_points
         absent = np.where(cold, np.nan, 0.0)
+        # A deviation is easier to understand than novelty, so it gives the reason where it suffices.
+        channel = np.where((deviation >= 1) | (deviation >= score), look.channel, np.uint8(NOVELTY))
         return Scores(
-            score=np.minimum(look.strangeness / look.factor, MOST) + absent,
-            probability=calibrate.probability(state, look.strangeness) + absent,
+            score=score + absent,
+            probability=calibrate.probability(state, score) + absent,
             expected=look.expected + absent,
             lower=look.expected - band + absent,
             upper=look.expected + band + absent,
-            channel=np.where(cold, np.uint8(NONE), look.channel),
-            warmup_s=self._warmup_s(state, batch.interval_s),
+            channel=np.where(cold, np.uint8(NONE), channel),
+            warmup_s=self._deviation.warmup_s(state, batch.interval_s),
+            alert=np.where(cold, 0.0, alert),
         )
 
-    def learn(self, batch: Batch, scores: Scores) -> None:
-        """Take in K points that were scored."""
+    def learn(self, batch: Batch, scores: Scores, *, learnable: Bool | None = None, alert: F64 | None = None) -> None:
+        """Take in the K points that were scored last. Raises: ValueError when they are others.
+
+        Points that are not `learnable` (K,) leave no trace. `alert` (K,) is what rules made of the alerts of `scores`:
+        only an alert that was raised holds back others.
+        """
         last, self._last = self._last, None
-        look = last[1] if last is not None and last[0] is batch else self._look(batch)
+        if last is None or last.batch is not batch:
+            raise ValueError("expected the batch that was scored last")
+        if learnable is not None and not learnable.all():
+            k = np.flatnonzero(learnable)
+            if len(k):
+                some = batch.at(k)
+                self.learn(some, self.score(some), alert=None if alert is None else alert[k])
+            return
+        told = last.alert if alert is None else np.where(alert == scores.alert, last.alert, alert)
+        self._novelty.learn(batch.wall_ns, last.value, last.look.state["interval_s"])
+        self._alerts.learn(batch.rows, told)
         with np.errstate(invalid="ignore"):
             over = scores.score >= 1
-        self._learn(batch, look, over)
-        self._memory.write(batch.rows, look.state)
+        self._deviation.learn(batch, last.value, last.look, last.score, over)
 
     def silent_scores(self, silence_s: F64, limit_s: F64) -> Scores:
         """Scores of K streams that have stopped: the threshold is the time after which one counts as stopped."""
         absent = np.full(len(silence_s), np.nan)
+        score = np.minimum(silence_s / limit_s, MOST)
         return Scores(
-            score=np.minimum(silence_s / limit_s, MOST),
+            score=score,
             probability=absent,
             expected=absent,
             lower=absent,
             upper=absent,
             channel=np.full(len(silence_s), STOPPED, np.uint8),
             warmup_s=np.zeros(len(silence_s)),
+            alert=score,
         )
+
+    def inherit(self, rows: I32, sources: I32) -> None:
+        """Let K new rows (unique) begin with what K others have learned, where those are warm.
+
+        They are scored from their first point on. The threshold is six times as high at first and falls with every
+        point of their own (see `Deviation.inherit`). The memory of values is copied too, and counts once they are warm.
+        """
+        both = np.concatenate([rows, sources])
+        self._deviation.memory.reserve(both)
+        points = self._deviation.memory.read(both)["points"]
+        known = len(rows)
+        warm = points[known:] >= self.config.warmup_points
+        rows, sources = rows[warm], sources[warm]
+        if not len(rows):
+            return
+        self._novelty.forget(rows)
+        self._deviation.inherit(rows, sources)
+        self._novelty.inherit(rows, sources)
+        kept = self._inherited[~np.isin(self._inherited[:, 0], rows)]
+        still = self._deviation.memory.read(kept[:, 0])["points"] < self.config.warmup_points
+        self._inherited = np.concatenate([kept[still], np.stack([rows, sources], axis=1)])
+
+    def _with_inherited(
+        self, rows: I32, cold: NDArray[np.bool_], novelty: Novelty
+    ) -> tuple[NDArray[np.bool_], Novelty]:
+        """(which rows have no score, novelty) once rows that began with what others knew are told from new ones."""
+        begun = cold & np.isin(rows, self._inherited[:, 0])
+        absent = np.where(begun, np.nan, 0.0)  # to be unlike the values of another one is not strange in itself
+        return cold & ~begun, replace(novelty, strange=novelty.strange + absent, novel=novelty.novel + absent)
 
     def forget(self, rows: I32) -> None:
         """Rows that are given to other series start anew."""
-        self._memory.forget(rows)
+        self._deviation.memory.forget(rows)
+        self._novelty.forget(rows)
+        self._alerts.clear(rows[rows < self._alerts.rows])
+        if len(self._inherited):
+            self._inherited = self._inherited[~np.isin(self._inherited[:, 0], rows)]
+            self._inherited[np.isin(self._inherited[:, 1], rows), 1] = -1
 
     def reason(self, batch: Batch, scores: Scores, k: int, unit: str = "") -> str:
-        """Why point k has its score, in one plain sentence."""
+        """Why point k has its score, in one plain sentence; asked before anything later is learned."""
         rows = batch.rows[k : k + 1]
-        self._memory.reserve(rows)
-        state = {name: float(value[0]) for name, value in self._memory.read(rows).items()}
-        return explain.reason(CHANNELS[int(scores.channel[k])], batch, scores, k, state, unit)
+        memory = self._deviation.memory
+        memory.reserve(rows)
+        state = {name: float(value[0]) for name, value in memory.read(rows).items()}
+        channel = CHANNELS[int(scores.channel[k])]
+        story = self._novelty.story(int(batch.rows[k])) if channel == "novelty" else None
+        return explain.reason(channel, batch, scores, k, state, unit, story)
 
-    def note(self, row: int) -> str:
-        """What there is to say about a series that is not anomalous."""
+    def note(self, row: int, name: Callable[[int], str] = str) -> str:
+        """What there is to say about a series that is not anomalous; `name` says what another row is called."""
         rows = np.array([row], np.int32)
-        self._memory.reserve(rows)
-        state = self._memory.read(rows)
-        warmup_s = float(self._warmup_s(state, state["interval_s"])[0])
-        return explain.note({name: float(v[0]) for name, v in state.items()}, self.config.warmup_points, warmup_s)
+        self._deviation.memory.reserve(rows)
+        state = self._deviation.memory.read(rows)
+        warmup_s = float(self._deviation.warmup_s(state, state["interval_s"])[0])
+        origin = self._inherited[self._inherited[:, 0] == row, 1].tolist()
+        begun = None if not origin else name(origin[0]) if origin[0] >= 0 else "a peer that is gone"
+        now = {key: float(value[0]) for key, value in state.items()}
+        return explain.note(now, self.config.warmup_points, warmup_s, begun)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything learned."""
-        return self._memory.state()
+        parts = {
+            "deviation": self._deviation.memory.state(),
+            "novelty": self._novelty.state(),
+            "alerts": self._alerts.state(self._rows),
+            "inherited": {"rows": self._inherited.copy()},
+        }
+        return {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
     def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over a state. Raises: StateError."""
-        self._memory.restore(arrays)
+        parts: dict[str, dict[str, NDArray[Any]]] = {"deviation": {}, "novelty": {}, "alerts": {}, "inherited": {}}
+        for path, array in arrays.items():
+            part, _, name = path.partition("/")
+            if part not in parts:
+                raise StateError(f"expected arrays of {sorted(parts)}, got {path}")
+            parts[part][name] = array
+        checked(parts["alerts"], self._alerts.saved())
+        self._deviation.memory.restore(parts["deviation"])
+        self._novelty.restore(parts["novelty"])
+        self._rows = len(parts["alerts"]["peak"])
+        self._alerts.restore(parts["alerts"], self._rows)
+        checked(parts["inherited"], {"rows": (np.int32, ("inherited", 2))})
+        self._inherited = parts["inherited"]["rows"].copy()
         self._last = None
-
-    # -- looking ------------------------------------------------------------------------------------------------------
-
-    def _look(self, batch: Batch) -> _Look:
-        self._memory.reserve(batch.rows)
-        state = self._memory.read(batch.rows)
-        new = state["points"] == 0
-        calibrate.begin(state, new, self.config.threshold)
-        if new.any():
-            state["level"][new] = state["last"][new] = batch.value[new]
-        profile = seasonal.predict(self._memory.profile, batch.rows, state, batch.time_ns)
-        expected, error, seasoned = _expected(state, profile)
-        least = RELATIVE_LEAST / self.config.threshold * np.abs(state["level"])
-        scale = np.maximum(SIGMA * error, least)
-        residual = batch.value - expected
-        clipped = np.clip(residual, -CLIP_SHORT * scale, CLIP_SHORT * scale)
-        drift = state["drift"] + DRIFT_WEIGHT * (clipped - state["drift"])
-        square = np.minimum(np.abs(residual), CLIP_POWER * scale) ** 2
-        power = state["power"] + POWER_WEIGHT * (square - state["power"])
-        log_ratio = _log_ratio(power, state["usual_power"])
-        run = np.where(batch.value == state["last"], state["run"] + 1, 0.0)
-        constant = SIGMA * error <= 1e-9 * np.abs(state["level"])
-        spread = np.where(scale > 0, scale, 1.0)
-        drift_spread = np.maximum(SIGMA * state["drift_error"], DRIFT_LEAST * spread)
-        usual = np.where(constant, 0.0, 1.0) / self.config.threshold
-        strangeness, channel = _largest(
-            {
-                LEVEL: np.abs(residual) / spread * usual,
-                SHIFT: np.abs(drift) / drift_spread * usual,
-                VARIANCE: np.abs(log_ratio) / np.maximum(SIGMA * state["power_error"], POWER_LEAST) * usual,
-                FLAT: np.where(constant, 0.0, self._flat(state, run, batch.value)),
-                CONSTANT: np.where(constant, self._changed(state, residual, least), 0.0),
-            }
-        )
-        channel[(channel == LEVEL) & seasoned] = SEASON
-        factor = np.maximum(1.0, EXTREMES * np.exp(state["extreme"])) * (1 + 20 / np.maximum(state["points"], 1.0))
-        return _Look(
-            state, profile, expected, scale, residual, drift, power, log_ratio, run, strangeness, channel, factor
-        )
-
-    def _changed(self, state: State, residual: F64, least: F64) -> F64:
-        """A value that never changed, and now does: the longer it was constant, the stranger."""
-        longer = np.log10(np.maximum(state["points"] / self.config.warmup_points, 1.0))
-        return np.where(np.abs(residual) > self.config.threshold * least, 1.0 + longer, 0.0) * 1.5
-
-    def _flat(self, state: State, run: F64, value: F64) -> F64:
-        """Equal values in a row, in what a series that lives would have by chance or had before.
-
-        Zero is left to the level: counters of what is rare are there most of the time.
-        """
-        same = np.clip(state["same"], 1e-6, 1 - 1e-9)
-        limit = np.maximum(np.maximum(FLAT_LEAST, FLAT_RUNS * state["longest_run"]), FLAT_LOG_CHANCE / -np.log(same))
-        return np.where(value == 0, 0.0, run / limit)
-
-    def _warmup_s(self, state: State, interval_s: F64) -> F64:
-        left = np.maximum(self.config.warmup_points - state["points"], 0.0)
-        interval_s = np.where(state["interval_s"] > 0, state["interval_s"], interval_s)
-        wait_s = np.where(left > 0, left * interval_s, 0.0)
-        with np.errstate(invalid="ignore"):
-            return np.where(wait_s > LONGEST_WARMUP_S, np.nan, wait_s)
-
-    # -- learning -----------------------------------------------------------------------------------------------------
-
-    def _learn(self, batch: Batch, look: _Look, over: Bool) -> None:
-        state, value = look.state, batch.value
-        time_s = batch.time_ns / 1e9
-        normal = ~over
-        state["over"] = np.where(over, state["over"] + 1, 0.0)
-        state["over_since_s"] = np.where(state["over"] == 1, time_s, state["over_since_s"])
-        self._learn_level(state, look, value, normal)
-        calibrate.learn(
-            state,
-            look.strangeness,
-            normal=normal & (state["points"] > UNCLIPPED),
-            isolated=over & (state["over"] <= 2),
-        )
-        changed = value != state["last"]
-        state["longest_run"] = np.where(
-            changed & normal, np.maximum(state["longest_run"] * 0.999, state["run"]), state["longest_run"]
-        )
-        equal = (~changed - state["same"]) * _share_weight(state)
-        state["same"] += np.where(normal & (state["points"] > 1), equal, 0.0)
-        state["run"], state["last"] = look.run, value.copy()
-        warm = state["points"] >= self.config.warmup_points
-        seasonal.learn(self._memory.profile, batch.rows, state, batch.time_ns, value, normal=normal & warm, warm=warm)
-        interval_s = np.nan_to_num(batch.interval_s)
-        state["interval_s"] += (
-            np.where(state["interval_s"] > 0, 0.125, 1.0) * (interval_s - state["interval_s"]) * (interval_s > 0)
-        )
-        late = over & (time_s - state["over_since_s"] >= self.config.adapt_after)
-        if late.any():
-            _accept(state, look, late, time_s)
-            # Few points known: what follows is learned fast, under a higher threshold.
-            state["points"][late] = self.config.warmup_points
-
-    def _learn_level(self, state: State, look: _Look, value: F64, normal: Bool) -> None:
-        """Level, scale and the short means; only what is normal counts for what is usual."""
-        state["points"] = np.minimum(state["points"] + normal, MOST_POINTS)
-        weight = np.maximum(1.0 / np.maximum(state["points"], 1.0), 1.0 / self.config.memory_points) * normal
-        error = value - state["level"]
-        limit = CLIP * np.maximum(SIGMA * state["level_error"], look.scale * 0.1)
-        limit[state["points"] <= UNCLIPPED] = np.inf
-        state["level"] = state["level"] + weight * _clipped(error, limit)
-        state["level_error"] = state["level_error"] + weight * (np.minimum(np.abs(error), limit) - state["level_error"])
-        seen = normal & ~np.isnan(look.profile)
-        if seen.any():
-            _learn_season(state, value - look.profile, seen, self.config.memory_points)
-        state["drift"], state["power"] = look.drift, look.power
-        slow = np.maximum(weight / SPREAD_MEMORY, normal / np.maximum(state["points"], 1.0))
-        state["drift_error"] = state["drift_error"] + slow * (np.abs(look.drift) - state["drift_error"])
-        square = np.minimum(np.abs(look.residual), CLIP_POWER * look.scale) ** 2
-        state["usual_power"] = state["usual_power"] + weight * (square - state["usual_power"])
-        state["power_error"] = state["power_error"] + slow * (np.abs(look.log_ratio) - state["power_error"])
-
-
-def _largest(parts: dict[int, F64]) -> tuple[F64, NDArray[np.uint8]]:
-    """(the largest of the channels, at most MOST, and which one it is), (K,) each; the first among equals."""
-    (first, strangeness), *others = parts.items()
-    channel = np.full(len(strangeness), first, np.uint8)
-    for number, part in others:
-        channel[part > strangeness] = number
-        strangeness = np.maximum(strangeness, part)
-    return np.minimum(strangeness, MOST), channel
-
-
-def _share_weight(state: State) -> F64:
-    """The weight of a new point in a share that is known from `points` of them."""
-    return 1.0 / np.clip(state["points"], 1.0, 300.0)
-
-
-def _expected(state: State, profile: F64) -> tuple[F64, F64, Bool]:
-    """(expected value, mean absolute error, whether the season gave them): the better one of level and season."""
-    with np.errstate(invalid="ignore"):
-        seasoned = (
-            ~np.isnan(profile)
-            & (state["season_points"] >= SEASON_POINTS)
-            & (state["season_error"] < SEASON_BETTER * state["level_error"])
-        )
-    expected = np.where(seasoned, profile + state["offset"], state["level"])
-    return expected, np.where(seasoned, state["season_error"], state["level_error"]), seasoned
-
-
-def _learn_season(state: State, error: F64, seen: Bool, memory_points: int) -> None:
-    """How far the profile is off on average, and at present."""
-    state["season_points"] = np.minimum(state["season_points"] + seen, MOST_POINTS)
-    weight = np.maximum(1.0 / np.maximum(state["season_points"], 1.0), 1.0 / memory_points)
-    rest = np.where(seen, error - state["offset"], 0.0)
-    known = state["season_points"] > UNCLIPPED
-    limit = np.where(known, CLIP * SIGMA * np.maximum(state["season_error"], state["level_error"]), np.inf)
-    spread = np.minimum(np.abs(rest), limit)
-    quick = np.maximum(OFFSET_WEIGHT, 1.0 / np.maximum(state["points"], 1.0))  # also after a new normal
-    state["season_error"] = state["season_error"] + np.where(seen, weight * (spread - state["season_error"]), 0.0)
-    state["offset"] = state["offset"] + np.where(seen, quick * _clipped(rest, limit), 0.0)
-
-
-def _accept(state: State, look: _Look, late: Bool, time_s: F64) -> None:
-    """Make what the last points were the normal of some series, in place."""
-    drift = look.drift[late]
-    far = np.abs(look.residual[late]) > CLIP_SHORT * look.scale[late]  # the drift is clipped; the value is not
-    state["level"][late] = look.expected[late] + np.where(far, look.residual[late], drift)
-    ratio = np.sqrt(np.clip(np.exp(look.log_ratio[late]), 0.01, 100.0))
-    for name in ("level_error", "season_error"):
-        state[name][late] *= ratio
-    state["usual_power"][late] = look.power[late]
-    state["drift"][late] = 0.0
-    state["longest_run"][late] = np.maximum(state["longest_run"][late], look.run[late])
-    state["over"][late] = 0.0
-    state["accepted_s"][late] = time_s[late]
-
-
-def _clipped(value: F64, limit: F64) -> F64:
-    return np.clip(value, -limit, limit)
-
-
-def _log_ratio(power: F64, usual: F64) -> F64:
-    """Logarithm of the ratio of two powers, 0 where there is no usual one yet."""
-    known = usual > 0
-    ratio = np.where(known, power, 1.0) / np.where(known, usual, 1.0)
-    return np.log(np.maximum(ratio, 1e-6))

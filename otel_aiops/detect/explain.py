@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from otel_aiops.detect.detector import Scores
@@ -12,7 +13,28 @@ from otel_aiops.series.batch import Batch
 DAYS = ("Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
 
 
-def reason(channel: str, batch: Batch, scores: Scores, k: int, state: Mapping[str, float], unit: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What made a point new: `kind` of novelty, how far from the nearest value so far in ranges, and which `side` of
+    all values it is on (1 highest, -1 lowest, 0 among them). `since_s` is how long ago the memory began.
+    """
+
+    kind: str
+    nearest: float
+    side: int
+    since_s: float
+    deviation: float  # from the median of the newest values, in robust standard deviations
+
+
+def reason(
+    channel: str,
+    batch: Batch,
+    scores: Scores,
+    k: int,
+    state: Mapping[str, float],
+    unit: str,
+    story: Story | None = None,
+) -> str:
     """One sentence; `state` is what is remembered of the series after the point was learned."""
     value, expected = float(batch.value[k]), float(scores.expected[k])
     if channel == "stopped":
@@ -36,16 +58,43 @@ def reason(channel: str, batch: Batch, scores: Scores, k: int, state: Mapping[st
             f"{state['longest_run'] + 1:.0f}"
         ),
         "constant": f"{now} after it had always been {usual}",
+        "peers": f"{now} is far {side} the {usual} that its peers let expect (band {band})",
+        "novelty": _novelty(now, story, int(batch.time_ns[k])) if story else "",
     }[channel]
     accepted = state["accepted_s"] > 0 and abs(state["accepted_s"] - float(batch.time_ns[k]) / 1e9) < 1e-3
     return sentence + ("; this has lasted so long that it is the new normal from now on." if accepted else ".")
 
 
-def note(state: Mapping[str, float], warmup_points: int, warmup_s: float) -> str:
-    """What there is to say about a series that is not anomalous."""
+def _novelty(now: str, story: Story, time_ns: int) -> str:
+    age = duration(story.since_s)
+    nearest = f"{100 * min(story.nearest, 10.0):.2g} % of its range away"
+    if story.kind == "daytime":
+        at = datetime.fromtimestamp(time_ns / 1e9, UTC)
+        return f"{now} is unlike all values of the last days around {at:%H:%M} UTC; the nearest one is {nearest}"
+    if story.kind == "spread":
+        return f"{now}, and the newest values vary as they never did in {age}"
+    if story.side and story.kind == "value":
+        return f"{now} is the {'highest' if story.side > 0 else 'lowest'} in {age}; the nearest value was {nearest}"
+    if story.kind == "value":
+        return f"{now} has not been seen in {age}: the nearest value is {nearest}"
+    if story.kind == "residual":
+        return f"{now} is farther from the level of the last points than ever in {age}"
+    return (
+        f"{now} has hardly ever followed on the value before; it is {number(story.deviation)} robust standard "
+        f"deviations from the median of the last points"
+    )
+
+
+def note(state: Mapping[str, float], warmup_points: int, warmup_s: float, begun: str | None = None) -> str:
+    """What there is to say about a series that is not anomalous; `begun` is the one whose knowledge it began with."""
     left = warmup_points - state["points"]
     if left > 0:
         when = "cannot be told" if math.isnan(warmup_s) else f"about {duration(warmup_s)}"
+        if begun is not None:
+            return (
+                f"Scored by what was learned of {begun}, and still warming up on its own: "
+                f"{left:.0f} more points are needed, time left {when}."
+            )
         return f"Still learning what is normal: {left:.0f} more points are needed, time left {when}."
     if state["accepted_s"] > 0:
         when = datetime.fromtimestamp(state["accepted_s"], UTC).isoformat(timespec="seconds")

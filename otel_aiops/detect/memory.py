@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,13 +28,13 @@ NARROW = (
     "level_error",  # mean absolute error of the level
     "season_error",  # the same of the seasonal profile
     "season_points",  # of which it is the mean
+    "seasoned",  # points since the profile took over from the level; negative since the level did
     "offset",  # what the profile is off by at present
     "unit",  # one step of the profile, in the series' unit
     "between",  # hour since the epoch in whose middle the current stretch of the profile begins
     "early",  # profile where it begins, in units
     "late",  # and where it ends
     "hour",  # current hour since the epoch
-    "hour_points",  # in the current hour
     "drift",  # short mean of the residual
     "drift_error",  # mean absolute drift
     "power",  # short mean of the squared residual
@@ -44,14 +43,22 @@ NARROW = (
     "run",  # equal values in a row
     "longest_run",
     "same",  # share of points equal to the one before
-    "over",  # points in a row over the threshold
-    "median",  # logarithms of quantiles of the normal strangeness
+    "apart",  # their mean distance from the level
+    "apart_error",  # and the mean absolute deviation from that
+    "median",  # logarithms of quantiles of the score of normal points
     "high",
     "higher",
-    "extreme",
-    "burst",  # points in a row above the extreme quantile
+    "highest",
+    "extreme",  # and of their deviation
 )
-NAMES = WIDE + NARROW
+COUNTS = (  # up to MOST_COUNTED
+    "hour_points",  # in the current hour
+    "over",  # points in a row over the threshold
+    "burst",  # points in a row above the extreme quantile
+    "calm",  # points in a row near the expected value
+)
+MOST_COUNTED = 65_535
+NAMES = WIDE + NARROW + COUNTS
 State = dict[str, F64]
 Spec = dict[str, tuple[Any, tuple[int, ...], Any]]
 
@@ -62,14 +69,15 @@ class Memory:
     def __init__(self) -> None:
         wide: Spec = dict.fromkeys(WIDE, (np.float64, (), 0))
         narrow: Spec = dict.fromkeys(NARROW, (np.float32, (), 0))
+        counts: Spec = dict.fromkeys(COUNTS, (np.uint16, (), 0))
         # Hours of the week in units from the centre. Zero is "not seen": what is not used costs no memory.
-        self._columns = Columns({**wide, **narrow, "profile": (np.float16, (HOURS,), 0)})
+        self._columns = Columns({**wide, **narrow, **counts, "profile": (np.float16, (HOURS,), 0)})
         self._size = 0
 
     @property
     def bytes_per_series(self) -> int:
         """What one row takes."""
-        return sum(array.itemsize * math.prod(array.shape[1:]) for array in self._columns.of.values())
+        return self._columns.bytes_per_row
 
     @property
     def profile(self) -> NDArray[np.float16]:
@@ -84,14 +92,22 @@ class Memory:
 
     def read(self, rows: I32) -> State:
         """All that is remembered of K rows, but the profile: name → (K,), free to change."""
-        place, of = _place(rows), self._columns.of
+        place, of = place_of(rows), self._columns.of
         return {name: of[name][place].astype(np.float64) for name in NAMES}
 
     def write(self, rows: I32, state: Mapping[str, F64]) -> None:
         """The opposite of `read`."""
-        place, of = _place(rows), self._columns.of
-        for name in NAMES:
+        place, of = place_of(rows), self._columns.of
+        for name in WIDE + NARROW:
             of[name][place] = state[name]
+        for name in COUNTS:
+            of[name][place] = np.minimum(state[name], MOST_COUNTED)
+
+    def copy(self, rows: I32, sources: I32) -> None:
+        """Give K rows what K others have, the profile too."""
+        self.reserve(rows)
+        self.reserve(sources)
+        self._columns.copy(rows, sources)
 
     def forget(self, rows: I32) -> None:
         """Rows that are given to other series start anew."""
@@ -108,8 +124,8 @@ class Memory:
         self._columns.restore(arrays, self._size)
 
 
-def _place(rows: I32) -> I32 | slice:
+def place_of(rows: I32) -> I32 | slice:
     """Rows in a row as a slice, which is much faster; senders keep their order, so it is the usual case."""
-    if len(rows) and int(rows[-1]) - int(rows[0]) == len(rows) - 1 and (np.diff(rows) == 1).all():
+    if len(rows) and int(rows[-1]) - int(rows[0]) == len(rows) - 1 and (rows[1:] > rows[:-1]).all():
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows

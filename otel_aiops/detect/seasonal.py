@@ -14,6 +14,7 @@ WEEK_WEIGHT = 0.4  # of the newest week
 DAY = 24
 SEEN_ZERO = np.float16(6e-8)  # the smallest number above zero, which itself says "not seen"
 LARGEST = 60_000.0  # of float16
+WIDEST = 10_000.0  # units from the centre; for what is farther the unit grows
 
 
 def predict(profile: NDArray[np.float16], rows: I32, state: State, time_ns: I64) -> F64:
@@ -55,7 +56,12 @@ def learn(
     hour = time_ns // HOUR_NS
     done = (hour != state["hour"]) & (state["hour_points"] > 0)
     if done.any():
-        _finish(profile, rows[done], {name: state[name][done] for name in ("hour", "hour_mean", "centre", "unit")})
+        growth = _finish(
+            profile, rows[done], {name: state[name][done] for name in ("hour", "hour_mean", "centre", "unit")}
+        )
+        state["unit"][done] *= growth
+        for name in ("early", "late"):
+            state[name][done] /= growth
     state["hour_points"][hour != state["hour"]] = 0
     state["hour"][:] = hour
     unset = warm & (state["unit"] == 0)
@@ -69,11 +75,19 @@ def learn(
     state["hour_mean"] += step
 
 
-def _finish(profile: NDArray[np.float16], rows: I32, state: State) -> None:
-    """Move the mean of a finished hour into the profile."""
+def _finish(profile: NDArray[np.float16], rows: I32, state: State) -> F64:
+    """Move the mean of a finished hour into the profile; returns by how much its unit grew so that all fits, (K,)."""
     hour = (state["hour"].astype(np.int64) + EPOCH_HOUR) % HOURS
-    before = profile[rows, hour].astype(np.float64)
     now = (state["hour_mean"] - state["centre"]) / state["unit"]
+    # A power of two, so that what is there loses no digits.
+    growth = np.ldexp(1.0, np.maximum(np.frexp(np.abs(now) / WIDEST)[1], 0))
+    grown = np.flatnonzero(growth > 1)
+    if len(grown):
+        shrunk = (profile[rows[grown]] / growth[grown, None]).astype(np.float16)
+        profile[rows[grown]] = np.where((shrunk == 0) & (profile[rows[grown]] != 0), SEEN_ZERO, shrunk)
+        now[grown] /= growth[grown]
+    before = profile[rows, hour].astype(np.float64)
     mixed = np.where(before == 0, now, before + WEEK_WEIGHT * (now - before))
     cell = np.clip(mixed, -LARGEST, LARGEST).astype(np.float16)
     profile[rows, hour] = np.where(cell == 0, SEEN_ZERO, cell)
+    return growth

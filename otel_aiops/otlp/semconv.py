@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,9 @@ SOURCE_METRIC = "anomaly.metric.name"
 MODEL = "anomaly.model"
 STAT = "anomaly.stat"
 REASON = "reason"
+HORIZON = "horizon"
+LIMIT = "limit"
+DIRECTION = "direction"
 OWN_ATTRIBUTES = frozenset({SOURCE_METRIC, MODEL, STAT})
 
 Compat = Literal["none", "vmanomaly", "promql_anomaly"]
@@ -75,8 +78,38 @@ SERIES_METRICS: Mapping[Field, Metric] = {
     ),
 }
 
+_FORECAST = (SOURCE_METRIC, MODEL, STAT, HORIZON)
+_LIMIT = (*_FORECAST, LIMIT, DIRECTION)
+FORECAST_METRICS: tuple[Metric, ...] = (
+    Metric(
+        "otel_aiops.forecast.expected", "gauge", "", "The value that is expected after `horizon` seconds.", _FORECAST
+    ),
+    Metric("otel_aiops.forecast.lower", "gauge", "", "Lower end of the interval of that forecast.", _FORECAST),
+    Metric("otel_aiops.forecast.upper", "gauge", "", "Upper end of the interval of that forecast.", _FORECAST),
+    Metric(
+        "otel_aiops.forecast.exhaustion.time",
+        "gauge",
+        "s",
+        "Time until the series likely reaches its limit; absent when that is not within the horizon.",
+        _LIMIT,
+    ),
+    Metric(
+        "otel_aiops.forecast.exhaustion.probability",
+        "gauge",
+        "",
+        "Share of the possible futures that reach the limit within the horizon.",
+        _LIMIT,
+    ),
+)
+
 SERVICE_METRICS: tuple[Metric, ...] = (
     Metric("otel_aiops.service.anomaly.score", "gauge", "{score}", "The highest score of the service's live series."),
+    Metric(
+        "otel_aiops.service.joint.score",
+        "gauge",
+        "{score}",
+        "How unusual the service's series are together, also when none is by itself; 1 is the threshold.",
+    ),
     Metric(
         "otel_aiops.service.series.anomalous",
         "gauge",
@@ -106,6 +139,30 @@ def _signals(stem: str, attributes: tuple[str, ...], what: str) -> tuple[Metric,
     return tuple(
         Metric(f"{stem}_{word}", "counter", unit, f"{words[word]} {what}.", attributes) for word, unit in units.items()
     )
+
+
+def _selftest() -> Iterator[Metric]:
+    """What the newest self-test measured; see `otel_aiops.detect.report`."""
+    by_fault = {
+        "recall": ("", "Share of the series with a fault put in, in which it was found."),
+        "plain_recall": ("", "The same over only those series in which nobody could miss the fault."),
+        "covered": ("", "Mean share of the faulty points over the threshold."),
+        "delay": ("{datapoint}", "Median number of faulty points before the first over the threshold."),
+    }
+    alone = {
+        "held": ("", "Mean share of a lasting shift up by 5 spreads over the threshold in its half hour."),
+        "false_alarms": ("{alarm}", "False alarms a series-day, on copies without a fault."),
+        "unusual": ("", "Share of the points without a fault with a probability above 0.99; 0.01 is right."),
+        "series": ("{series}", "Series that were tested."),
+        "problems": ("{problem}", "Problems that the verdict names; /api/v1/selftest has their words."),
+        "duration": ("s", "Time that the test took."),
+        "age": ("s", "Time since the test ended."),
+    }
+    for names, attributes in ((by_fault, ("fault",)), (alone, ())):
+        for name, (unit, description) in names.items():
+            yield Metric(f"otel_aiops.selftest.{name}", "gauge", unit, description, attributes)
+    failed = "Tests that ended without a report: too slow, too large, or a fault of their own."
+    yield Metric("otel_aiops.selftest.failures", "counter", "{test}", failed)
 
 
 OWN_METRICS: tuple[Metric, ...] = (
@@ -224,6 +281,7 @@ OWN_METRICS: tuple[Metric, ...] = (
     Metric("otel_aiops.step.queue.size", "gauge", "{request}", "Accepted bodies that wait to be scored."),
     Metric("otel_aiops.step.queue.capacity", "gauge", "{request}", "Accepted bodies that may wait to be scored."),
     Metric("otel_aiops.step.queue.bytes", "gauge", "By", "Bytes of the accepted bodies that wait to be scored."),
+    *_selftest(),
     Metric(
         "otel_aiops.config.reload.success", "gauge", "", "1 when the last reload of the configuration worked, else 0."
     ),
@@ -232,7 +290,7 @@ OWN_METRICS: tuple[Metric, ...] = (
 )
 
 METRICS: Mapping[str, Metric] = {
-    metric.name: metric for metric in (*SERIES_METRICS.values(), *SERVICE_METRICS, *OWN_METRICS)
+    metric.name: metric for metric in (*SERIES_METRICS.values(), *FORECAST_METRICS, *SERVICE_METRICS, *OWN_METRICS)
 }
 
 # Names under which existing rules and dashboards of two neighbours find the same numbers. Their label for the source
@@ -285,6 +343,7 @@ def metric_table() -> str:
     """All metrics as Markdown tables: of each series, of each service, of otel-aiops itself."""
     groups = (
         ("Of each emitted series, under the resource of the series", tuple(SERIES_METRICS.values())),
+        ("Of each series that `forecast` selects, under the resource of the series", FORECAST_METRICS),
         ("Of each service, under `service.name` and `service.namespace`", SERVICE_METRICS),
         ("Of otel-aiops itself, under its own resource", OWN_METRICS),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -58,6 +59,11 @@ class Columns:
         self.rows = 0
         self.of: Arrays = {name: np.empty((0, *shape), dtype) for name, (dtype, shape, _) in spec.items()}
 
+    @property
+    def bytes_per_row(self) -> int:
+        """What one row takes."""
+        return sum(array.itemsize * math.prod(array.shape[1:]) for array in self.of.values())
+
     def reserve(self, rows: int) -> None:
         """See that there are at least so many rows; new ones are empty."""
         if rows <= self.rows:
@@ -74,6 +80,11 @@ class Columns:
         """Make rows empty."""
         for name, (_, _, empty) in self._spec.items():
             self.of[name][rows] = empty
+
+    def copy(self, rows: NDArray[Any], sources: NDArray[Any]) -> None:
+        """Give K rows (unique, none of them a source) what K others have."""
+        for array in self.of.values():
+            array[rows] = array[sources]
 
     def state(self, size: int) -> Arrays:
         """Copies of the first rows."""

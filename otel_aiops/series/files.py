@@ -93,6 +93,16 @@ def bodies(paths: Sequence[Path]) -> Iterator[Body]:
         yield from heapq.merge(*sources, key=_first_ns) if len(sources) > 1 else sources[0]
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file holds series as CSV or Parquet, by its name."""
+    return _form(path) == "table"
+
+
+def table_labels(path: Path, name: str) -> Labels:
+    """What a series of a table is called."""
+    return Labels(name, resource=(("file.path", str(path)), ("service.name", SERVICE)))
+
+
 def _form(path: Path) -> str:
     """table, body or lines; empty for what is none of them."""
     name = path.name.lower()
@@ -268,8 +278,7 @@ class _Streams:
     """The series of a table as gauges: one for each name, with the file as its resource."""
 
     def __init__(self, path: Path, names: list[str]) -> None:
-        resource = (("file.path", str(path)), ("service.name", SERVICE))
-        self._streams: list[Stream] = [series_of(Labels(name, resource=resource))[0] for name in names]
+        self._streams: list[Stream] = [series_of(table_labels(path, name))[0] for name in names]
 
     def points(self, rows: Rows) -> Points:
         """The points of N rows of different series."""

@@ -15,7 +15,7 @@ from otel_aiops.series.disk import DirectoryLock, StorageConfig, make_directory,
 from otel_aiops.series.inbox import Entry, Inbox
 from otel_aiops.series.log import Log
 from otel_aiops.series.records import LogFile, Received, Record, trim_log
-from otel_aiops.series.rows import Buffer, Describe, Recorded
+from otel_aiops.series.rows import F32, F64, I64, Buffer, Describe, Recorded
 from otel_aiops.series.segments import Segments
 from otel_aiops.series.snapshot import KEPT, Arrays, Snapshots
 
@@ -180,6 +180,21 @@ class History:
     def read(self, start_ns: int, end_ns: int, series: str | Sequence[str] | None = None) -> pa.Table:
         """Points that are on the disk; see `Segments.read`."""
         return self._segments.read(start_ns, end_ns, series)
+
+    def points(self, series: str, start_ns: int, end_ns: int) -> tuple[I64, F64, F32]:
+        """(time_ns, value, score) of one series, those that wait for the next snapshot included, in no order.
+
+        From any thread. A point may stand twice when a snapshot is made meanwhile. Raises as `read`.
+        """
+        import numpy as np
+        import pyarrow as pa
+
+        waiting: tuple[NDArray[Any], ...] = self._buffer.of(series)  # before the disk, so that none is missed
+        table = self._segments.read(start_ns, end_ns, series)
+        recorded = table["timestamp"].cast(pa.int64()).to_numpy(), table["value"].to_numpy(), table["score"].to_numpy()
+        mine = (waiting[0] >= start_ns) & (waiting[0] < end_ns)
+        time_ns, value, score = (np.append(recorded[k], waiting[k][mine]) for k in range(3))
+        return time_ns, value, score
 
     def notes(self) -> list[str]:
         """What was found damaged so far, in plain words."""

@@ -138,6 +138,21 @@ class Buffer:
             fingerprints=np.array(fingerprints, np.uint64),
         )
 
+    def of(self, text: str) -> tuple[I64, F64, F32]:
+        """(time_ns, value, score) of one series among the rows that wait, by its text, in the order of the steps."""
+        with self._lock:
+            chunks = list(self._chunks)
+        codes: dict[int, int] = {}
+        parts: list[tuple[I64, F64, F32]] = []
+        for chunk in chunks:
+            if id(chunk.names) not in codes:
+                codes[id(chunk.names)] = next((k for k, one in enumerate(chunk.names.texts) if one == text), -1)
+            mine = chunk.code == codes[id(chunk.names)]
+            if mine.any():
+                parts.append((chunk.time_ns[mine], chunk.value[mine], chunk.score[mine]))
+        times, values, scores = zip(*parts, strict=True) if parts else ((), (), ())
+        return _join(list(times), np.int64), _join(list(values), np.float64), _join(list(scores), np.float32)
+
     def drop(self, sequence: int) -> None:
         """Forget the rows of steps up to `sequence`, and the texts of series when there are many."""
         with self._lock:

@@ -191,6 +191,30 @@ class Segments:
             tables += self._read_hour(hour, wanted)
         return pa.concat_tables(tables).unify_dictionaries()
 
+    def names(self, hour: int) -> list[str]:
+        """The series that have points in an hour, in order. Raises StateError and StorageError as `read` does."""
+        for _ in range(ATTEMPTS):
+            with suppress(FileNotFoundError):
+                return sorted(set().union(*(_names(part.path) for part in _visible(self.parts(hour, hour + 1)))))
+        raise StorageError(f"files of {self._hour_directory(hour)} vanish while they are read")
+
+    def series(self, start_ns: int, end_ns: int) -> list[str]:
+        """The canonical texts of all series that have points in some hours, sorted. Raises as `read`."""
+        import pyarrow.compute as pc
+
+        found: set[str] = set()
+        for hour in {p.hour for p in self.parts(start_ns // HOUR_NS, -(-end_ns // HOUR_NS))}:
+            for _ in range(ATTEMPTS):
+                with suppress(FileNotFoundError):
+                    for part in _visible(self.parts(hour, hour + 1)):
+                        for batch in _batches(part.path, ["series"]):
+                            codes = pc.unique(batch["series"].indices)
+                            found.update(pc.take(batch["series"].dictionary, codes).to_pylist())
+                    break
+            else:
+                raise StorageError(f"files of {self._hour_directory(hour)} vanish while they are read")
+        return sorted(found)
+
     def _read_hour(self, hour: int, wanted: Any) -> list[pa.Table]:
         for _ in range(ATTEMPTS):
             with suppress(FileNotFoundError):
@@ -383,6 +407,11 @@ def _merged(paths: list[Path], limit: int) -> Iterator[pa.Table]:
         series = pa.DictionaryArray.from_arrays(table["rank"].combine_chunks(), pa.array(names[low:high], pa.string()))
         yield pa.Table.from_arrays([series, *table.drop_columns("rank").columns], schema=_schema())
         low = high
+
+
+def _names(path: Path) -> set[str]:
+    """The series of a file."""
+    return set().union(*(batch["series"].dictionary.to_pylist() for batch in _batches(path, ["series"])))
 
 
 def _names_and_counts(paths: list[Path]) -> tuple[list[str], Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise, repeat
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_aiops.errors import ConfigError, StateError
-from otel_aiops.labels import Labels
+from otel_aiops.labels import Attributes, Labels
 from otel_aiops.otlp.attributes import attributes, resource, scope
 from otel_aiops.otlp.points import I32, I64, Bool, Kind, Points, Stream, Temporality
 from otel_aiops.series.cardinality import SAMPLE, Cardinality, Refusals, busiest, worst_metric
@@ -330,6 +330,33 @@ class SeriesTable:
             scope_attributes=of_scope,
             attributes=attributes(source.attributes),
         )
+
+    def labels_of(self, rows: I32) -> list[Labels]:
+        """The identities of K rows that have series; what they share is read once."""
+        resources: dict[bytes, Attributes] = {}
+        scopes: dict[bytes, tuple[str, str, Attributes]] = {}
+        heads: dict[int, Labels] = {}
+        found = []
+        for row in rows.tolist():
+            head = self.stream_row(row)
+            if head not in heads:
+                stream = self._entry(head).stream
+                if stream.resource not in resources:
+                    resources[stream.resource] = resource(stream.resource)
+                if stream.scope not in scopes:
+                    scopes[stream.scope] = scope(stream.scope)
+                heads[head] = Labels(
+                    stream.name,
+                    stream.unit,
+                    stream.kind.name.lower(),
+                    "",
+                    resources[stream.resource],
+                    *scopes[stream.scope],
+                    attributes(self._raw[head]),
+                )
+            stat = self.stats(row)[row - head]
+            found.append(replace(heads[head], stat=stat) if stat else heads[head])
+        return found
 
     def source(self, row: int) -> Source:
         """The stream and attributes of a row as first received. Raises: KeyError if the row has no series."""

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.schemas import SchemaGenerator
 
 from otel_aiops import __version__
-from otel_aiops.errors import BadInput, Overloaded, TooLarge, Unauthorized
+from otel_aiops.errors import BadInput, ConfigError, Overloaded, TooLarge, Unauthorized
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_PATHS = frozenset({"/", "/-/healthy", "/-/ready"})  # orchestrators ask these without credentials
@@ -33,11 +33,19 @@ class Backend(Protocol):
 
     def anomalies(self, *, limit: int) -> dict[str, Any]: ...
 
+    def services(self) -> dict[str, Any]: ...
+
     def series(self, *, after: int, limit: int, source: bool) -> dict[str, Any]: ...
 
     def explain(self, fingerprint: int) -> dict[str, Any] | None: ...
 
+    def why(self, series: str, time: str) -> dict[str, Any]: ...
+
+    def forecast(self, series: str, asked: dict[str, str]) -> dict[str, Any]: ...
+
     def backfill(self, body: bytes, compression: str) -> dict[str, Any]: ...
+
+    def selftest(self) -> dict[str, Any] | None: ...
 
 
 def build(backend: Backend, authenticate: Callable[[str | None], None] | None, max_body_bytes: int) -> Starlette:
@@ -52,14 +60,19 @@ def build(backend: Backend, authenticate: Callable[[str | None], None] | None, m
             Route("/metrics", routes.metrics),
             Route("/api/v1/status", routes.status),
             Route("/api/v1/anomalies", routes.anomalies),
+            Route("/api/v1/services", routes.services),
             Route("/api/v1/series", routes.series),
             Route("/api/v1/series/{fingerprint}", routes.explain),
+            Route("/api/v1/explain", routes.why),
+            Route("/api/v1/forecast", routes.forecast),
             Route("/api/v1/backfill", routes.backfill, methods=["POST"]),
+            Route("/api/v1/selftest", routes.selftest),
             Route("/api/v1/openapi.json", routes.openapi, include_in_schema=False),
         ],
         middleware=middleware,
         exception_handlers={
             BadInput: _problem(400),
+            ConfigError: _problem(400),  # of a value in a query
             TooLarge: _problem(413),
             Overloaded: _overloaded,
             404: _not_found,
@@ -113,6 +126,13 @@ class _Routes:
         limit = _integer(request, "limit", 100, 10_000)
         return JSONResponse(await run_in_threadpool(lambda: self._backend.anomalies(limit=limit)))
 
+    async def services(self, request: Request) -> Response:
+        """
+        summary: The services whose series were looked at together, the strangest first, with what contributed and why.
+        responses: {200: {description: "an object with a list `services`"}}
+        """
+        return JSONResponse(await run_in_threadpool(self._backend.services))
+
     async def series(self, request: Request) -> Response:
         """
         summary: The scored series, a page at a time.
@@ -145,6 +165,31 @@ class _Routes:
             return JSONResponse({"error": f"no series has the fingerprint {text}"}, 404)
         return JSONResponse(found)
 
+    async def why(self, request: Request) -> Response:
+        """
+        summary: Why a series had its score at a time, with the points around it and similar moments.
+        parameters:
+          - {in: query, name: series, required: true, schema: {type: string}, description: 'name or name{key="value"}'}
+          - {in: query, name: time, schema: {type: string, default: now}, description: "ISO 8601, now or -2h"}
+        responses: {200: {description: a JSON object}, 400: {description: not exactly one series, or no point then}}
+        """
+        series, time = _required(request, "series"), request.query_params.get("time", "now")
+        return JSONResponse(await run_in_threadpool(lambda: self._backend.why(series, time)))
+
+    async def forecast(self, request: Request) -> Response:
+        """
+        summary: What is to come of a series, with interval, method and skill, and when it reaches a limit.
+        parameters:
+          - {in: query, name: series, required: true, schema: {type: string}, description: 'name or name{key="value"}'}
+          - {in: query, name: horizon, schema: {type: string, default: 1d}}
+          - {in: query, name: step, schema: {type: string}, description: "as 5m; without it, by the horizon"}
+          - {in: query, name: limit, schema: {type: number}}
+          - {in: query, name: direction, schema: {type: string, enum: [above, below], default: above}}
+        responses: {200: {description: a JSON object}, 400: {description: not exactly one series, or too few points}}
+        """
+        series, asked = _required(request, "series"), dict(request.query_params)
+        return JSONResponse(await run_in_threadpool(lambda: self._backend.forecast(series, asked)))
+
     async def backfill(self, request: Request) -> Response:
         """
         summary: Learn series anew from their past; the body is an OTLP metrics request with all their history.
@@ -158,6 +203,16 @@ class _Routes:
                 raise TooLarge(f"body is larger than {self._max_body_bytes} bytes")
         compression = request.headers.get("content-encoding", "identity")
         return JSONResponse(await run_in_threadpool(lambda: self._backend.backfill(bytes(body), compression)))
+
+    async def selftest(self, request: Request) -> Response:
+        """
+        summary: The newest self-test, what it found of each fault that it put in, and what is wrong in plain words.
+        responses: {200: {description: a JSON object}, 404: {description: no test has ended yet}}
+        """
+        report = await run_in_threadpool(self._backend.selftest)
+        if report is None:
+            return JSONResponse({"error": "no self-test has ended yet"}, 404)
+        return JSONResponse(report)
 
     async def openapi(self, request: Request) -> Response:
         generator = SchemaGenerator({"openapi": "3.1.0", "info": {"title": "otel-aiops", "version": __version__}})
@@ -178,6 +233,13 @@ class _Guard(BaseHTTPMiddleware):
             except Unauthorized as error:
                 return JSONResponse({"error": str(error)}, 401, {"WWW-Authenticate": 'Basic realm="otel-aiops"'})
         return await call_next(request)
+
+
+def _required(request: Request, name: str) -> str:
+    value = request.query_params.get(name)
+    if not value:
+        raise BadInput(f"{name}: expected a value, got none")
+    return value
 
 
 def _integer(request: Request, name: str, default: int, largest: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from otel_aiops.detect.scorer import Scored
 from otel_aiops.errors import ConfigError
 from otel_aiops.labels import Labels, text
 from otel_aiops.otlp.attributes import resource
@@ -39,7 +40,7 @@ from otel_aiops.otlp.semconv import (
     Metric,
     series_metrics,
 )
-from otel_aiops.pipeline import Scored, Step
+from otel_aiops.pipeline import Step
 from otel_aiops.series.table import SeriesTable
 from otel_aiops.watch import Watch
 
@@ -84,6 +85,7 @@ class Services:
     resources: tuple[bytes, ...]
     names: tuple[dict[str, str], ...]  # attributes
     score: F64
+    joint: F64
     anomalous: F64
     scored: F64
     warming: dict[str, F64]
@@ -133,6 +135,7 @@ class Emitter:
         live = (latest["time_ns"] > 0) & (latest["time_ns"] >= event_ns - LIVE_NS)
         rows, latest = rows[live], latest[live]
         group = self._service_of(rows) - 1
+        joint = self._joint(event_ns)
         count = len(self._services)
         warm = ~np.isnan(latest["score"])
         score = np.full(count, np.nan)
@@ -152,11 +155,20 @@ class Emitter:
             resources=tuple(encode_resource(tuple(sorted(one.items()))) for one in attributes),
             names=tuple(attributes),
             score=score[seen],
+            joint=joint[seen],
             anomalous=total(warm & (latest["score"] >= 1)),
             scored=total(warm),
             warming={"learning": total(learning), "sparse": total(~warm & ~learning)},
             eta_s=eta_s[seen],
         )
+
+    def _joint(self, event_ns: int) -> F64:
+        """The highest joint score of each service, NaN for those that have none, in the order of their numbers."""
+        groups = [one for one in self._watch.together(event_ns - LIVE_NS) if self._table.is_live(one.rows[0])]
+        services = self._service_of(np.array([one.rows[0] for one in groups], np.int32)) - 1
+        joint = np.full(len(self._services), np.nan)
+        np.fmax.at(joint, services, np.array([one.score for one in groups], np.float64))
+        return joint
 
     def service_requests(self, event_ns: int) -> Iterator[Request]:
         """Requests with the numbers of all services."""
@@ -173,9 +185,10 @@ class Emitter:
                 own = [point_template(encode_attributes((("reason", reason),)))] * count
                 yield from encode_gauges(services.resources, own, times, [(metric, values)], scope=self._scope)
 
-    def render(self, event_ns: int) -> bytes:
-        """Everything that is emitted now in Prometheus text format 0.0.4."""
-        families = [*self._series_families(), *(self._service_families(event_ns) if self.config.services else ())]
+    def render(self, event_ns: int, more: Sequence[GaugeMetricFamily] = ()) -> bytes:
+        """Everything that is emitted now, and `more`, in Prometheus text format 0.0.4."""
+        services = self._service_families(event_ns) if self.config.services else ()
+        families = [*self._series_families(), *services, *more]
         return generate_latest(_Families([family for family in families if family.samples]))
 
     # -- series -----------------------------------------------------------------------------------------------------
@@ -315,9 +328,10 @@ class _Families(Collector):
 
 def _service_columns(services: Services) -> list[tuple[Metric, F64, str | None]]:
     """(metric, value for each service, reason), in the order of `SERVICE_METRICS`."""
-    score, anomalous, scored, warming, eta = SERVICE_METRICS
+    score, joint, anomalous, scored, warming, eta = SERVICE_METRICS
     return [
         (score, services.score, None),
+        (joint, services.joint, None),
         (anomalous, services.anomalous, None),
         (scored, services.scored, None),
         *((warming, values, reason) for reason, values in services.warming.items()),

@@ -107,6 +107,13 @@ class Telemetry:
         with self._lock:
             self._numbers[name] = {values: float(value)}
 
+    def clear(self, name: str, /) -> None:
+        """A gauge has no value any more, with whatever attributes."""
+        if self._metric(name).kind != "gauge":
+            raise ValueError(f"{name}: expected a gauge, got a {self._metric(name).kind}")
+        with self._lock:
+            self._numbers[name] = {}
+
     def watch(self, name: str, read: Callable[[], float], /, **attributes: str) -> None:
         """A gauge that is read whenever it is shown."""
         values = self._values(name, "gauge", attributes)

@@ -33,7 +33,7 @@ class Road:
         detection = EngineConfig(warmup_points=5)
         self.pipeline = Pipeline(PipelineConfig(series=TableConfig(max_series=max_series), detection=detection))
         engine = self.pipeline.engine
-        self.watch = Watch(engine.channels, engine.reason)
+        self.watch = Watch(engine.channels, self.pipeline.reason)
         self.emitter = Emitter(EmitConfig(**emit), self.pipeline.table, self.watch)
 
     def step(self, feed: Feed, at_s: float) -> list[Point]:
@@ -140,6 +140,7 @@ class TestSeries:
         road.pipeline = Pipeline(
             PipelineConfig(series=TableConfig(max_series=3, reclaim_after=30), detection=EngineConfig(warmup_points=5))
         )
+        road.watch = Watch(road.pipeline.engine.channels, road.pipeline.reason)
         road.emitter = Emitter(EmitConfig(), road.pipeline.table, road.watch)
         road.warm()
         road.step(gauges(3, START_S + 40, p1=500), START_S + 40)
@@ -190,6 +191,18 @@ class TestServices:
         assert found["otel_aiops.service.series.scored", "cart", None] == 3
         assert found["otel_aiops.series.warming", "web", "sparse"] == 1  # one point: nobody can tell when
         assert ("otel_aiops.service.anomaly.score", "web", None) not in found
+
+    def test_have_a_score_of_all_their_series_together(self) -> None:
+        road = Road()
+        road.warm(8)
+        road.step(gauges(8, START_S + 50, **{f"p{k}": 53.5 for k in range(8)}), START_S + 50)
+        found = {
+            (name, resource["service.name"]): value
+            for name, resource, _, value in points(road.emitter.service_requests(ns(START_S + 50)))
+        }
+        (one,) = road.watch.together(0)
+        assert found["otel_aiops.service.joint.score", "cart"] == pytest.approx(one.score)
+        assert 'otel_aiops_service_joint_score{job="shop/cart"}' in road.emitter.render(ns(START_S + 50)).decode()
 
     def test_leave_out_what_is_long_gone(self) -> None:
         road = Road()

@@ -1,0 +1,357 @@
+"""Deviation: how far a point is from what is usual, in level, season, shift, variance, flat lines and constants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otel_aiops.detect import calibrate, seasonal
+from otel_aiops.detect.detector import CONSTANT, FLAT, LEVEL, SEASON, SHIFT, VARIANCE
+from otel_aiops.detect.memory import Memory, State
+from otel_aiops.otlp.points import F64, I32, Bool
+from otel_aiops.series.batch import Batch
+
+if TYPE_CHECKING:
+    from otel_aiops.detect.engine import EngineConfig
+
+SIGMA = 1.2533  # standard deviation in mean absolute errors, of a normal distribution
+CLIP = 3.0  # spreads; what is farther off moves level and scale no more than this
+CLIP_SHORT = 8.0  # the same for the short means, so that one spike is not a shift
+CLIP_POWER = 12.0  # and for the short mean of squares
+UNCLIPPED = 10  # points; before, the scale is not known well enough to clip by it
+DRIFT_WEIGHT = 0.15  # short mean of about seven points
+POWER_WEIGHT = 1 / 16
+DRIFT_LEAST = 0.2  # spreads; the drift of independent points has 0.28
+DRIFT_BEGIN = 0.6  # where level and season took turns
+BEGUN = 10.0  # points that this counts for
+POWER_LEAST = 0.35  # logarithm of the ratio of powers; independent points have 0.25
+OFFSET_WEIGHT = 0.005
+SPREAD_MEMORY = 5  # times as long as the level: or the spread of the drift would follow a ramp and hide it
+SEASON_POINTS = 24  # before a profile is believed
+SEASON_BETTER = 0.9  # its error must be smaller than the level's by this
+RELATIVE_LEAST = 1e-3  # of the level; no smaller change is an anomaly
+FLAT_LEAST = 30  # points
+CALM = 2.0  # spreads
+CALM_POINTS = 4  # in a row; of a series that varies five times as much 1 % are
+OFTEN_SAME = 0.5  # share of points like the one before
+FLAT_RUNS = 3.0  # times the longest run so far
+FLAT_LOG_CHANCE = 20.7  # -log(1e-9)
+MOST = 100.0  # of a score
+MOST_POINTS = 1e6
+EXTREMES = 1.8  # the threshold is at least so many times the extreme quantile
+LONGEST_WARMUP_S = 14 * 86_400.0
+INHERITED_POINTS = 4.0  # that a new series counts as its own: it learns fast, under six times the threshold at first
+INHERITED_LEAST = 0.01  # of the level, of its errors: peers whose values hardly vary may differ by more
+OF_THE_MOMENT = (
+    "over",
+    "over_since_s",
+    "apart",
+    "apart_error",
+    "accepted_s",
+    "burst",
+    "calm",
+    "run",
+    "drift",
+    "hour_points",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a point looks like before it is learned; all (K,)."""
+
+    state: State
+    profile: F64  # seasonal prediction, NaN for none
+    expected: F64
+    scale: F64
+    residual: F64
+    drift: F64
+    power: F64
+    log_ratio: F64
+    run: F64
+    seasoned: Bool
+    strangeness: F64  # largest channel in thresholds, before what is usual for the series
+    channel: NDArray[np.uint8]
+    factor: F64  # thresholds that are usual for the series
+
+    @property
+    def score(self) -> F64:
+        """The deviation as a score: 1 is the threshold. Below it the square, which ranks small deviations behind what
+        other measures say of the same point.
+        """
+        score = np.minimum(self.strangeness / self.factor, MOST)
+        return np.where(score < 1, score * score, score)
+
+
+class Deviation:
+    """What is remembered of every series in at most 512 bytes, and how far a point is from it.
+
+    Every channel is a deviation in its own usual spread. The largest one counts. A point over the threshold is not
+    learned; what stays over it for `adapt_after` becomes the new normal.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self.memory = Memory()
+
+    def look(self, batch: Batch, value: F64) -> Look:
+        """What K points look like beside what is remembered; of the memory nothing changes."""
+        self.memory.reserve(batch.rows)
+        state = self.memory.read(batch.rows)
+        new = state["points"] == 0
+        calibrate.begin(state, new, self.config.threshold)
+        if new.any():
+            state["level"][new] = state["last"][new] = value[new]
+        profile = seasonal.predict(self.memory.profile, batch.rows, state, batch.wall_ns)
+        expected, error, seasoned = _expected(state, profile)
+        least = RELATIVE_LEAST / self.config.threshold * np.abs(state["level"])
+        scale = np.maximum(SIGMA * error, least)
+        residual = value - expected
+        clipped = np.clip(residual, -CLIP_SHORT * scale, CLIP_SHORT * scale)
+        drift = state["drift"] + DRIFT_WEIGHT * (clipped - state["drift"])
+        square = np.minimum(np.abs(residual), CLIP_POWER * scale) ** 2
+        power = state["power"] + POWER_WEIGHT * (square - state["power"])
+        log_ratio = _log_ratio(power, state["usual_power"])
+        run = np.where(value == state["last"], state["run"] + 1, 0.0)
+        constant = SIGMA * error <= 1e-9 * np.abs(state["level"])
+        spread = np.where(scale > 0, scale, 1.0)
+        drift_spread = np.maximum(SIGMA * state["drift_error"], DRIFT_LEAST * spread)
+        usual = np.where(constant, 0.0, 1.0) / self.config.threshold
+        strangeness, channel = _largest(
+            {
+                LEVEL: np.abs(residual) / spread * usual,
+                SHIFT: np.abs(drift) / drift_spread * usual,
+                VARIANCE: np.abs(log_ratio) / np.maximum(SIGMA * state["power_error"], POWER_LEAST) * usual,
+                FLAT: np.where(constant, 0.0, self._flat(state, run, value)),
+                CONSTANT: np.where(constant, self._changed(state, residual, least), 0.0),
+            }
+        )
+        channel[(channel == LEVEL) & seasoned] = SEASON
+        factor = np.maximum(1.0, EXTREMES * np.exp(state["extreme"])) * (1 + 20 / np.maximum(state["points"], 1.0))
+        return Look(
+            state,
+            profile,
+            expected,
+            scale,
+            residual,
+            drift,
+            power,
+            log_ratio,
+            run,
+            seasoned,
+            strangeness,
+            channel,
+            factor,
+        )
+
+    def _changed(self, state: State, residual: F64, least: F64) -> F64:
+        """A value that never changed, and now does: the longer it was constant, the stranger."""
+        longer = np.log10(np.maximum(state["points"] / self.config.warmup_points, 1.0))
+        return np.where(np.abs(residual) > self.config.threshold * least, 1.0 + longer, 0.0) * 1.5
+
+    def _flat(self, state: State, run: F64, value: F64) -> F64:
+        """Equal values in a row, in what a series that lives would have by chance or had before.
+
+        Zero is left to the level where it is usual: counters of what is rare are there most of the time.
+        """
+        same = np.clip(state["same"], 1e-6, 1 - 1e-9)
+        limit = np.maximum(np.maximum(FLAT_LEAST, FLAT_RUNS * state["longest_run"]), FLAT_LOG_CHANCE / -np.log(same))
+        return np.where((value == 0) & (state["same"] >= OFTEN_SAME), 0.0, run / limit)
+
+    @property
+    def bytes_per_series(self) -> int:
+        """What is remembered of one series."""
+        return self.memory.bytes_per_series
+
+    def warmup_s(self, state: State, interval_s: F64) -> F64:
+        """Seconds until K series have a score: 0 when they have, NaN when it cannot be told."""
+        left = np.maximum(self.config.warmup_points - state["points"], 0.0)
+        interval_s = np.where(state["interval_s"] > 0, state["interval_s"], interval_s)
+        wait_s = np.where(left > 0, left * interval_s, 0.0)
+        with np.errstate(invalid="ignore"):
+            return np.where(wait_s > LONGEST_WARMUP_S, np.nan, wait_s)
+
+    def inherit(self, rows: I32, sources: I32) -> None:
+        """Let K rows begin with what K others have learned, as if they had had a few points of that themselves.
+
+        So they adopt their own level within some ten points, and meanwhile the threshold is higher: six times at the
+        first point, twice after 16. What the others did at this moment is left out.
+        """
+        self.memory.copy(rows, sources)
+        state = self.memory.read(rows)
+        for name in OF_THE_MOMENT:
+            state[name][:] = 0.0
+        state["points"][:] = INHERITED_POINTS
+        least = INHERITED_LEAST * np.abs(state["level"])
+        constant = state["level_error"] <= 1e-9 * np.abs(state["level"])
+        for name in ("level_error", "season_error"):
+            state[name] = np.where(constant, state[name], np.maximum(state[name], least))
+        state["drift_error"] = np.maximum(state["drift_error"], np.where(constant, 0.0, DRIFT_BEGIN * least))
+        state["usual_power"] = np.maximum(state["usual_power"], np.where(constant, 0.0, (SIGMA * least) ** 2))
+        state["power"] = state["usual_power"].copy()
+        self.memory.write(rows, state)
+
+    def learn(self, batch: Batch, value: F64, look: Look, score: F64, over: Bool) -> None:
+        """Take in K points that were looked at; those `over` the threshold do not count for what is normal."""
+        state = look.state
+        time_s = batch.time_ns / 1e9
+        normal = ~over
+        _calm_down(state, look, over)
+        state["over"] = np.where(over, state["over"] + 1, 0.0)
+        _learn_apart(state, value, over, self.config.memory_points)
+        state["over_since_s"] = np.where(state["over"] == 1, time_s, state["over_since_s"])
+        self._learn_level(state, look, value, normal)
+        calibrate.learn(
+            state,
+            score,
+            look.strangeness,
+            normal=normal & (state["points"] > UNCLIPPED),
+            isolated=over & (state["over"] <= 2),
+        )
+        changed = value != state["last"]
+        state["longest_run"] = np.where(
+            changed & normal, np.maximum(state["longest_run"] * 0.999, state["run"]), state["longest_run"]
+        )
+        equal = (~changed - state["same"]) * _share_weight(state)
+        state["same"] += np.where(normal & (state["points"] > 1), equal, 0.0)
+        state["run"], state["last"] = look.run, value.copy()
+        warm = state["points"] >= self.config.warmup_points
+        usual = normal & warm if batch.wall is None else normal & warm & ~batch.wall.special
+        seasonal.learn(self.memory.profile, batch.rows, state, batch.wall_ns, value, normal=usual, warm=warm)
+        interval_s = np.nan_to_num(batch.interval_s)
+        state["interval_s"] += (
+            np.where(state["interval_s"] > 0, 0.125, 1.0) * (interval_s - state["interval_s"]) * (interval_s > 0)
+        )
+        late = over & (time_s - state["over_since_s"] >= self.config.adapt_after)
+        if late.any():
+            _accept(state, look, late, time_s)
+            # Few points known: what follows is learned fast, under a higher threshold.
+            state["points"][late] = self.config.warmup_points
+        self.memory.write(batch.rows, state)
+
+    def _learn_level(self, state: State, look: Look, value: F64, normal: Bool) -> None:
+        """Level, scale and the short means; only what is normal counts for what is usual."""
+        state["points"] = np.minimum(state["points"] + normal, MOST_POINTS)
+        weight = np.maximum(1.0 / np.maximum(state["points"], 1.0), 1.0 / self.config.memory_points) * normal
+        error = value - state["level"]
+        limit = CLIP * np.maximum(SIGMA * state["level_error"], look.scale * 0.1)
+        limit[state["points"] <= UNCLIPPED] = np.inf
+        state["level"] = state["level"] + weight * _clipped(error, limit)
+        state["level_error"] = state["level_error"] + weight * (np.minimum(np.abs(error), limit) - state["level_error"])
+        seen = normal & ~np.isnan(look.profile)
+        if seen.any():
+            _learn_season(state, value - look.profile, seen, self.config.memory_points)
+        state["drift"], state["power"] = look.drift, look.power
+        since = np.minimum(state["points"], BEGUN + np.abs(state["seasoned"]))
+        slow = np.maximum(weight / SPREAD_MEMORY, normal / np.maximum(since, 1.0))
+        state["drift_error"] = state["drift_error"] + slow * (np.abs(look.drift) - state["drift_error"])
+        square = np.minimum(np.abs(look.residual), CLIP_POWER * look.scale) ** 2
+        state["usual_power"] = state["usual_power"] + weight * (square - state["usual_power"])
+        state["power_error"] = state["power_error"] + slow * (np.abs(look.log_ratio) - state["power_error"])
+        turned = look.seasoned != (state["seasoned"] > 0)
+        if turned.any():
+            _begin_spreads(state, look.scale, turned)
+        sign = np.where(look.seasoned, 1.0, -1.0)
+        state["seasoned"] = np.where(turned, sign, np.clip(state["seasoned"] + sign, -MOST_POINTS, MOST_POINTS))
+
+
+def _learn_apart(state: State, value: F64, over: Bool, memory_points: int) -> None:
+    """Where the points of an anomaly are, from the level, and how they vary: the new normal, if they last."""
+    weight = np.where(over, 1.0 / np.clip(state["over"], 1.0, memory_points), 0.0)
+    off = np.where(over, value - state["level"] - state["apart"], 0.0)
+    first = state["over"] == 1
+    state["apart"] = np.where(first, value - state["level"], state["apart"] + weight * off)
+    error = state["apart_error"] + weight * (np.abs(off) - state["apart_error"])
+    state["apart_error"] = np.where(first, 0.0, error)
+
+
+def _calm_down(state: State, look: Look, over: Bool) -> None:
+    """End what the short means remember of an anomaly, once some points in a row are where they belong.
+
+    They would stay over the threshold for as long again, and that could pass for a new normal.
+    """
+    usual = np.abs(look.residual) <= CALM * look.scale
+    state["calm"] = np.where(usual, state["calm"] + 1, 0.0)
+    over_it = np.flatnonzero(over & (state["calm"] >= CALM_POINTS) & np.isin(look.channel, (SHIFT, VARIANCE)))
+    if len(over_it):
+        look.drift[over_it] = 0.0
+        look.power[over_it] = state["usual_power"][over_it]
+
+
+def _begin_spreads(state: State, scale: F64, turned: Bool) -> None:
+    """Start the short means anew, in place, where level and season took turns: each has its own errors."""
+    state["drift"][turned] = 0.0
+    state["drift_error"][turned] = (DRIFT_BEGIN / SIGMA) * scale[turned]
+    state["power"][turned] = state["usual_power"][turned] = scale[turned] ** 2
+    state["power_error"][turned] = POWER_LEAST / SIGMA
+
+
+def _largest(parts: dict[int, F64]) -> tuple[F64, NDArray[np.uint8]]:
+    """(the largest of the channels, at most MOST, and which one it is), (K,) each; the first among equals."""
+    (first, strangeness), *others = parts.items()
+    channel = np.full(len(strangeness), first, np.uint8)
+    for number, part in others:
+        channel[part > strangeness] = number
+        strangeness = np.maximum(strangeness, part)
+    return np.minimum(strangeness, MOST), channel
+
+
+def _share_weight(state: State) -> F64:
+    """The weight of a new point in a share that is known from `points` of them."""
+    return 1.0 / np.clip(state["points"], 1.0, 300.0)
+
+
+def _expected(state: State, profile: F64) -> tuple[F64, F64, Bool]:
+    """(expected value, mean absolute error, whether the season gave them): the better one of level and season."""
+    with np.errstate(invalid="ignore"):
+        seasoned = (
+            ~np.isnan(profile)
+            & (state["season_points"] >= SEASON_POINTS)
+            & (state["season_error"] < np.where(state["seasoned"] > 0, 1.0, SEASON_BETTER) * state["level_error"])
+        )
+    expected = np.where(seasoned, profile + state["offset"], state["level"])
+    return expected, np.where(seasoned, state["season_error"], state["level_error"]), seasoned
+
+
+def _learn_season(state: State, error: F64, seen: Bool, memory_points: int) -> None:
+    """How far the profile is off on average, and at present."""
+    state["season_points"] = np.minimum(state["season_points"] + seen, MOST_POINTS)
+    weight = np.maximum(1.0 / np.maximum(state["season_points"], 1.0), 1.0 / memory_points)
+    rest = np.where(seen, error - state["offset"], 0.0)
+    known = (state["season_points"] > UNCLIPPED) & (state["points"] > UNCLIPPED)  # few points of its own: inherited
+    limit = np.where(known, CLIP * SIGMA * np.maximum(state["season_error"], state["level_error"]), np.inf)
+    spread = np.minimum(np.abs(rest), limit)
+    quick = np.maximum(OFFSET_WEIGHT, 1.0 / np.maximum(state["points"], 1.0))  # also after a new normal
+    state["season_error"] = state["season_error"] + np.where(seen, weight * (spread - state["season_error"]), 0.0)
+    state["offset"] = state["offset"] + np.where(seen, quick * _clipped(rest, limit), 0.0)
+
+
+def _accept(state: State, look: Look, late: Bool, time_s: F64) -> None:
+    """Make what the last points were the normal of some series, in place."""
+    state["level"][late] += state["apart"][late]
+    error = state["level_error"][late] = np.maximum(state["apart_error"][late], 1e-12 * np.abs(state["level"][late]))
+    # The season must prove itself again, from where the series is now.
+    profile = look.profile[late]
+    state["offset"][late] = np.where(np.isnan(profile), 0.0, state["level"][late] - profile)
+    state["season_points"][late] = 0.0
+    state["usual_power"][late] = state["power"][late] = (SIGMA * error) ** 2
+    state["drift"][late] = 0.0
+    state["drift_error"][late] = DRIFT_BEGIN * error
+    state["power_error"][late] = POWER_LEAST / SIGMA
+    state["longest_run"][late] = np.maximum(state["longest_run"][late], look.run[late])
+    state["over"][late] = 0.0
+    state["accepted_s"][late] = time_s[late]
+
+
+def _clipped(value: F64, limit: F64) -> F64:
+    return np.clip(value, -limit, limit)
+
+
+def _log_ratio(power: F64, usual: F64) -> F64:
+    """Logarithm of the ratio of two powers, 0 where there is no usual one yet."""
+    known = usual > 0
+    ratio = np.where(known, power, 1.0) / np.where(known, usual, 1.0)
+    return np.log(np.maximum(ratio, 1e-6))

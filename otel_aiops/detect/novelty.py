@@ -1,0 +1,315 @@
+"""Novelty: how new what a series does is, beside all that it has done; for as many series as the memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otel_aiops.detect.daytime import Daytime
+from otel_aiops.detect.explain import Story
+from otel_aiops.detect.memory import place_of
+from otel_aiops.detect.pairs import PairLook, Pairs
+from otel_aiops.detect.seen import WARM, Look, Seen
+from otel_aiops.detect.spread import Spread
+from otel_aiops.otlp.points import F64, I32, I64
+from otel_aiops.series.columns import Columns, checked
+
+VALUE_CELLS, RESIDUAL_CELLS, SPREAD_CELLS = 512, 512, 256
+LEVEL_WEIGHT = 1 - 0.5 ** (1 / 100)  # of the mean that residuals are taken from: 100 points halve it
+REMEMBERED_POINTS = 4_000.0  # how long values are remembered: so many points, or two weeks if that is longer
+REMEMBERED_S = 14 * 86_400.0
+LARGEST = 1e150  # values beyond are taken for this one, so that squares are finite
+
+# What makes a score or a novelty of 1. Constants for all series, found on what 99.8 % of the points of many series
+# without regard to labels stay below: forcing each series to the same rate of anomalies was measured to cost quality.
+PAIR_SCALE = 0.40  # scales of the series
+DEVIATION_WEIGHT = 0.127  # of the square root of the robust deviation, which has a very long tail
+DAYTIME_WEIGHT = 0.64
+VALUE_SCALE, RESIDUAL_SCALE = 0.0085, 0.0093  # ranges
+DAYTIME_SCALE = 0.24
+SPREAD_SCALE = 0.026
+
+USUAL = 3.0  # robust standard deviations
+WAY_BACK = 0.75  # most that a usual value is worth because of what it follows on: no anomaly by itself
+MOST = 100.0  # of both
+YOUNG, YOUNG_NOVEL = 20.0, 100.0  # points so far at which twice as much is asked of the score and of novelty
+DAILY_STEP = 0.2  # of the logarithm of what is reached once a day
+LEAST_DAILY = -0.7  # of the same
+DAILY_SHARE = 0.8  # of what is reached once a day that is not called strange, above 1
+
+KINDS = ("value", "residual", "daytime", "spread", "pair")
+VALUE, RESIDUAL, DAYTIME, SPREAD, PAIR = range(len(KINDS))
+
+
+@dataclass(frozen=True, slots=True)
+class Novelty:
+    """What K points are like, all (K,). `strange` is a score: 1 is a threshold. `novel` is 1 for what deserves a look
+    because it has hardly ever been so, and `kind` says in which way; both are NaN for series without this memory.
+    """
+
+    strange: F64
+    novel: F64
+    kind: NDArray[np.uint8]
+    points: F64  # that are remembered of the series
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was looked up for J points of series that have a slot."""
+
+    which: NDArray[np.intp]  # of the K points
+    slots: I32
+    value: Look
+    residual: Look
+    spread: Look
+    pair: PairLook
+    next_spread: dict[str, NDArray[Any]]
+    kind: NDArray[np.uint8]
+    daytime: F64
+    strange: F64
+
+
+class NoveltyTier:
+    """Memory of values, of residuals from a slow mean, of values by time of the day, of spreads, and of pairs.
+
+    With `way_back` also the return from a spike to usual values is strange, else it is not.
+    A series gets a slot with its first point, while there are slots. Everything is learned, also what is strange:
+    the question is whether it has ever been so.
+    """
+
+    def __init__(self, memory_bytes: int, *, way_back: bool = False) -> None:
+        self._most_of_usual = np.inf if way_back else WAY_BACK
+        self._value, self._residual = Seen(VALUE_CELLS), Seen(RESIDUAL_CELLS)
+        self._spreads, self._daytime = Seen(SPREAD_CELLS), Daytime(VALUE_CELLS)
+        self._spread, self._pairs = Spread(), Pairs()
+        self._level = Columns(
+            {
+                "level": (np.float64, (), 0),
+                "count": (np.int32, (), 0),
+                "kind": (np.uint8, (), 0),  # of the newest point, for its story
+                "side": (np.int8, (), 0),
+                "nearest": (np.float32, (), 0),
+                "deviation": (np.float32, (), 0),
+                "daily": (np.float32, (), 0),  # logarithm of the strangeness that is reached about once a day
+                "burst": (np.float32, (), 0),  # points in a row above it
+                "time_ns": (np.int64, (), 0),
+            }
+        )
+        self._slots = Columns({"slot": (np.int32, (), -1)})
+        self._parts: dict[str, Columns] = {
+            "value": self._value,
+            "residual": self._residual,
+            "spreads": self._spreads,
+            "daytime": self._daytime,
+            "spread": self._spread,
+            "pairs": self._pairs,
+            "level": self._level,
+        }
+        self.most = memory_bytes // self.bytes_per_series
+        self._used = 0
+        self._free: list[int] = []
+        self._rows = 0
+        self._last: _Seen | None = None
+
+    @property
+    def bytes_per_series(self) -> int:
+        """What one series with a slot takes, and nothing for the others but the number of the slot."""
+        return sum(part.bytes_per_row for part in self._parts.values())
+
+    def __len__(self) -> int:
+        return self._used - len(self._free)
+
+    def look(self, rows: I32, time_ns: I64, value: F64) -> Novelty:
+        """What K points are like; of the state only slots are given out."""
+        slots, value = self._slots_of(rows), np.clip(value, -LARGEST, LARGEST)
+        which = np.flatnonzero(slots >= 0)
+        strange, novel = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
+        kind, points = np.zeros(len(rows), np.uint8), np.full(len(rows), np.nan)
+        self._last = None
+        if len(which):
+            if len(which) < len(rows):
+                slots, time_ns, value = slots[which], time_ns[which], value[which]
+            strange[which], novel[which], kind[which] = self._look(which, slots, time_ns, value)
+            points[which] = self._level.of["count"][place_of(slots)]
+        return Novelty(strange, novel, kind, points)
+
+    def _look(
+        self, which: NDArray[np.intp], slots: I32, time_ns: I64, value: F64
+    ) -> tuple[F64, F64, NDArray[np.uint8]]:
+        seen = self._value.look(slots, value)
+        of, place = self._level.of, place_of(slots)
+        level = np.where(of["count"][place] > 0, of["level"][place], value)
+        residual = self._residual.look(slots, value - level)
+        deviation, next_spread = self._spread.step(slots, value)
+        spread = self._spreads.look(slots, deviation)
+        daytime = self._daytime.look(slots, time_ns, seen)
+        pair = self._pairs.look(slots, value)
+        surprise = pair.surprise / PAIR_SCALE
+        usual = pair.deviation < USUAL
+        surprise[usual] = np.minimum(surprise[usual], self._most_of_usual)
+        strange = surprise + DEVIATION_WEIGHT * np.sqrt(pair.deviation) + DAYTIME_WEIGHT * daytime
+        parts = np.stack(
+            [
+                seen.novelty / VALUE_SCALE,
+                residual.novelty / RESIDUAL_SCALE,
+                daytime / DAYTIME_SCALE,
+                spread.novelty / SPREAD_SCALE,
+            ]
+        )
+        kind = parts.argmax(axis=0)
+        novel = np.take_along_axis(parts, kind[None], axis=0)[0]
+        kind[novel < 1] = PAIR
+        kinds = kind.astype(np.uint8)
+        varied = self._pairs.of["power"][place] > 0  # a series that never changed is not new, it is no longer constant
+        strange, novel = np.where(varied, strange, 0.0), np.where(varied, novel, 0.0)
+        self._last = _Seen(which, slots, seen, residual, spread, pair, next_spread, kinds, daytime, strange)
+        daily = np.maximum(1.0, DAILY_SHARE * np.exp(of["daily"][place].astype(np.float64)))
+        known = np.maximum(of["count"][place], 1)  # while little is known, nearly everything is new
+        strange, novel = strange / (daily * (1 + YOUNG / known)), novel / (1 + YOUNG_NOVEL / known)
+        return np.minimum(strange, MOST), np.minimum(novel, MOST), kinds
+
+    def learn(self, time_ns: I64, value: F64, interval_s: F64) -> None:
+        """Take in the K points that were looked at last; `interval_s` is their usual distance in time, 0 if unknown."""
+        last, self._last = self._last, None
+        if last is None:
+            return
+        slots, value = last.slots, np.clip(value, -LARGEST, LARGEST)
+        if len(last.which) < len(value):
+            time_ns, value, interval_s = time_ns[last.which], value[last.which], interval_s[last.which]
+        share = REMEMBERED_S / np.maximum(interval_s, REMEMBERED_S / 1e7)
+        memory = np.where(interval_s > 0, np.maximum(REMEMBERED_POINTS, share), REMEMBERED_POINTS)
+        moved = self._value.learn(slots, last.value, memory)
+        low, high = self._value.ends(slots)
+        cell = self._value.cells_of(slots, value)
+        self._daytime.learn(slots, time_ns, last.value, moved, (low, high), cell)
+        self._residual.learn(slots, last.residual, memory)
+        self._spreads.learn(slots, last.spread, memory)
+        self._spread.learn(slots, last.next_spread)
+        self._pairs.learn(slots, value, last.pair)
+        of, place = self._level.of, place_of(slots)
+        count = of["count"][place] + 1
+        level = np.where(count == 1, value, of["level"][place])
+        of["level"][place] = level + np.maximum(LEVEL_WEIGHT, 1.0 / count) * (value - level)
+        of["count"][place] = np.minimum(count, 1_000_000)
+        self._learn_daily(place, last.strange, interval_s, count)
+        self._keep_story(place, time_ns, last)
+
+    def _learn_daily(self, place: I32 | slice, strange: F64, interval_s: F64, count: I32) -> None:
+        """Move what is reached once a day; of points in a row above it only the first counts.
+
+        More than one strange moment a day is usual for a series that always had them. Seldomer ones stay strange: a
+        rate that is equal for all series was measured to cost much, this cap to cost nothing.
+        """
+        of = self._level.of
+        before = of["daily"][place].astype(np.float64)
+        point = np.log(np.maximum(strange, 1e-3))
+        share = np.minimum(np.where(interval_s > 0, interval_s, 60.0) / 86_400.0, 0.25)
+        above = point > before
+        burst = np.where(above, of["burst"][place] + 1, 0.0)
+        up = np.minimum(before + DAILY_STEP * (1 - share), point)
+        moved = np.where(above, np.where(burst <= 1, up, before), np.maximum(before - DAILY_STEP * share, LEAST_DAILY))
+        of["daily"][place] = np.where(count <= WARM, LEAST_DAILY, moved)
+        of["burst"][place] = burst
+
+    def _keep_story(self, place: I32 | slice, time_ns: I64, last: _Seen) -> None:
+        """What made the newest points new, for people who ask."""
+        of, value = self._level.of, last.value
+        of["kind"][place], of["time_ns"][place], of["deviation"][place] = last.kind, time_ns, last.pair.deviation
+        of["side"][place] = np.where(value.cell > value.high, 1, np.where(value.cell < value.low, -1, 0))
+        of["nearest"][place] = np.where(last.kind == DAYTIME, last.daytime, value.novelty)
+
+    def story(self, row: int) -> Story | None:
+        """What made the newest point of a row new; None for a row without this memory."""
+        slot = int(self._slots.of["slot"][row]) if row < self._rows else -1
+        if slot < 0:
+            return None
+        of = {name: array[slot].item() for name, array in self._level.of.items()}
+        since_s = (of["time_ns"] - int(self._daytime.of["since_ns"][slot])) / 1e9
+        return Story(KINDS[of["kind"]], of["nearest"], of["side"], min(since_s, REMEMBERED_S), of["deviation"])
+
+    def inherit(self, rows: I32, sources: I32) -> None:
+        """Let K rows begin with copies of what K others remember, where those have a slot and there are slots left."""
+        self._rows = max(self._rows, int(max(rows.max(), sources.max())) + 1)
+        self._slots.reserve(self._rows)
+        has = self._slots.of["slot"][sources] >= 0
+        rows, sources = rows[has], sources[has]
+        slots = self._slots_of(rows)
+        given = slots >= 0
+        slots, models = slots[given], self._slots.of["slot"][sources[given]]
+        for part in self._parts.values():
+            part.copy(slots, models)
+        self._level.of["count"][slots] = WARM + 1  # so that the mean soon is that of the series itself
+
+    # -- slots --------------------------------------------------------------------------------------------------------
+
+    def _slots_of(self, rows: I32) -> I32:
+        """Slots of K rows, new ones for those that have none, -1 where there are none left."""
+        if len(rows):
+            self._rows = max(self._rows, int(rows.max()) + 1)
+            self._slots.reserve(self._rows)
+        slot = self._slots.of["slot"]
+        found: I32 = slot[rows]
+        wanting = np.flatnonzero(found < 0)
+        wanting = wanting[: max(self.most - len(self), 0)]
+        if len(wanting):
+            given = self._take(len(wanting))
+            slot[rows[wanting]] = given
+            found[wanting] = given
+        return found
+
+    def _take(self, count: int) -> I32:
+        reused = [self._free.pop() for _ in range(min(count, len(self._free)))]
+        first = self._used
+        self._used += count - len(reused)
+        for part in self._parts.values():
+            part.reserve(self._used)
+        return np.array([*reused, *range(first, self._used)], np.int32)
+
+    def forget(self, rows: I32) -> None:
+        """Rows that are given to other series start anew, and give back their slots."""
+        rows = rows[rows < self._rows]
+        slots = self._slots.of["slot"][rows]
+        held = np.unique(slots[slots >= 0])
+        self._slots.of["slot"][rows] = -1
+        for part in self._parts.values():
+            part.clear(held)
+        self._free += held[::-1].tolist()
+        self._last = None
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Everything learned."""
+        parts = {
+            f"{name}/{key}": array
+            for name, part in self._parts.items()
+            for key, array in part.state(self._used).items()
+        }
+        return {
+            **parts,
+            "slot": self._slots.of["slot"][: self._rows].copy(),
+            "free": np.array(self._free, np.int32),
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over a state. Raises: StateError."""
+        expected: dict[str, Any] = {"slot": (np.int32, ("rows",)), "free": (np.int32, ("free",))}
+        for name, part in self._parts.items():
+            expected |= {f"{name}/{key}": (kind, ("slots", *shape[1:])) for key, (kind, shape) in part.saved().items()}
+        checked(arrays, expected)
+        for part in self._parts.values():
+            part.clear(np.arange(self._used))
+        self._slots.clear(np.arange(self._rows))
+        self._used, self._rows = len(arrays["level/level"]), len(arrays["slot"])
+        for name, part in self._parts.items():
+            part.reserve(self._used)
+            own = {key.removeprefix(f"{name}/"): array for key, array in arrays.items() if key.startswith(f"{name}/")}
+            part.restore(own, self._used)
+        self._slots.reserve(self._rows)
+        self._slots.of["slot"][: self._rows] = arrays["slot"]
+        self._free = arrays["free"].tolist()
+        self._last = None
