@@ -20,18 +20,27 @@ if TYPE_CHECKING:
 SIGMA = 1.2533  # standard deviation in mean absolute errors, of a normal distribution
 CLIP = 3.0  # spreads; what is farther off moves level and scale no more than this
 CLIP_SHORT = 8.0  # the same for the short means, so that one spike is not a shift
-CLIP_POWER = 12.0  # and for the short mean of squares
+CLIP_POWER = 6.0  # and for the short mean of squares: one spike is no variance
 UNCLIPPED = 10  # points; before, the scale is not known well enough to clip by it
 DRIFT_WEIGHT = 0.15  # short mean of about seven points
 POWER_WEIGHT = 1 / 16
 DRIFT_LEAST = 0.2  # spreads; the drift of independent points has 0.28
 DRIFT_BEGIN = 0.6  # where level and season took turns
 BEGUN = 10.0  # points that this counts for
+LASTING = 0.85  # of the threshold for the short means, which chance moves less far
+LASTING_NEAR = 1.0  # the same beside the quick level, which what is slow leaves behind
 POWER_LEAST = 0.35  # logarithm of the ratio of powers; independent points have 0.25
 OFFSET_WEIGHT = 0.005
 SPREAD_MEMORY = 5  # times as long as the level: or the spread of the drift would follow a ramp and hide it
 SEASON_POINTS = 24  # before a profile is believed
 SEASON_BETTER = 0.9  # its error must be smaller than the level's by this
+NEAR_BETTER, NEAR_STILL = 0.35, 0.5  # the same of the quick level, to begin with it and to stay with it
+NEAR_POINTS = 30  # before it is believed
+NEAR_WEIGHT, NEAR_TREND_WEIGHT = 1 / 20, 1 / 80  # of the newest point in the quick level, and of that in its trend
+NEAR_TREND_KEPT = 0.98  # of the trend with each point of an anomaly
+CLIP_QUICK = 1.0  # spreads that a point moves it like at most
+CLIP_NEAR = 0.5  # spreads, by which a point of an anomaly moves it at most
+BY_LEVEL, BY_SEASON, BY_NEAR = range(3)  # where what is expected comes from
 RELATIVE_LEAST = 1e-3  # of the level; no smaller change is an anomaly
 FLAT_LEAST = 30  # points
 CALM = 2.0  # spreads
@@ -72,17 +81,19 @@ class Look:
     power: F64
     log_ratio: F64
     run: F64
-    seasoned: Bool
-    strangeness: F64  # largest channel in thresholds, before what is usual for the series
+    guide: NDArray[np.uint8]
+    far: F64  # how far the point itself is off, in thresholds, before what is usual for the series
+    lasting: F64  # how far the short means are
+    strangeness: F64  # the larger one, in thresholds that are usual for the series
     channel: NDArray[np.uint8]
-    factor: F64  # thresholds that are usual for the series
+    factor: F64  # thresholds that are usual for the series, of one point
 
     @property
     def score(self) -> F64:
         """The deviation as a score: 1 is the threshold. Below it the square, which ranks small deviations behind what
         other measures say of the same point.
         """
-        score = np.minimum(self.strangeness / self.factor, MOST)
+        score = np.minimum(self.strangeness, MOST)
         return np.where(score < 1, score * score, score)
 
 
@@ -104,9 +115,9 @@ class Deviation:
         new = state["points"] == 0
         calibrate.begin(state, new, self.config.threshold)
         if new.any():
-            state["level"][new] = state["last"][new] = value[new]
+            state["level"][new] = state["near"][new] = state["last"][new] = value[new]
         profile = seasonal.predict(self.memory.profile, batch.rows, state, batch.wall_ns)
-        expected, error, seasoned = _expected(state, profile)
+        expected, error, guide = _expected(state, profile)
         least = RELATIVE_LEAST / self.config.threshold * np.abs(state["level"])
         scale = np.maximum(SIGMA * error, least)
         residual = value - expected
@@ -120,17 +131,26 @@ class Deviation:
         spread = np.where(scale > 0, scale, 1.0)
         drift_spread = np.maximum(SIGMA * state["drift_error"], DRIFT_LEAST * spread)
         usual = np.where(constant, 0.0, 1.0) / self.config.threshold
-        strangeness, channel = _largest(
+        power_spread = np.maximum(SIGMA * state["power_error"], POWER_LEAST)
+        far, channel = _largest(
             {
                 LEVEL: np.abs(residual) / spread * usual,
-                SHIFT: np.abs(drift) / drift_spread * usual,
-                VARIANCE: np.abs(log_ratio) / np.maximum(SIGMA * state["power_error"], POWER_LEAST) * usual,
                 FLAT: np.where(constant, 0.0, self._flat(state, run, value)),
                 CONSTANT: np.where(constant, self._changed(state, residual, least), 0.0),
             }
         )
-        channel[(channel == LEVEL) & seasoned] = SEASON
-        factor = np.maximum(1.0, EXTREMES * np.exp(state["extreme"])) * (1 + 20 / np.maximum(state["points"], 1.0))
+        lasting, lasts = _largest(
+            {
+                SHIFT: np.abs(drift) / drift_spread * usual / np.where(guide == BY_NEAR, LASTING_NEAR, LASTING),
+                VARIANCE: np.abs(log_ratio) / power_spread * usual / LASTING,
+            }
+        )
+        channel[(channel == LEVEL) & (guide == BY_SEASON)] = SEASON
+        young = 1 + 20 / np.maximum(state["points"], 1.0)
+        factor = np.maximum(1.0, EXTREMES * np.exp(state["extreme"])) * young
+        lasting_factor = np.maximum(1.0, EXTREMES * np.exp(state["lasting"])) * young
+        strangeness = np.maximum(far / factor, lasting / lasting_factor)
+        channel = np.where(lasting / lasting_factor > far / factor, lasts, channel)
         return Look(
             state,
             profile,
@@ -141,7 +161,9 @@ class Deviation:
             power,
             log_ratio,
             run,
-            seasoned,
+            guide,
+            far,
+            lasting,
             strangeness,
             channel,
             factor,
@@ -207,7 +229,7 @@ class Deviation:
         calibrate.learn(
             state,
             score,
-            look.strangeness,
+            {"extreme": look.far, "lasting": look.lasting},
             normal=normal & (state["points"] > UNCLIPPED),
             isolated=over & (state["over"] <= 2),
         )
@@ -241,21 +263,22 @@ class Deviation:
         limit[state["points"] <= UNCLIPPED] = np.inf
         state["level"] = state["level"] + weight * _clipped(error, limit)
         state["level_error"] = state["level_error"] + weight * (np.minimum(np.abs(error), limit) - state["level_error"])
+        _learn_near(state, value, look.scale, normal, self.config.memory_points)
         seen = normal & ~np.isnan(look.profile)
         if seen.any():
             _learn_season(state, value - look.profile, seen, self.config.memory_points)
         state["drift"], state["power"] = look.drift, look.power
-        since = np.minimum(state["points"], BEGUN + np.abs(state["seasoned"]))
+        since = np.minimum(state["points"], BEGUN + state["settled"])
         slow = np.maximum(weight / SPREAD_MEMORY, normal / np.maximum(since, 1.0))
         state["drift_error"] = state["drift_error"] + slow * (np.abs(look.drift) - state["drift_error"])
         square = np.minimum(np.abs(look.residual), CLIP_POWER * look.scale) ** 2
         state["usual_power"] = state["usual_power"] + weight * (square - state["usual_power"])
         state["power_error"] = state["power_error"] + slow * (np.abs(look.log_ratio) - state["power_error"])
-        turned = look.seasoned != (state["seasoned"] > 0)
+        turned = look.guide != state["guide"]
         if turned.any():
             _begin_spreads(state, look.scale, turned)
-        sign = np.where(look.seasoned, 1.0, -1.0)
-        state["seasoned"] = np.where(turned, sign, np.clip(state["seasoned"] + sign, -MOST_POINTS, MOST_POINTS))
+        state["settled"] = np.where(turned, 1.0, np.minimum(state["settled"] + 1, MOST_POINTS))
+        state["guide"] = look.guide.astype(np.float64)
 
 
 def _learn_apart(state: State, value: F64, over: Bool, memory_points: int) -> None:
@@ -275,7 +298,8 @@ def _calm_down(state: State, look: Look, over: Bool) -> None:
     """
     usual = np.abs(look.residual) <= CALM * look.scale
     state["calm"] = np.where(usual, state["calm"] + 1, 0.0)
-    over_it = np.flatnonzero(over & (state["calm"] >= CALM_POINTS) & np.isin(look.channel, (SHIFT, VARIANCE)))
+    wide = (look.channel == SHIFT) | ((look.channel == VARIANCE) & (look.log_ratio > 0))
+    over_it = np.flatnonzero(over & wide & (state["calm"] >= CALM_POINTS))
     if len(over_it):
         look.drift[over_it] = 0.0
         look.power[over_it] = state["usual_power"][over_it]
@@ -304,16 +328,40 @@ def _share_weight(state: State) -> F64:
     return 1.0 / np.clip(state["points"], 1.0, 300.0)
 
 
-def _expected(state: State, profile: F64) -> tuple[F64, F64, Bool]:
-    """(expected value, mean absolute error, whether the season gave them): the better one of level and season."""
-    with np.errstate(invalid="ignore"):
-        seasoned = (
-            ~np.isnan(profile)
-            & (state["season_points"] >= SEASON_POINTS)
-            & (state["season_error"] < np.where(state["seasoned"] > 0, 1.0, SEASON_BETTER) * state["level_error"])
-        )
+def _expected(state: State, profile: F64) -> tuple[F64, F64, NDArray[np.uint8]]:
+    """(expected value, mean absolute error, where they come from): what was nearest of late, with a bonus for what
+    has lasted. The quick level must be much nearer, because it follows what is slow instead of noticing it.
+    """
+    now = state["guide"]
+    known = ~np.isnan(profile) & (state["season_points"] >= SEASON_POINTS)
+    season_error = np.where(known, state["season_error"], np.inf)
+    seasoned = season_error < np.where(now == BY_SEASON, 1.0, SEASON_BETTER) * state["level_error"]
+    least = np.where(seasoned, season_error, state["level_error"])
+    quick = state["near_error"] < np.where(now == BY_NEAR, NEAR_STILL, NEAR_BETTER) * least
+    quick &= state["points"] >= NEAR_POINTS
     expected = np.where(seasoned, profile + state["offset"], state["level"])
-    return expected, np.where(seasoned, state["season_error"], state["level_error"]), seasoned
+    expected = np.where(quick, state["near"], expected)
+    guide = np.where(quick, np.uint8(BY_NEAR), np.where(seasoned, np.uint8(BY_SEASON), np.uint8(BY_LEVEL)))
+    return expected, np.where(quick, state["near_error"], least), guide
+
+
+def _learn_near(state: State, value: F64, scale: F64, normal: Bool, memory_points: int) -> None:
+    """The quick level, its trend and its error. An anomaly moves it little, while it goes on as before for a time."""
+    error = value - state["near"]
+    spread = np.maximum(SIGMA * state["near_error"], 0.1 * scale)
+    spread[state["points"] <= UNCLIPPED] = np.inf
+    clipped = _clipped(error, np.where(normal, CLIP_QUICK, CLIP_NEAR) * spread)
+    weight = np.maximum(1.0 / np.maximum(state["points"], 1.0), NEAR_WEIGHT)
+    trend = state["near_trend"] * np.where(normal, 1.0, NEAR_TREND_KEPT)
+    trend = trend + np.where(
+        normal & (state["points"] > 1 / NEAR_WEIGHT), NEAR_WEIGHT * NEAR_TREND_WEIGHT * clipped, 0.0
+    )
+    state["near"] = state["near"] + weight * clipped + trend
+    state["near_trend"] = trend
+    weight = np.maximum(1.0 / np.maximum(state["points"], 1.0), 1.0 / memory_points) * normal
+    state["near_error"] = state["near_error"] + weight * (
+        np.minimum(np.abs(error), CLIP * spread) - state["near_error"]
+    )
 
 
 def _learn_season(state: State, error: F64, seen: Bool, memory_points: int) -> None:
@@ -335,6 +383,7 @@ def _accept(state: State, look: Look, late: Bool, time_s: F64) -> None:
     error = state["level_error"][late] = np.maximum(state["apart_error"][late], 1e-12 * np.abs(state["level"][late]))
     # The season must prove itself again, from where the series is now.
     profile = look.profile[late]
+    state["near"][late], state["near_trend"][late], state["near_error"][late] = state["level"][late], 0.0, error
     state["offset"][late] = np.where(np.isnan(profile), 0.0, state["level"][late] - profile)
     state["season_points"][late] = 0.0
     state["usual_power"][late] = state["power"][late] = (SIGMA * error) ** 2

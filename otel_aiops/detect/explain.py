@@ -61,7 +61,7 @@ def reason(
         "peers": f"{now} is far {side} the {usual} that its peers let expect (band {band})",
         "novelty": _novelty(now, story, int(batch.time_ns[k])) if story else "",
     }[channel]
-    accepted = state["accepted_s"] > 0 and abs(state["accepted_s"] - float(batch.time_ns[k]) / 1e9) < 1e-3
+    accepted = state["accepted_s"] > 0 and int(state["accepted_s"]) == int(batch.time_ns[k]) // 10**9
     return sentence + ("; this has lasted so long that it is the new normal from now on." if accepted else ".")
 
 

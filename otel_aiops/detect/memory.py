@@ -13,22 +13,26 @@ from otel_aiops.series.columns import Columns, checked
 
 HOURS = 168  # of a week
 
-# Where the last digits matter: values in the series' unit, and times in seconds.
+# Where the last digits matter: values in the series' unit.
 WIDE = (
     "level",  # usual value
     "last",  # newest value
-    "hour_mean",  # of the current hour so far
-    "centre",  # zero of the seasonal profile
+)
+SECONDS = (  # whole ones since the epoch
     "over_since_s",  # when the current anomaly began
     "accepted_s",  # when a new normal was accepted
 )
 NARROW = (
     "points",  # learned from, up to MOST_POINTS
     "interval_s",  # typical time between points
+    "near",  # quick level, of the newest points
+    "near_trend",  # what it moves by from point to point
+    "near_error",  # mean absolute error of it
     "level_error",  # mean absolute error of the level
+    "hour_mean",  # of the current hour so far
+    "centre",  # zero of the seasonal profile
     "season_error",  # the same of the seasonal profile
     "season_points",  # of which it is the mean
-    "seasoned",  # points since the profile took over from the level; negative since the level did
     "offset",  # what the profile is off by at present
     "unit",  # one step of the profile, in the series' unit
     "between",  # hour since the epoch in whose middle the current stretch of the profile begins
@@ -40,7 +44,6 @@ NARROW = (
     "power",  # short mean of the squared residual
     "usual_power",  # long mean of it
     "power_error",  # mean absolute logarithm of their ratio
-    "run",  # equal values in a row
     "longest_run",
     "same",  # share of points equal to the one before
     "apart",  # their mean distance from the level
@@ -49,16 +52,22 @@ NARROW = (
     "high",
     "higher",
     "highest",
-    "extreme",  # and of their deviation
+    "extreme",  # of how far they deviate one by one
+    "lasting",  # and of the short means
 )
 COUNTS = (  # up to MOST_COUNTED
+    "run",  # equal values in a row
+    "guide",  # where what is expected comes from
+    "settled",  # points since it comes from there
     "hour_points",  # in the current hour
     "over",  # points in a row over the threshold
     "burst",  # points in a row above the extreme quantile
+    "long_burst",  # and above that of the short means
     "calm",  # points in a row near the expected value
 )
 MOST_COUNTED = 65_535
-NAMES = WIDE + NARROW + COUNTS
+LATEST_S = 4_294_967_295
+NAMES = WIDE + SECONDS + NARROW + COUNTS
 State = dict[str, F64]
 Spec = dict[str, tuple[Any, tuple[int, ...], Any]]
 
@@ -68,10 +77,11 @@ class Memory:
 
     def __init__(self) -> None:
         wide: Spec = dict.fromkeys(WIDE, (np.float64, (), 0))
+        seconds: Spec = dict.fromkeys(SECONDS, (np.uint32, (), 0))
         narrow: Spec = dict.fromkeys(NARROW, (np.float32, (), 0))
         counts: Spec = dict.fromkeys(COUNTS, (np.uint16, (), 0))
         # Hours of the week in units from the centre. Zero is "not seen": what is not used costs no memory.
-        self._columns = Columns({**wide, **narrow, **counts, "profile": (np.float16, (HOURS,), 0)})
+        self._columns = Columns({**wide, **seconds, **narrow, **counts, "profile": (np.float16, (HOURS,), 0)})
         self._size = 0
 
     @property
@@ -100,6 +110,8 @@ class Memory:
         place, of = place_of(rows), self._columns.of
         for name in WIDE + NARROW:
             of[name][place] = state[name]
+        for name in SECONDS:
+            of[name][place] = np.clip(state[name], 0, LATEST_S)
         for name in COUNTS:
             of[name][place] = np.minimum(state[name], MOST_COUNTED)
 

@@ -321,7 +321,7 @@ class TestTheEngineThatRuns:
         report = SelfTest(CONFIG, lambda: Engine(EngineConfig()), variants=variants).run(noise(4), 60.0, START_NS, 1)
         assert report.problems == tuple(
             f"it ignores {name}: with another value all scores are the same"
-            for name in ("threshold", "memory_points", "warmup_points", "adapt_after", "novelty_memory")
+            for name in ("preset", "threshold", "memory_points", "warmup_points", "adapt_after", "novelty_memory")
         )
 
     def test_nothing_is_said_of_what_cannot_show(self) -> None:
