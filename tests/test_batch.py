@@ -164,11 +164,12 @@ def test_all_series_of_a_file_share_its_budget(tmp_path: Path) -> None:
 
 
 def test_series_that_stand_one_behind_the_other_are_judged_as_if_each_were_alone(tmp_path: Path) -> None:
-    blocks = [[row for row in table(2000, "ab", spike_at=1900) if row[2] == name] for name in "ab"]
+    slow = [(T0 + 10 * (t - T0), value, name) for t, value, name in table(300, "ab", spike_at=250)]  # two days
+    blocks = [[row for row in slow if row[2] == name] for name in "ab"]
     both = scored(write(tmp_path / "both.csv", [*blocks[0], *blocks[1]]))
     alone = [scored(write(tmp_path / "one.csv", block)) for block in blocks]
     assert [row["alert"] for row in both] == [row["alert"] for rows in alone for row in rows]
-    assert both[1900]["alert"] == both[3900]["alert"] == "1"
+    assert both[250]["alert"] == both[550]["alert"] == "1"
 
 
 def test_a_file_gets_the_scores_that_live_points_get(tmp_path: Path) -> None:
