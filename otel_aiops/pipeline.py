@@ -21,7 +21,8 @@ from otel_aiops.detect.peers import PeersConfig, PeerScores
 from otel_aiops.detect.policy import PolicyConfig
 from otel_aiops.detect.scorer import Scored, Scorer
 from otel_aiops.errors import StateError
-from otel_aiops.labels import Labels
+from otel_aiops.labels import Attributes, Labels
+from otel_aiops.otlp.attributes import resource
 from otel_aiops.otlp.points import I32, Points
 from otel_aiops.series.align import Align, AlignConfig
 from otel_aiops.series.batch import Batch
@@ -178,10 +179,9 @@ class Pipeline:
         self.engine.restore(_owned(arrays, "engine"))
         self.alerting.restore(_owned(arrays, "alerting"))
         live = self.table.live()
-        labels = self.table.labels_of(live)
-        self._assign(live, labels)
+        self._assign(live, self._labels_of(live))
         if not self.groups.restore(_owned(arrays, "groups")):
-            self._enlist(live, labels, inherit=False)
+            self._enlist(live, self.table.labels_of(live), inherit=False)
 
     def reason(self, scored: Scored, k: int) -> str:
         """Why point k has its score, in one plain sentence; asked before anything later is learned."""
@@ -212,7 +212,7 @@ class Pipeline:
             self.groups.forget(rows.reclaimed)
             self.alerting.forget(rows.reclaimed)
         if len(rows.new):
-            labels = self.table.labels_of(rows.new)
+            labels = self.table.labels_of(rows.new) if self.groups.enabled else self._labels_of(rows.new)
             self._assign(rows.new, labels)
             self._enlist(rows.new, labels, inherit=inherit)
 
@@ -230,6 +230,21 @@ class Pipeline:
         for row, of in zip(rows.tolist(), labels, strict=True):
             self.scorer.assign(row, of)
         self.alerting.assign(rows, labels)
+
+    def _labels_of(self, rows: I32) -> list[Labels]:
+        """Labels as far as rules look at them: attributes take long to read, and decide nothing by default."""
+        if self.config.policies or self.config.calendar or self.config.budgets:
+            return self.table.labels_of(rows)
+        resources: dict[bytes, Attributes] = {}
+        found = []
+        for row in rows.tolist():
+            source = self.table.source(row)
+            stream = source.stream
+            if stream.resource not in resources:
+                resources[stream.resource] = resource(stream.resource)
+            kind = stream.kind.name.lower()
+            found.append(Labels(stream.name, stream.unit, kind, source.stat, resources[stream.resource]))
+        return found
 
     def _advance(self, now_ns: int, seen_ns: int) -> None:
         """Move the event clock: with the data when it comes, with the receiver's clock when none does.
