@@ -22,7 +22,7 @@ from otel_aiops.otlp.points import F64, I32
 from otel_aiops.series.batch import Batch
 from otel_aiops.series.columns import Arrays, checked, pack, unpack
 
-NAMES = 1 << 16  # metric names that are told apart; two with the same place share their verdicts
+NAMES = 1 << 13  # metric names that are told apart; two with the same place share their verdicts
 MOST_TOLD = 1_000  # verdicts that are remembered to be shown
 
 
