@@ -223,6 +223,8 @@ class Service:
     def _advance(self, entry: Entry) -> Step:
         """What a body does to the learned state; nothing else changes it."""
         body = entry.item
+        if isinstance(body, Body) and body.lesson is not None:
+            return self.pipeline.learn(body.lesson)
         if not isinstance(body, Body) or body.points is None:
             return self.pipeline.tick(now_ns=entry.received_ns)
         if entry.kind == RecordKind.BACKFILL:
@@ -250,7 +252,7 @@ class Service:
         """Let the world know: anomalies, scores out, counters."""
         if self._parts:
             self._parts.emit(step)
-        if entry.kind != RecordKind.TICK:
+        if entry.kind not in (RecordKind.TICK, RecordKind.LESSON):
             self.telemetry.record("otel_aiops.score.latency", max(0, self.clock_ns() - entry.received_ns) / 1e9)
         for name, count in step.counts.items():
             if name in COUNTERS and count:
@@ -309,6 +311,7 @@ COUNTERS = {
     "stale": "otel_aiops.points.stale",
     "own": "otel_aiops.points.own",
     "backfilled": "otel_aiops.points.backfilled",
+    "verdicts": "otel_aiops.verdicts.learned",
     "created": "otel_aiops.series.created",
     "refused": "otel_aiops.series.refused",
     "reclaimed": "otel_aiops.series.reclaimed",

@@ -345,6 +345,99 @@ def explain(
         plot_explanation(found, output)
 
 
+@app.command()
+def alerts(
+    limit: Annotated[int, typer.Option(help="How many to list at most.", min=1)] = 20,
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the series that have an alert under their budget now, the highest first, each with its reason."""
+    found = _ask(url, token, "alerts", {"limit": str(limit)})
+    if as_json:
+        _show(found)
+        return
+    _print_table(
+        ("series", "objective", "since", "ratio", "peak", "threshold"),
+        [
+            (one["series"], one["objective"], _time(one["since"]), *_numbers(one, "ratio", "peak", "threshold"))
+            for one in found["alerts"]
+        ],
+    )
+    for one in found["alerts"]:
+        typer.echo(f"{one['series']}: {one['reason'] or 'no point has come since the restart'}")
+    typer.echo(f"{found['total']} alerts")
+
+
+@app.command()
+def budget(url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False) -> None:
+    """Show every alert budget: alerts a week that are wanted, that were, and that are to come, and the threshold."""
+    found = _ask(url, token, "budgets", {})
+    if as_json:
+        _show(found)
+        return
+    _print_table(
+        ("objective", "wanted a week", "last week", "to come", "threshold", "series"),
+        [
+            (one["name"], *_numbers(one, "budget", "actual", "projected", "threshold", "series"))
+            for one in found["budgets"]
+        ],
+    )
+
+
+class VerdictKind(StrEnum):
+    """What somebody says of an alert, or of a time without one."""
+
+    true_alert = "true_alert"
+    false_alert = "false_alert"
+    missed = "missed"
+
+
+@app.command(context_settings={"help_option_names": ["--help"], "ignore_unknown_options": True})
+def verdict(
+    series: Annotated[str, typer.Argument(help='A fingerprint, or a name or name{key="value"} that is one series.')],
+    time: Annotated[str, typer.Argument(help="ISO 8601 in UTC, now (the newest point), or -2h before that.")],
+    said: Annotated[VerdictKind, typer.Argument(metavar="VERDICT", help="true_alert, false_alert or missed.")],
+    ratio: Annotated[
+        float | None, typer.Option(help="Alert score then, in thresholds; where the service does not know it.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="Who says so.", envvar="USER")] = "",
+    note: Annotated[str, typer.Option(help="Why.")] = "",
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell a running service what an alert was, or that one was missed; the threshold of the series follows."""
+    import json
+
+    from otel_aiops.batch.client import Api
+
+    asked = {"series": series, "time": time, "verdict": said.value, "ratio": ratio, "by": by, "note": note}
+    body = json.dumps({key: value for key, value in asked.items() if value is not None}).encode()
+    api = Api("otel-aiops", url or "http://localhost:9464", token)
+    try:
+        found = api.post("/api/v1/verdicts", body, {"Content-Type": "application/json"})
+    finally:
+        api.close()
+    if as_json:
+        _show(found)
+        return
+    for one in found["verdicts"]:
+        from_where = {"alert": "its alert", "history": "its recorded score", "given": "what was given"}[one["source"]]
+        typer.echo(f"learned: {one['verdict']} at {one['ratio']:.2f} thresholds, from {from_where}")
+
+
+def _numbers(tree: dict[str, float], *names: str) -> tuple[str, ...]:
+    """Numbers of a table: whole ones as they are, others with two digits."""
+    return tuple(f"{tree[name]:.2f}" if isinstance(tree[name], float) else str(tree[name]) for name in names)
+
+
+def _time(unix_s: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 class Direction(StrEnum):
     """On which side of a limit it is reached."""
 

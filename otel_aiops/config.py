@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from otel_aiops.detect.budget import BudgetConfig, check_budgets
 from otel_aiops.detect.calendar import CalendarConfig
 from otel_aiops.detect.engine import EngineConfig
 from otel_aiops.detect.joint import JointConfig
@@ -107,12 +108,17 @@ class Config:
     peers: PeersConfig = field(default_factory=PeersConfig)
     policies: tuple[PolicyConfig, ...] = ()  # what counts as an anomaly, by series; a later one wins
     calendar: tuple[CalendarConfig, ...] = ()  # clocks and special days, by series; the first that matches holds
+    budget: str | float = "1/day"  # alerts of all series that `budgets` leave: 2/week, 1/day, or a number a week
+    budgets: tuple[BudgetConfig, ...] = ()  # how many alerts objectives or teams want; the first that matches holds
     selftest: SelfTestConfig = field(default_factory=SelfTestConfig)
     emit: EmitConfig = field(default_factory=EmitConfig)
     forecast: tuple[ForecastRule, ...] = ()  # which series are forecast, for how long and up to which limit
     storage: StorageConfig = field(default_factory=StorageConfig)
     service: ServiceConfig = field(default_factory=ServiceConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+
+    def __post_init__(self) -> None:
+        check_budgets(self.budgets, self.budget)
 
     def pipeline(self) -> PipelineConfig:
         """The part that decides scores."""
@@ -124,6 +130,8 @@ class Config:
             calendar=self.calendar,
             joint=self.joint,
             peers=self.peers,
+            budget=self.budget,
+            budgets=self.budgets,
         )
 
     def body_limit_bytes(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from otel_aiops.detect.lessons import Lesson
 from otel_aiops.errors import Overloaded
 from otel_aiops.otlp.decode import count_logs, count_spans, decode_metrics
 from otel_aiops.otlp.json_body import json_to_protobuf
@@ -28,11 +29,12 @@ POINT_BYTES = 120  # of a decoded number point with its attributes; what a queue
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A decoded body: the points of metrics, or how many spans or records there are."""
+    """A decoded body: the points of metrics, or how many spans or records there are, or a lesson."""
 
     points: Points | None
     items: int
     rejected: Mapping[str, int]
+    lesson: Lesson | None = None
 
     @property
     def weight(self) -> int:
@@ -71,6 +73,10 @@ class Ingest:
             Received(RecordKind.BACKFILL, self._clock_ns(), payload, Compression(compression or "identity"))
         ).items
 
+    def learn(self, lesson: Lesson) -> None:
+        """Take what operators teach."""
+        self._log(Received(RecordKind.LESSON, self._clock_ns(), lesson.to_bytes(), format=Format.JSON))
+
     def tick(self) -> None:
         """Log that time passed without data."""
         self._history.append(Received(RecordKind.TICK, self._clock_ns()), item=None, weight=0)
@@ -79,6 +85,9 @@ class Ingest:
         """What a body holds; the same for a body that has just come and for one read back from the log."""
         if received.kind == RecordKind.TICK:
             return Body(None, 0, {})
+        if received.kind == RecordKind.LESSON:
+            lesson = Lesson.from_bytes(received.body)
+            return Body(None, len(lesson), {}, lesson)
         data = inflate(received.body, received.compression.value, self._limit_bytes)
         if received.format == Format.JSON:
             data = json_to_protobuf(SIGNALS[received.kind], data)

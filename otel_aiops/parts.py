@@ -39,6 +39,15 @@ LOG_COUNTS = {
     "rows": "otel_aiops.segment.rows",
 }
 
+BUDGET_GAUGES = (
+    "budget.wanted",
+    "budget.actual",
+    "budget.projected",
+    "budget.threshold",
+    "budget.series",
+    "alerts.active",
+)
+
 
 class Parts:
     """Built whole or not at all. `emit` and `look_after` belong to the step loop, the rest to the main thread."""
@@ -207,7 +216,21 @@ class Parts:
             if name in LOG_COUNTS:
                 self._advance(LOG_COUNTS[name], number)
         self._advance("otel_aiops.emit.overflow", self._emitter.overflow)
+        self._count_budgets()
         self._name_worst()
+
+    def _count_budgets(self) -> None:
+        """Budget against actual of every objective; one that the configuration has no more is not shown."""
+        alerting, telemetry = self._service.pipeline.alerting, self._service.telemetry
+        of_rows = Counter(alerting.budget.objective(one.row)[0] for one in alerting.ledger.active())
+        gauges: dict[str, dict[str, float]] = {f"otel_aiops.{name}": {} for name in BUDGET_GAUGES}
+        for report in alerting.budget.reports():
+            numbers = (report.budget, report.actual, report.projected, report.threshold, report.series)
+            for name, number in zip(gauges, (*numbers, of_rows[report.name]), strict=True):
+                gauges[name][report.name] = number
+            self._advance("otel_aiops.alerts.opened", report.alerts, objective=report.name)
+        for name, by_objective in gauges.items():
+            telemetry.replace_all(name, by_objective)
 
     def _count_receiver(self, stats: ReceiverStats) -> None:
         outcomes = {"accepted": stats.accepted, "refused": stats.refused, "failed": stats.failed}

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from otel_aiops.detect.alerting import Alerting
+from otel_aiops.detect.budget import BudgetConfig
 from otel_aiops.detect.calendar import CalendarConfig
 from otel_aiops.detect.detector import PEERS
 from otel_aiops.detect.engine import Engine, EngineConfig
 from otel_aiops.detect.groups import Groups
 from otel_aiops.detect.joint import GroupScores, JointConfig
+from otel_aiops.detect.lessons import Lesson
 from otel_aiops.detect.peers import PeersConfig, PeerScores
 from otel_aiops.detect.policy import PolicyConfig
 from otel_aiops.detect.scorer import Scored, Scorer
 from otel_aiops.errors import StateError
-from otel_aiops.labels import Labels
+from otel_aiops.labels import Attributes, Labels
+from otel_aiops.otlp.attributes import resource
 from otel_aiops.otlp.points import I32, Points
 from otel_aiops.series.align import Align, AlignConfig
 from otel_aiops.series.batch import Batch
@@ -41,6 +45,8 @@ class PipelineConfig:
     calendar: tuple[CalendarConfig, ...] = ()
     joint: JointConfig = field(default_factory=JointConfig)
     peers: PeersConfig = field(default_factory=PeersConfig)
+    budget: str | float = "1/day"
+    budgets: tuple[BudgetConfig, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,7 @@ class Pipeline:
         self.scorer = Scorer(config.detection, config.policies, config.calendar)
         self.engine = self.scorer.engine
         self.groups = Groups(config.joint, config.peers)
+        self.alerting = Alerting(config.budgets, config.budget, self.table.fingerprint)
         self._event_ns = 0  # never ahead of the clock of the receiver, never behind what was seen
         self._now_ns = 0
         self._silence_checked_ns = 0
@@ -106,12 +113,15 @@ class Pipeline:
         compared = self.groups.step(self._event_ns)
         counts = {**aligned.counts, **rows.counts, "scored": sum(len(s.batch.rows) for s in scored)}
         silent, gone = self._silent()
+        ended = np.concatenate([aligned.ended, gone])
+        departed = self._alerted(Scored(*compared.departed)) if compared.departed else None
+        self.alerting.end(ended)
         return Step(
             event_ns=self._event_ns,
             scored=scored,
             silent=silent,
-            departed=Scored(*compared.departed) if compared.departed else None,
-            ended=np.concatenate([aligned.ended, gone]),
+            departed=departed,
+            ended=ended,
             reclaimed=rows.reclaimed,
             counts=counts,
             groups=compared.groups,
@@ -122,7 +132,13 @@ class Pipeline:
         """Let time pass without data, so that series which stopped are noticed."""
         self._advance(now_ns, 0)
         silent, gone = self._silent()
+        self.alerting.end(gone)
         return Step(event_ns=self._event_ns, silent=silent, ended=gone)
+
+    def learn(self, lesson: Lesson) -> Step:
+        """Learn what operators teach; the alerts of later points show it."""
+        known = self.alerting.learn(lesson.verdicts, [self.table.find(one.series) for one in lesson.verdicts])
+        return Step(event_ns=self._event_ns, counts={"verdicts": known})
 
     def backfill(self, points: Points, *, now_ns: int) -> Step:
         """Learn the series of these points anew from their past; what the body holds is all that they remember.
@@ -142,11 +158,12 @@ class Pipeline:
     def state(self) -> Arrays:
         """Everything learned, as arrays that nobody changes later."""
         clock = np.array([self._event_ns, self._now_ns, self._silence_checked_ns], np.int64)
-        owners: dict[str, SeriesTable | Align | Engine | Groups] = {
+        owners: dict[str, SeriesTable | Align | Engine | Groups | Alerting] = {
             "table": self.table,
             "align": self.align,
             "engine": self.engine,
             "groups": self.groups,
+            "alerting": self.alerting,
         }
         arrays = {f"{name}/{key}": value for name, owner in owners.items() for key, value in owner.state().items()}
         return {"pipeline/clock": clock, **arrays}
@@ -160,9 +177,11 @@ class Pipeline:
         self.table.restore(_owned(arrays, "table"))
         self.align.restore(_owned(arrays, "align"))
         self.engine.restore(_owned(arrays, "engine"))
-        self._assign(self.table.live())
+        self.alerting.restore(_owned(arrays, "alerting"))
+        live = self.table.live()
+        self._assign(live, self._labels_of(live))
         if not self.groups.restore(_owned(arrays, "groups")):
-            self._enlist(self.table.live(), inherit=False)
+            self._enlist(live, self.table.labels_of(live), inherit=False)
 
     def reason(self, scored: Scored, k: int) -> str:
         """Why point k has its score, in one plain sentence; asked before anything later is learned."""
@@ -179,7 +198,11 @@ class Pipeline:
         scored = self.scorer.score(batch)
         combined = self.groups.combined(scored.batch, scored.scores)
         self.groups.update(scored.batch, scored.untouched)
-        return replace(scored, scores=combined)
+        return self._alerted(replace(scored, scores=combined))
+
+    def _alerted(self, scored: Scored) -> Scored:
+        """With what the points are to operators; the scores stay as they are."""
+        return replace(scored, alerted=self.alerting.judge(scored.batch, scored.scores, event_ns=self._event_ns))
 
     def _welcome(self, rows: Rows, *, inherit: bool = True) -> None:
         """Forget the rows that lost their series, then see what is known of the new ones."""
@@ -187,29 +210,41 @@ class Pipeline:
             self.align.forget(rows.reclaimed)
             self.scorer.forget(rows.reclaimed)
             self.groups.forget(rows.reclaimed)
-        self._assign(rows.new)
-        self._enlist(rows.new, inherit=inherit)
+            self.alerting.forget(rows.reclaimed)
+        if len(rows.new):
+            labels = self.table.labels_of(rows.new) if self.groups.enabled else self._labels_of(rows.new)
+            self._assign(rows.new, labels)
+            self._enlist(rows.new, labels, inherit=inherit)
 
-    def _enlist(self, rows: I32, *, inherit: bool = True) -> None:
+    def _enlist(self, rows: I32, labels: Sequence[Labels], *, inherit: bool) -> None:
         """Put new series into their groups, and let them begin with what the most typical peer has learned."""
         if not len(rows) or not self.groups.enabled:
             return
-        sources = self.groups.enlist(rows, self.table.labels_of(rows))
+        sources = self.groups.enlist(rows, labels)
         found = sources >= 0
         if inherit and found.any():
             self.engine.inherit(rows[found], sources[found])
 
-    def _assign(self, rows: I32) -> None:
-        """Find the rules of rows: once in the life of a series, not on the way of its points."""
-        labels_of = self.table.labels if self.config.policies or self.config.calendar else self._metric
-        for row in rows.tolist():
-            self.scorer.assign(row, labels_of(row))
+    def _assign(self, rows: I32, labels: Sequence[Labels]) -> None:
+        """Find the rules and budgets of rows: once in the life of a series, not on the way of its points."""
+        for row, of in zip(rows.tolist(), labels, strict=True):
+            self.scorer.assign(row, of)
+        self.alerting.assign(rows, labels)
 
-    def _metric(self, row: int) -> Labels:
-        """The labels of a row without attributes, which take long to read and decide nothing by default."""
-        source = self.table.source(row)
-        stream = source.stream
-        return Labels(stream.name, stream.unit, stream.kind.name.lower(), source.stat)
+    def _labels_of(self, rows: I32) -> list[Labels]:
+        """Labels as far as rules look at them: attributes take long to read, and decide nothing by default."""
+        if self.config.policies or self.config.calendar or self.config.budgets:
+            return self.table.labels_of(rows)
+        resources: dict[bytes, Attributes] = {}
+        found = []
+        for row in rows.tolist():
+            source = self.table.source(row)
+            stream = source.stream
+            if stream.resource not in resources:
+                resources[stream.resource] = resource(stream.resource)
+            kind = stream.kind.name.lower()
+            found.append(Labels(stream.name, stream.unit, kind, source.stat, resources[stream.resource]))
+        return found
 
     def _advance(self, now_ns: int, seen_ns: int) -> None:
         """Move the event clock: with the data when it comes, with the receiver's clock when none does.
@@ -231,7 +266,7 @@ class Pipeline:
         absent = np.full(len(silence.rows), np.nan)
         times = np.full(len(silence.rows), self._event_ns, np.int64)
         batch = Batch(rows=silence.rows, time_ns=times, value=absent, interval_s=silence.silence_s)
-        return self.scorer.silent(batch, silence.limit_s), silence.gone
+        return self._alerted(self.scorer.silent(batch, silence.limit_s)), silence.gone
 
 
 def _owned(arrays: Arrays, owner: str) -> Arrays:

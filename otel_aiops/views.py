@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from otel_aiops import __version__
+from otel_aiops.alerts import AlertViews
 from otel_aiops.errors import BadInput, Overloaded
 from otel_aiops.labels import Labels, text
 from otel_aiops.otlp.points import Kind
@@ -38,6 +39,7 @@ LOOK_AHEAD_NS = 86_400_000_000_000
 class _Found:
     """A live series, its newest point, and what is said of it."""
 
+    row: int
     labels: Labels
     latest: dict[str, Any] | None
     reason: str
@@ -48,6 +50,7 @@ class Views:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._alerts = AlertViews(service, self)
         self._thinking = threading.Lock()  # one long answer at a time, so that scoring keeps its share of the machine
 
     def not_ready(self) -> str | None:
@@ -83,6 +86,22 @@ class Views:
             return {"total": len(found), "anomalies": [self._anomaly(one) for one in found[:limit]]}
 
         return self._service.ask(answer)
+
+    def alerts(self, *, limit: int) -> dict[str, Any]:
+        return self._alerts.alerts(limit)
+
+    def budgets(self) -> dict[str, Any]:
+        return self._alerts.budgets()
+
+    def verdicts(self, *, limit: int) -> dict[str, Any]:
+        return self._alerts.verdicts(limit)
+
+    def judge(self, tree: Any) -> dict[str, Any]:
+        return self._alerts.judge(tree)
+
+    def row(self, series: str) -> int:
+        """The row of the live series that someone names. Raises: BadInput when not exactly one is meant."""
+        return self._find(Wanted(series)).row
 
     def series(self, *, after: int, limit: int, source: bool) -> dict[str, Any]:
         def answer() -> dict[str, Any]:
@@ -183,7 +202,7 @@ class Views:
         def answer() -> _Found:
             anomaly = self._service.watch.anomaly(row)
             reason = anomaly.reason if anomaly else self._service.pipeline.engine.note(row)
-            return _Found(self._labels(row), self._service.watch.latest(row), reason)
+            return _Found(row, self._labels(row), self._service.watch.latest(row), reason)
 
         return self._service.ask(answer)
 

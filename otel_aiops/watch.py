@@ -1,4 +1,4 @@
-"""What is known of every series now: its last point and score, and which series are anomalous, since when and why."""
+"""What is known of every series now: its last point and score, and which are anomalous or have an alert, and why."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from otel_aiops.detect.discovery import Crowd
 from otel_aiops.detect.joint import GroupScores
 from otel_aiops.detect.scorer import Scored
 from otel_aiops.otlp.points import I32
@@ -28,6 +29,8 @@ LATEST = np.dtype(
         ("probability", "f4"),
         ("warmup_s", "f4"),
         ("channel", "u1"),
+        ("ratio", "f4"),  # of the alert score to the threshold of the series under its budget
+        ("alert", "?"),
     ]
 )
 
@@ -47,6 +50,17 @@ class Anomaly:
     reason: str
     reason_ns: int
     below: int = 0  # points in a row below the threshold
+
+
+@dataclass(frozen=True, slots=True)
+class AlertNote:
+    """What made a series have an alert: its strangest point of late, and why that is strange."""
+
+    value: float
+    score: float
+    channel: str
+    reason: str
+    reason_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +95,28 @@ class Watch:
         self._latest = np.zeros(0, LATEST)
         self._active: dict[int, Anomaly] = {}
         self._is_active = np.zeros(0, bool)
+        self._alerts: dict[int, AlertNote] = {}  # of those that have an alert
+        self._crowds: dict[int, Crowd] = {}  # the newest, by objective
         self._together: dict[int, Together] = {}  # by group
         self.opened = 0  # anomalies so far
 
     def follow(self, step: Step) -> None:
         """Take in one step."""
         self._drop(step.reclaimed)
+        self._drop_alerts(step.reclaimed)
         self._latest[step.reclaimed[step.reclaimed < len(self._latest)]] = np.zeros((), LATEST)
         budget = REASONS_A_STEP
         for scored in step.batches():
             if len(scored.batch.rows):
                 self._grow(int(scored.batch.rows.max()) + 1)
                 self._keep(scored)
-                budget = self._judge(scored, budget)
+                budget = self._follow_alerts(scored, self._judge(scored, budget))
         self._follow_groups(step)
         self._drop(step.ended)
+        self._drop_alerts(step.ended)
         ended = step.ended[step.ended < len(self._latest)]
         self._latest["score"][ended] = np.nan  # what has ended has no score now
+        self._latest["ratio"][ended], self._latest["alert"][ended] = 0, False
 
     @property
     def columns(self) -> np.ndarray[Any, np.dtype[np.void]]:
@@ -111,6 +130,14 @@ class Watch:
     def anomaly(self, row: int) -> Anomaly | None:
         """The anomaly of a row, if it has one now."""
         return self._active.get(row)
+
+    def alert(self, row: int) -> AlertNote | None:
+        """What made the alert of a row, if it has one now and had a point since the start."""
+        return self._alerts.get(row)
+
+    def crowd(self, objective: int) -> Crowd | None:
+        """The newest minute in which many series of an objective were a little strange."""
+        return self._crowds.get(objective)
 
     def together(self, since_ns: int) -> list[Together]:
         """The newest joint scores of groups that have one since then, the highest first."""
@@ -154,6 +181,8 @@ class Watch:
         self._latest["value"][rows] = batch.value
         for name in ("expected", "lower", "upper", "score", "probability", "warmup_s", "channel"):
             self._latest[name][rows] = getattr(scores, name)
+        if scored.alerted is not None:
+            self._latest["ratio"][rows], self._latest["alert"][rows] = scored.alerted.ratio, scored.alerted.active
 
     def _judge(self, scored: Scored, budget: int) -> int:
         score = scored.scores.score
@@ -191,6 +220,35 @@ class Watch:
         self.opened += old is None
         return int(made)
 
+    def _follow_alerts(self, scored: Scored, budget: int) -> int:
+        """Keep what made alerts; returns how many sentences may still be made."""
+        if scored.alerted is None:
+            return budget
+        self._crowds |= {crowd.objective: crowd for crowd in scored.alerted.crowds}
+        for row in [row for row in self._alerts if not self._latest["alert"][row]]:
+            del self._alerts[row]
+        for k in np.flatnonzero(scored.alerted.active).tolist():
+            budget -= self._alert_on(scored, k, reasons_left=budget)
+        return budget
+
+    def _alert_on(self, scored: Scored, k: int, *, reasons_left: int) -> int:
+        """Open or carry on an alert; returns how many sentences were made (0 or 1)."""
+        row, time_ns, score = int(scored.batch.rows[k]), int(scored.batch.time_ns[k]), float(scored.scores.score[k])
+        old, anomaly = self._alerts.get(row), self._active.get(row)
+        # The way back, and what hold keeps back, is no better reason.
+        if old is not None and old.reason and not (score > old.score and time_ns - old.reason_ns >= REASON_AGE_NS):
+            return 0
+        known = anomaly.reason if anomaly is not None and anomaly.reason_ns == time_ns else ""
+        made = not known and reasons_left > 0
+        self._alerts[row] = AlertNote(
+            value=float(scored.batch.value[k]),
+            score=score,
+            channel=self._channels[int(scored.scores.channel[k])],
+            reason=self._reason(scored, k) if made else known,
+            reason_ns=time_ns,
+        )
+        return int(made)
+
     def _under(self, scored: Scored, k: int) -> None:
         row, score = int(scored.batch.rows[k]), float(scored.scores.score[k])
         old = self._active[row]
@@ -198,6 +256,10 @@ class Watch:
             self._drop(scored.batch.rows[k : k + 1])
         else:
             self._active[row] = replace(old, score=score, below=1, time_ns=int(scored.batch.time_ns[k]))
+
+    def _drop_alerts(self, rows: I32) -> None:
+        for row in rows.tolist() if self._alerts else ():
+            self._alerts.pop(row, None)
 
     def _drop(self, rows: I32 | Iterable[int]) -> None:
         for row in np.asarray(rows).tolist():

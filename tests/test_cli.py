@@ -217,3 +217,22 @@ def test_selftest_fails_when_it_finds_problems(tmp_path: Path) -> None:
     assert done.returncode == 1 and done.stderr == ""
     report = json.loads(done.stdout)
     assert report["problems"] == ["nothing was tested: no series has 60 points before the first fault"]
+
+
+def test_alerts_budgets_and_verdicts_are_told_by_commands(tmp_path: Path) -> None:
+    with Aiops(tmp_path, "detection: {warmup_points: 5}\nbudget: 2/week\n") as aiops:
+        feed = Feed("cart")
+        for k in range(31):
+            feed.gauge("cpu", 1_760_000_000 + k, 500 if k == 30 else 50 + k % 3, pod="a")
+        headers = {"Content-Type": "application/x-protobuf"}
+        requests.post(f"http://127.0.0.1:{aiops.http}/v1/metrics", data=feed.body(), headers=headers, timeout=10)
+        wait_for(lambda: aiops.metric("otel_aiops_alert_active") == 1, "the alert")
+        table = cli("alerts", "--url", aiops.url).stdout
+        assert "default" in table and "500 is far above" in table and "1 alerts" in table
+        row = next(line.split() for line in cli("budget", "--url", aiops.url).stdout.splitlines() if "default" in line)
+        assert row[:3] == ["default", "2.00", "1"] and row[-1] == "1"
+        done = cli("verdict", "cpu", "now", "false_alert", "--note", "a test", "--url", aiops.url)
+        assert done.returncode == 0 and "learned: false_alert at" in done.stdout and "from its alert" in done.stdout
+        done = cli("verdict", "cpu", "-2d", "missed", "--ratio", "0.8", "--by", "ann", "--url", aiops.url, "--json")
+        assert json.loads(done.stdout)["verdicts"][0]["source"] == "given"
+        assert cli("verdict", "disk", "now", "missed", "--url", aiops.url).returncode == 3

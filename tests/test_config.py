@@ -143,3 +143,30 @@ def test_wrong_policies_and_calendars_name_their_place(text: str, said: str) -> 
     with pytest.raises(ConfigError) as caught:
         parse(text)
     assert str(caught.value).startswith(said)
+
+
+class TestBudgets:
+    def test_are_one_for_all_or_one_for_each_team(self) -> None:
+        assert parse("budget: 2/week").config.pipeline().budget == "2/week"
+        found = parse("budget: 3\nbudgets: [{name: shop, match: {service: cart}, budget: 1/day, hold: 10m}]").config
+        assert found.budget == 3 and found.pipeline().budgets == found.budgets
+        (shop,) = found.budgets
+        assert (shop.name, shop.match, shop.hold, shop.group) == ("shop", {"service": "cart"}, 600.0, 600.0)
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("budget: often", "budget: expected a number a week or one like 2/week"),
+            ("budget: 0", "budget: must be in 0.01 .. 100000 alerts a week, got 0"),
+            ("budgets: [{name: a}, {name: b, budget: 1/year}]", "budgets.1.budget: expected a number a week"),
+            ("budgets: [{name: a, match: {service: '~('}}]", "budgets.0.match.service: is not a regular expression"),
+            ("budgets: [{name: a, floor: 9, ceiling: 2}]", "budgets.0.floor: must be"),
+            ("budgets: [{name: a}, {name: a}]", "budgets.1.name: expected a name of its own, got 'a', which stands"),
+            ("budgets: [{match: {service: a}}]", "budgets.0.name: expected a name of its own, got 'default', which is"),
+            ("budgets: [{name: a, weekly: 2}]", "budgets.0.weekly: is not a known key"),
+        ],
+    )
+    def test_that_are_wrong_are_named(self, text: str, said: str) -> None:
+        with pytest.raises(ConfigError) as error:
+            parse(text)
+        assert said in str(error.value)

@@ -23,6 +23,7 @@ FLOORS = {
     "checkup": 9,
     "forecaster": 9,
     "views": 9,
+    "alerts": 9,
     "server": 7,
     "config": 8,
     "ingest": 9,

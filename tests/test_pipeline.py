@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from otel_aiops.detect.budget import Alerted, BudgetConfig
 from otel_aiops.detect.detector import CHANNELS
+from otel_aiops.detect.engine import EngineConfig
 from otel_aiops.detect.joint import JointConfig
+from otel_aiops.detect.lessons import Lesson, Verdict
 from otel_aiops.detect.peers import PeersConfig
 from otel_aiops.otlp.decode import decode_metrics
 from otel_aiops.otlp.memo import Memo
@@ -214,3 +220,139 @@ class TestState:
             assert on.pipeline.state()[name].tolist() == fresh.pipeline.state()[name].tolist()
         off.pipeline.restore(on.pipeline.state())  # and what is not enabled is left out
         assert not [name for name in off.pipeline.state() if name.startswith("groups/")]
+
+
+class Lab:
+    """A pipeline that is fed points of many series of a service each, without any body in between."""
+
+    def __init__(self, config: PipelineConfig, *, series: int = 8, interval_s: int = 1200) -> None:
+        detection = EngineConfig(warmup_points=20)
+        quiet = {"joint": JointConfig(enabled=False), "peers": PeersConfig(enabled=False)}
+        self.pipeline = Pipeline(replace(config, detection=detection, **quiet))  # type: ignore[arg-type]
+        self.series, self.interval_s, self.k = series, interval_s, 0
+        self.rng = np.random.default_rng(0)
+        feed = ExportMetricsServiceRequest()
+        for k in range(series):
+            one = Feed(f"s{k}").gauge(f"m{k % 2}", 1.0, 0.0).request
+            feed.resource_metrics.extend(one.resource_metrics)
+        self.points = decode_metrics(feed.SerializeToString(), Memo()).points
+
+    def step(self, value: np.ndarray) -> Step:
+        now_ns = ns(START_S + self.k * self.interval_s)
+        points = replace(self.points, time_ns=np.full(self.series, now_ns, np.int64), value=value)
+        self.k += 1
+        return self.pipeline.metrics(points, now_ns=now_ns)
+
+    def noisy(self, chance: float = 0.02) -> Step:
+        """A step of noise, with spikes of all sizes now and then."""
+        spikes = np.where(self.rng.random(self.series) < chance, 5 * self.rng.pareto(1.0, self.series), 0.0)
+        return self.step(50 + self.rng.normal(0, 1, self.series) + spikes)
+
+
+def alerted_of(step: Step) -> list[Alerted]:
+    return [one.alerted for one in step.batches() if one.alerted is not None]
+
+
+def verdict(series: int, ratio: float = 1.5) -> Lesson:
+    return Lesson((Verdict(series=series, time_ns=0, kind="false_alert", ratio=ratio),))
+
+
+class TestAlerts:
+    def test_the_budget_is_held_where_a_fixed_threshold_gives_many_more(self) -> None:
+        def weeks(config: PipelineConfig, count: int) -> np.ndarray:
+            lab, counts = Lab(config, interval_s=7200), np.zeros(count)
+            for k in range(count * 84):
+                counts[k // 84] += sum(one.counted.sum() for one in alerted_of(lab.noisy(0.12)))
+            return counts
+
+        fixed = weeks(PipelineConfig(budgets=(BudgetConfig(name="all", floor=1.0, ceiling=1.0),)), 2)
+        held = weeks(PipelineConfig(budget=3), 4)
+        assert fixed.mean() > 2 * held[1:].mean()
+        assert 1 <= held[1:].mean() <= 5 and held.max() <= 8
+
+    def test_the_first_budget_that_matches_owns_a_series(self) -> None:
+        team = BudgetConfig(name="team", match={"service": "~s[01]"}, budget="5/week")
+        lab = Lab(PipelineConfig(budgets=(team, replace(team, name="late"))))
+        lab.noisy()
+        budget = lab.pipeline.alerting.budget
+        assert [budget.objective(row)[0] for row in range(4)] == ["team", "team", "default", "default"]
+        assert [one.series for one in budget.reports()] == [2, 0, 6]
+
+    def test_scores_are_the_same_whatever_the_budget(self) -> None:
+        few, many = Lab(PipelineConfig(budget=0.1)), Lab(PipelineConfig(budget=5000))
+        opened = [0, 0]
+        for _ in range(200):
+            a, b = few.noisy(), many.noisy()
+            assert a.scored[0].scores.score.tobytes() == b.scored[0].scores.score.tobytes()
+            assert a.scored[0].scores.alert.tobytes() == b.scored[0].scores.alert.tobytes()
+            for k, step in enumerate((a, b)):
+                opened[k] += sum(int(one.opened.sum()) for one in alerted_of(step))
+        assert opened[0] < opened[1]
+
+    def test_streams_that_stop_are_alerts_too(self) -> None:
+        lab = Lab(PipelineConfig(), interval_s=30)
+        for _ in range(40):
+            lab.noisy(0)
+        last_ns, silent = lab.pipeline.event_ns, []
+        for k in range(1, 60):
+            step = lab.pipeline.tick(now_ns=last_ns + k * 30 * 10**9)
+            silent += [one for one in alerted_of(step) if one.opened.any()]
+        assert len(silent) == 1 and silent[0].opened.sum() == 8
+        assert len(lab.pipeline.alerting.ledger.active()) == 8
+
+    def test_verdicts_move_the_series_they_are_about_and_others_of_the_metric_less(self) -> None:
+        lab = Lab(PipelineConfig())
+        lab.noisy()
+        series = int(lab.pipeline.table.fingerprint(np.array([0], np.int32))[0])
+        step = lab.pipeline.learn(verdict(series))
+        assert step.counts == {"verdicts": 1}
+        assert lab.pipeline.learn(verdict(12345)).counts == {"verdicts": 0}
+        (one,) = alerted_of(lab.noisy())
+        assert one.shift is not None and one.shift[0] > one.shift[2] > 0 == one.shift[1]
+
+    @pytest.mark.parametrize("cut", [5, 90])
+    def test_restored_midway_alerts_go_on_bit_for_bit(self, cut: int) -> None:
+        config = PipelineConfig(budgets=(BudgetConfig(name="some", match={"service": "~s[0-3]"}, budget="1/hour"),))
+        whole, second, opened = Lab(config), Lab(config), 0
+        for k in range(150):
+            lab = [whole] if k <= cut else [whole, second]
+            steps = [one.noisy(0.05) for one in lab]
+            if k % 20 == 10:
+                series = int(whole.pipeline.table.fingerprint(np.array([k % 8], np.int32))[0])
+                steps += [one.pipeline.learn(verdict(series)) for one in lab]
+            if k == cut:
+                second.pipeline.restore(whole.pipeline.state())
+                second.k, second.rng = whole.k, deepcopy(whole.rng)
+            elif k > cut:
+                first, again = alerted_of(steps[0]), alerted_of(steps[1])
+                assert [one.ratio.tobytes() for one in first] == [one.ratio.tobytes() for one in again]
+            opened += sum(int(one.opened.sum()) for one in alerted_of(steps[0]))
+        a, b = whole.pipeline.state(), second.pipeline.state()
+        assert set(a) == set(b) and opened > 3
+        assert all(a[name].tobytes() == b[name].tobytes() for name in a)
+
+    def test_a_state_without_alerts_begins_them_anew(self) -> None:
+        old, new = Lab(PipelineConfig()), Lab(PipelineConfig(budget="2/week"))
+        for _ in range(30):
+            old.noisy()
+        state = {name: array for name, array in old.pipeline.state().items() if not name.startswith("alerting/")}
+        new.pipeline.restore(state)
+        new.k = old.k
+        new.noisy()
+        (report,) = new.pipeline.alerting.budget.reports()
+        assert (report.series, report.budget, report.alerts) == (8, 2.0, 0)
+
+    def test_rows_that_are_given_away_have_no_alert_and_no_verdict(self) -> None:
+        table = TableConfig(max_series=5, reclaim_after=600)
+        cluster = Cluster(PipelineConfig(series=table)).warm()
+        cluster.step(cart_0=9.0)
+        row = cluster.row("cart-0")
+        series = int(cluster.pipeline.table.fingerprint(np.array([row], np.int32))[0])
+        cluster.pipeline.learn(verdict(series))
+        assert [one.row for one in cluster.pipeline.alerting.ledger.active()] == [row]
+        assert cluster.watch.alert(row) is not None and cluster.pipeline.alerting.shift(row) > 0
+        cluster.k += 1000
+        step = cluster.step(tuple(f"{pod}-b" for pod in PODS))
+        assert row in step.reclaimed and not cluster.pipeline.alerting.ledger.active()
+        assert cluster.watch.alert(row) is None
+        assert cluster.pipeline.alerting.shift(row) == pytest.approx(0, abs=1e-12)

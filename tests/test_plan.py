@@ -113,9 +113,9 @@ def test_disk_is_what_retention_keeps() -> None:
 @pytest.mark.parametrize(
     ("emit", "series", "services"),
     [
-        (EmitConfig(), 3 * 500, 7),
-        (EmitConfig(max_series=100), 3 * 100, 7),
-        (EmitConfig(expected=True, max_series=100), 6 * 100, 7),
+        (EmitConfig(), 5 * 500, 7),
+        (EmitConfig(max_series=100), 5 * 100, 7),
+        (EmitConfig(expected=True, max_series=100), 8 * 100, 7),
         (EmitConfig(series="none", services=False), 0, 0),
     ],
 )

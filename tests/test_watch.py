@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from otel_aiops.detect.budget import Alerted
 from otel_aiops.detect.detector import Scores
+from otel_aiops.detect.discovery import Crowd
 from otel_aiops.detect.scorer import Scored
 from otel_aiops.pipeline import Step
 from otel_aiops.series.batch import Batch
@@ -13,14 +17,19 @@ from otel_aiops.watch import REASONS_A_STEP, Watch
 CHANNELS = ("none", "level")
 
 
-def step(at_s: int, scores: dict[int, float], **more: list[int]) -> Step:
-    """A step in which some rows have these scores."""
+def step(at_s: int, scores: dict[int, float], *, alerts: tuple[int, ...] | None = None, **more: list[int]) -> Step:
+    """A step in which some rows have these scores, and `alerts` an alert; None for nobody asked."""
     rows = np.array(list(scores), np.int32)
     count = len(rows)
     ones = np.ones(count)
     batch = Batch(rows, np.full(count, at_s * 10**9, np.int64), ones * 5, ones)
     score = np.array(list(scores.values()), float)
     scored = Scored(batch, Scores(score, ones * 0.9, ones, ones, ones, np.ones(count, np.uint8), ones * 0, score))
+    if alerts is not None:
+        active = np.isin(rows, alerts)
+        crowd = Crowd(0, at_s * 10**9, 10, 9, 0.1, 2.0)
+        alerted = Alerted(active * 2.0, active, active, active, ones, (crowd,))
+        scored = replace(scored, alerted=alerted)
     lists = {name: np.array(value, np.int32) for name, value in more.items()}
     return Step(event_ns=at_s * 10**9, scored=(scored,) if count else (), **lists)  # type: ignore[arg-type]
 
@@ -104,3 +113,22 @@ def test_latest_is_the_newest_point() -> None:
     assert (latest["time_ns"], latest["value"], latest["channel"]) == (10 * 10**9, 5.0, "level")
     assert found.latest(0) is None and found.latest(99_999) is None
     assert found.warm_share() == 1.0
+
+
+def test_alerts_are_followed_beside_anomalies() -> None:
+    found, asked = watch()
+    found.follow(step(10, {0: 2.0, 1: 0.5}, alerts=(0, 1)))
+    assert [one.row for one in found.anomalies()] == [0] and asked == [0, 1]
+    first, second = found.alert(0), found.alert(1)
+    assert first is not None and first.reason == "reason 1", "one sentence does for both"
+    assert second is not None and (second.score, second.reason, second.value) == (0.5, "reason 2", 5.0)
+    latest = found.latest(1)
+    assert latest is not None and (latest["ratio"], latest["alert"]) == (2.0, True)
+    assert found.crowd(0) is not None and found.crowd(1) is None
+    found.follow(step(50, {0: 1.5, 1: 0.9}, alerts=(0, 1)))
+    worse, calmer = found.alert(1), found.alert(0)
+    assert worse is not None and worse.score == 0.9 and calmer is not None and calmer.score == 2.0
+    found.follow(step(60, {0: 1.5, 1: 0.9}, alerts=(1,)))
+    assert found.alert(0) is None and found.alert(1) is not None
+    found.follow(step(70, {2: 0.1}, alerts=(), ended=[1]))
+    assert found.alert(1) is None and found.latest(1)["alert"] is False  # type: ignore[index]

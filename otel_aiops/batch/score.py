@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,20 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from otel_aiops.batch.progress import Progress, Show
+from otel_aiops.detect.budget import LEAST, Budget, BudgetConfig
 from otel_aiops.detect.detector import Scores
 from otel_aiops.detect.engine import Engine
 from otel_aiops.detect.scorer import Scored, Scorer
 from otel_aiops.errors import BadInput
 from otel_aiops.labels import Labels
-from otel_aiops.otlp.points import F64, I64
+from otel_aiops.otlp.points import F64, I64, Bool
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.batch import Batch
 from otel_aiops.series.tables import BATCH_ROWS, NO_TIME, TIME, VALUE, Rows, TableFile, is_parquet
 
 ENDINGS = (".csv", ".parquet", ".pq")
+MINUTE_NS = 60_000_000_000
+BEHIND_NS = 86_400_000_000_000  # a row that is so much older than one before it begins another recording
 WARMUP, SKIPPED = "warmup", "skipped"  # channels of rows without a score
 
 # Why a row is not scored; alignment of live points leaves out the same ones.
@@ -48,7 +52,7 @@ class ScoreSummary:
     rows: int
     series: int
     warming: int  # rows before their series is warm
-    alerting: int  # rows with an alert
+    alerting: int  # rows in which an alert begins
     alerting_series: int
     skipped: Mapping[str, int]
 
@@ -73,6 +77,7 @@ class _Result:
     upper: F64
     probability: F64
     alert: F64
+    opened: Bool
     channel: NDArray[np.int8]
     reason: NDArray[np.int32]
     reasons: list[str] = field(default_factory=lambda: list(REASONS))
@@ -83,7 +88,8 @@ class _Result:
             return np.full(rows, np.nan)
 
         numbers = absent(), absent(), absent(), absent(), absent()
-        return cls(*numbers, np.zeros(rows), np.zeros(rows, np.int8), np.zeros(rows, np.int32))
+        alerts = np.zeros(rows), np.zeros(rows, np.bool_)
+        return cls(*numbers, *alerts, np.zeros(rows, np.int8), np.zeros(rows, np.int32))
 
 
 def score_file(source: Path, output: Path, config: PipelineConfig, *, progress: Show | None = None) -> ScoreSummary:
@@ -92,7 +98,8 @@ def score_file(source: Path, output: Path, config: PipelineConfig, *, progress: 
     `anomaly_score` is 0 while a series warms up (channel "warmup") and NaN where a row cannot be scored (channel
     "skipped"; `reason` says why). A row depends on the rows before it of its own series only. `alert_score` says how
     much a row is worth an alert, after hold and fatigue: 0 where an earlier row of the same trouble was one; `alert` is
-    1 from an alert score of 1 on.
+    1 where an alert begins under the budget, which all series share: it depends on the rows before it of all series.
+    In a file whose series stand one behind the other each has the budget for itself.
     Raises: BadInput that names file, row, what was expected and what came.
     """
     if output.suffix.lower() not in ENDINGS:
@@ -106,6 +113,7 @@ def score_file(source: Path, output: Path, config: PipelineConfig, *, progress: 
     for row, name in enumerate(table.names):
         scorer.assign(row, Labels(name))
     _score(rows, verdict, interval_s, scorer, result, Progress(progress))
+    _alert(rows, np.flatnonzero(verdict == GOOD), result, config, table.names)
     columns = pa.concat_tables([part.columns for part in parts])
     _write(_with_scores(columns, rows, result, text=not is_parquet(source), output=output), output)
     return _summary(output, rows, verdict, result, len(table.names))
@@ -194,6 +202,49 @@ def _explain(result: _Result, index: I64, scorer: Scorer, scored: Scored) -> Non
         result.reasons.append(scorer.reason(scored, k))
 
 
+# -- alerts -------------------------------------------------------------------------------------------------------
+
+
+def _alert(rows: Rows, good: I64, result: _Result, config: PipelineConfig, names: Sequence[str]) -> None:
+    """Run the budget over the scored rows, in the order of the file, as it runs over points that come."""
+    code, time_ns = rows["code"][good].astype(np.int32), rows["time_ns"][good].astype(np.int64)
+    score, probability, alert = result.score[good], result.probability[good], result.alert[good]
+    absent, channel = np.full(len(good), np.nan), result.channel[good].astype(np.uint8)
+    budget, event_ns = _budget(config, names), 0
+    edges = _edges(code, time_ns, alert)
+    for begin, end in pairwise(edges.tolist()):
+        at = slice(begin, end)
+        newest_ns = int(time_ns[at].max())
+        if newest_ns < event_ns - BEHIND_NS:  # another series begins, from its first row on
+            budget, event_ns = _budget(config, names), 0
+        event_ns = max(event_ns, newest_ns)
+        empty = absent[at]
+        scores = Scores(score[at], probability[at], empty, empty, empty, channel[at], empty, alert[at])
+        batch = Batch(code[at], time_ns[at], empty, empty)
+        result.opened[good[at]] = budget.update(batch, scores, event_ns=event_ns).opened
+
+
+def _budget(config: PipelineConfig, names: Sequence[str]) -> Budget:
+    budget = Budget(config.budgets, default=BudgetConfig(budget=config.budget))
+    budget.assign(np.arange(len(names), dtype=np.int32), [Labels(name) for name in names])
+    return budget
+
+
+def _edges(code: NDArray[np.int32], time_ns: I64, alert: F64) -> I64:
+    """Where batches begin and end, (batches + 1,).
+
+    A row that is strange is a batch of its own, so that no later row can change what it is. The others are together
+    while they are of one minute and of different series: of them only their number counts.
+    """
+    minute, order = time_ns // MINUTE_NS, np.argsort(code, kind="stable")
+    again = np.zeros(len(code), np.bool_)
+    again[order[1:]] = (np.diff(code[order]) == 0) & (np.diff(minute[order]) == 0)
+    strange = alert >= LEAST
+    begins = again | strange | (np.diff(minute, prepend=-1) != 0)
+    begins[1:] |= strange[:-1]
+    return np.append(np.flatnonzero(begins), len(code))
+
+
 # -- output -------------------------------------------------------------------------------------------------------
 
 
@@ -211,7 +262,7 @@ def _with_scores(columns: pa.Table, rows: Rows, result: _Result, *, text: bool, 
     added: dict[str, Any] = {
         "anomaly_score": score,
         "alert_score": result.alert,
-        "alert": (result.alert >= 1).astype(np.int8),
+        "alert": result.opened.astype(np.int8),
         "expected": result.expected,
         "lower": result.lower,
         "upper": result.upper,
@@ -278,7 +329,7 @@ def _summary(output: Path, rows: Rows, verdict: NDArray[np.int8], result: _Resul
         rows=len(rows),
         series=series,
         warming=int((np.isnan(result.score) & (result.reason == GOOD)).sum()),
-        alerting=int((result.alert >= 1).sum()),
-        alerting_series=len(np.unique(rows["code"][result.alert >= 1])),
+        alerting=int(result.opened.sum()),
+        alerting_series=len(np.unique(rows["code"][result.opened])),
         skipped={REASONS[code]: counts[code] for code in range(UNTIMED, len(REASONS)) if counts[code]},
     )

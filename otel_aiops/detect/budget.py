@@ -57,7 +57,7 @@ def per_week(budget: str | float) -> float:
 class BudgetConfig:
     """How many alerts an objective or team wants, and for which series. The first that matches owns a series."""
 
-    name: str = "default"
+    name: str = "default"  # of the objective or team, as metrics and alerts say it; each has its own
     match: Mapping[str, str | bool | int | float] = field(default_factory=dict)  # label and value, or ~regex; {} is all
     budget: str | float = "1/day"  # alerts: 2/week, 1/day, or a number a week
     hold: float = 300.0  # an alert ends after so long below 0.8 of the threshold
@@ -85,13 +85,24 @@ class BudgetConfig:
             raise ConfigError("false_discoveries", f"must be in (0, 1], got {self.false_discoveries}")
 
 
+def check_budgets(configs: Sequence[BudgetConfig], default: str | float) -> None:
+    """See that objectives can be told apart, and that the budget of all others is one. Raises: ConfigError."""
+    names = [BudgetConfig(budget=default).name]
+    for i, config in enumerate(configs):
+        if config.name in names:
+            used = "is that of all other series" if config.name == names[0] else "stands twice"
+            raise ConfigError(f"budgets.{i}.name", f"expected a name of its own, got {config.name!r}, which {used}")
+        names.append(config.name)
+
+
 @dataclass(frozen=True, slots=True)
 class Alerted:
     """What K points are to operators, all (K,); `crowds` are minutes in which many series were a little strange.
 
     `ratio` is the alert score in thresholds, 0 where it is held back or not believed: 1 is an alert. `active` says
     that the series has an alert now, `opened` that it begins here, `counted` that it is also the first of its service
-    within minutes and was paid from the budget. `threshold` is the one in force, in alert scores.
+    within minutes and was paid from the budget. `threshold` is that of the objective, in alert scores; `shift` is what
+    was added to its logarithm, None for nothing.
     """
 
     ratio: F64
@@ -100,6 +111,7 @@ class Alerted:
     counted: Bool
     threshold: F64
     crowds: tuple[Crowd, ...] = ()
+    shift: F64 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +205,7 @@ class Budget:
         threshold = self._objectives["threshold"][owner]
         alert = scores.alert if shift is None else scores.alert * np.exp(-shift)
         no = np.zeros((3, len(rows)), bool)
-        result = Alerted(np.zeros(len(rows)), no[0], no[1], no[2], threshold, crowds)
+        result = Alerted(np.zeros(len(rows)), no[0], no[1], no[2], threshold, crowds, shift)
         which = np.flatnonzero((alert >= LEAST) | of["busy"][rows])
         if len(which):
             strange = _Strange(
@@ -225,6 +237,15 @@ class Budget:
             )
             for k, config in enumerate(self.configs)
         ]
+
+    def objective(self, row: int) -> tuple[str, float]:
+        """The objective that owns a row, by name, and its threshold before any verdict, in alert scores."""
+        owner = int(self._owned.of["owner"][row]) if row < self._size else len(self.configs) - 1
+        return self.configs[owner].name, float(self._objectives["threshold"][owner])
+
+    def end(self, rows: I32) -> None:
+        """Series that end have no alert any more."""
+        self._rows.of["open"][rows[rows < self._size]] = False
 
     def forget(self, rows: I32) -> None:
         """Rows that are given to other series start anew."""

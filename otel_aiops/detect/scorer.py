@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from otel_aiops.detect.budget import Alerted
 from otel_aiops.detect.calendar import Calendar, CalendarConfig
 from otel_aiops.detect.detector import Scores
 from otel_aiops.detect.engine import Engine, EngineConfig
@@ -16,11 +17,15 @@ from otel_aiops.series.batch import Batch, Wall
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A batch with its scores, index by index; `applied` says what policies changed, None for nothing."""
+    """A batch with its scores, index by index.
+
+    `applied` says what policies changed, None for nothing; `alerted` which points are alerts, None where nobody asked.
+    """
 
     batch: Batch
     scores: Scores
     applied: Applied | None = None
+    alerted: Alerted | None = None
 
     @property
     def untouched(self) -> Scores:

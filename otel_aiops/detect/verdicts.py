@@ -105,8 +105,8 @@ class Verdicts:
             prior = np.zeros(len(slots))
             if number >= 0:
                 total = cost.sum(axis=0)
-                self._groups.of["shift"][number] = _mean(total[None] / max(1, len(slots)), np.zeros(1))[0]
-                prior = _mean((total - cost) / max(1, len(slots) - 1), prior)
+                self._groups.of["shift"][number] = _of_others(total[None], len(slots))[0]
+                prior = _of_others(total - cost, len(slots) - 1)
             of["shift"][slots] = _mean(cost, prior)
 
     def _slots_of(self, rows: I32) -> I64:
@@ -144,6 +144,16 @@ class Verdicts:
         self._groups.clear(np.arange(self._groups.rows))
         self._groups.restore({"shift": arrays["groups"]}, self._most_group)
         self._free = arrays["free"].tolist()
+
+
+def _of_others(total: F64, series: int) -> F64:
+    """Means of a group, (J,), from the summed costs of so many of its series, (J, shifts).
+
+    Series differ as much within a group as groups do, so the mean of n of them says n / (n + 1) of the group's: what
+    one series is told moves the others half as far.
+    """
+    n = max(0, series)
+    return _mean(total / max(1, n), np.zeros(len(total))) * (n / (n + 1))
 
 
 def _mean(cost: F64, prior: F64) -> F64:

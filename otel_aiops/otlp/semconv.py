@@ -20,11 +20,12 @@ STAT = "anomaly.stat"
 REASON = "reason"
 HORIZON = "horizon"
 LIMIT = "limit"
+OBJECTIVE = "objective"
 DIRECTION = "direction"
 OWN_ATTRIBUTES = frozenset({SOURCE_METRIC, MODEL, STAT})
 
 Compat = Literal["none", "vmanomaly", "promql_anomaly"]
-Field = Literal["score", "active", "probability", "expected", "lower", "upper", "value"]
+Field = Literal["score", "active", "ratio", "alert", "probability", "expected", "lower", "upper", "value"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,20 @@ SERIES_METRICS: Mapping[Field, Metric] = {
         "otel_aiops.anomaly.score",
         "gauge",
         "{score}",
-        "How strange the series is now; 1 is the threshold of its alert budget.",
+        "How strange the series is now; 1 is the threshold.",
         _SERIES,
     ),
     "active": Metric(
         "otel_aiops.anomaly.active", "gauge", "", "1 while the series is over its threshold, else 0.", _SERIES
     ),
+    "ratio": Metric(
+        "otel_aiops.alert.ratio",
+        "gauge",
+        "",
+        "How much the series is worth an alert, in thresholds of its alert budget: 1 is an alert, 0 is held back.",
+        _SERIES,
+    ),
+    "alert": Metric("otel_aiops.alert.active", "gauge", "", "1 while the series has an alert, else 0.", _SERIES),
     "probability": Metric(
         "otel_aiops.anomaly.probability",
         "gauge",
@@ -163,6 +172,23 @@ def _selftest() -> Iterator[Metric]:
             yield Metric(f"otel_aiops.selftest.{name}", "gauge", unit, description, attributes)
     failed = "Tests that ended without a report: too slow, too large, or a fault of their own."
     yield Metric("otel_aiops.selftest.failures", "counter", "{test}", failed)
+
+
+def _budgets() -> Iterator[Metric]:
+    """Budget against actual of every objective; see `otel_aiops.detect.budget`."""
+    gauges = {
+        "budget.wanted": ("{alert}", "Alerts a week that the objective may have."),
+        "budget.actual": ("{alert}", "Alerts that it had in the last week."),
+        "budget.projected": ("{alert}", "Alerts a week that its threshold gives at the rate of the last weeks."),
+        "budget.threshold": ("{score}", "Its threshold now, in alert scores, before verdicts."),
+        "budget.series": ("{series}", "Series that it owns and that were seen in the last day."),
+        "alerts.active": ("{alert}", "Series of the objective that have an alert now."),
+    }
+    for name, (unit, description) in gauges.items():
+        yield Metric(f"otel_aiops.{name}", "gauge", unit, description, (OBJECTIVE,))
+    opened = "Alerts that were paid from the budget, those of one service within minutes as one."
+    yield Metric("otel_aiops.alerts.opened", "counter", "{alert}", opened, (OBJECTIVE,))
+    yield Metric("otel_aiops.verdicts.learned", "counter", "{verdict}", "Verdicts of operators that were learned.")
 
 
 OWN_METRICS: tuple[Metric, ...] = (
@@ -281,6 +307,7 @@ OWN_METRICS: tuple[Metric, ...] = (
     Metric("otel_aiops.step.queue.size", "gauge", "{request}", "Accepted bodies that wait to be scored."),
     Metric("otel_aiops.step.queue.capacity", "gauge", "{request}", "Accepted bodies that may wait to be scored."),
     Metric("otel_aiops.step.queue.bytes", "gauge", "By", "Bytes of the accepted bodies that wait to be scored."),
+    *_budgets(),
     *_selftest(),
     Metric(
         "otel_aiops.config.reload.success", "gauge", "", "1 when the last reload of the configuration worked, else 0."
@@ -317,7 +344,7 @@ def series_metrics(*, compat: Compat = "none", expected: bool = False) -> dict[F
     With a `compat` map, the names that the map has replace ours and what it needs is emitted whether `expected` or not.
     """
     renamed = COMPAT_NAMES[compat]
-    own: list[Field] = ["score", "active", "probability"]
+    own: list[Field] = ["score", "active", "ratio", "alert", "probability"]
     band: list[Field] = ["expected", "lower", "upper"]
     fields = [field for field in own + band if field in own or expected or field in renamed]
     metrics = {field: SERIES_METRICS[field] for field in fields}

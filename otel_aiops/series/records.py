@@ -29,13 +29,17 @@ VECTORS_LIMIT = 1024  # IOV_MAX of Linux
 
 
 class RecordKind(IntEnum):
-    """What a record of the log holds. A TICK lets time pass when nothing comes; its body is empty."""
+    """What a record of the log holds. A TICK lets time pass when nothing comes; its body is empty.
+
+    A LESSON is what operators teach, as JSON.
+    """
 
     METRICS = 1
     TRACES = 2
     LOGS = 3
     TICK = 4
     BACKFILL = 5
+    LESSON = 6
 
 
 class Compression(StrEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -33,6 +34,15 @@ class Backend(Protocol):
 
     def anomalies(self, *, limit: int) -> dict[str, Any]: ...
 
+    def alerts(self, *, limit: int) -> dict[str, Any]: ...
+
+    def budgets(self) -> dict[str, Any]: ...
+
+    def verdicts(self, *, limit: int) -> dict[str, Any]: ...
+
+    def judge(self, tree: Any) -> dict[str, Any]:
+        """Take in one verdict or a list of them."""
+
     def services(self) -> dict[str, Any]: ...
 
     def series(self, *, after: int, limit: int, source: bool) -> dict[str, Any]: ...
@@ -60,6 +70,10 @@ def build(backend: Backend, authenticate: Callable[[str | None], None] | None, m
             Route("/metrics", routes.metrics),
             Route("/api/v1/status", routes.status),
             Route("/api/v1/anomalies", routes.anomalies),
+            Route("/api/v1/alerts", routes.alerts),
+            Route("/api/v1/budgets", routes.budgets),
+            Route("/api/v1/verdicts", routes.verdicts, methods=["GET"]),
+            Route("/api/v1/verdicts", routes.judge, methods=["POST"]),
             Route("/api/v1/services", routes.services),
             Route("/api/v1/series", routes.series),
             Route("/api/v1/series/{fingerprint}", routes.explain),
@@ -125,6 +139,56 @@ class _Routes:
         """
         limit = _integer(request, "limit", 100, 10_000)
         return JSONResponse(await run_in_threadpool(lambda: self._backend.anomalies(limit=limit)))
+
+    async def alerts(self, request: Request) -> Response:
+        """
+        summary: The series that have an alert under their budget, the highest first, with threshold and reason.
+        parameters: [{in: query, name: limit, schema: {type: integer, default: 100}}]
+        responses: {200: {description: "an object with a list `alerts`"}}
+        """
+        limit = _integer(request, "limit", 100, 10_000)
+        return JSONResponse(await run_in_threadpool(lambda: self._backend.alerts(limit=limit)))
+
+    async def budgets(self, request: Request) -> Response:
+        """
+        summary: Every alert budget, the alerts that are wanted a week beside those that were and those to come.
+        responses: {200: {description: "an object with a list `budgets`, the default one last"}}
+        """
+        return JSONResponse(await run_in_threadpool(self._backend.budgets))
+
+    async def verdicts(self, request: Request) -> Response:
+        """
+        summary: The newest verdicts of operators, and what they have moved.
+        parameters: [{in: query, name: limit, schema: {type: integer, default: 100}}]
+        responses: {200: {description: "an object with a list `verdicts`, the newest first"}}
+        """
+        limit = _integer(request, "limit", 100, 10_000)
+        return JSONResponse(await run_in_threadpool(lambda: self._backend.verdicts(limit=limit)))
+
+    async def judge(self, request: Request) -> Response:
+        """
+        summary: Say what an alert was (true_alert, false_alert), or that one was missed; thresholds follow.
+        requestBody:
+          content:
+            application/json:
+              schema:
+                type: object
+                required: [series, time, verdict]
+                properties:
+                  series: {type: string, description: 'fingerprint, or name{key="value"}'}
+                  time: {description: ISO 8601 or unix seconds}
+                  verdict: {type: string, enum: [true_alert, false_alert, missed]}
+                  ratio: {type: number, description: alert score in thresholds, where nothing is known of the time}
+                  by: {type: string}
+                  note: {type: string}
+        responses: {200: {description: what was learned}, 400: {description: what was expected}}
+        """
+        body = await self._body(request)
+        try:
+            tree = json.loads(body)
+        except ValueError as error:
+            raise BadInput(f"expected a verdict as JSON, or a list of them: {error}") from error
+        return JSONResponse(await run_in_threadpool(lambda: self._backend.judge(tree)))
 
     async def services(self, request: Request) -> Response:
         """
@@ -196,13 +260,9 @@ class _Routes:
         requestBody: {content: {application/x-protobuf: {schema: {type: string, format: binary}}}}
         responses: {200: {description: how many points were learned}, 400: {description: not a metrics request}}
         """
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self._max_body_bytes:
-                raise TooLarge(f"body is larger than {self._max_body_bytes} bytes")
+        body = await self._body(request)
         compression = request.headers.get("content-encoding", "identity")
-        return JSONResponse(await run_in_threadpool(lambda: self._backend.backfill(bytes(body), compression)))
+        return JSONResponse(await run_in_threadpool(lambda: self._backend.backfill(body, compression)))
 
     async def selftest(self, request: Request) -> Response:
         """
@@ -213,6 +273,15 @@ class _Routes:
         if report is None:
             return JSONResponse({"error": "no self-test has ended yet"}, 404)
         return JSONResponse(report)
+
+    async def _body(self, request: Request) -> bytes:
+        """What is posted. Raises: TooLarge."""
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self._max_body_bytes:
+                raise TooLarge(f"body is larger than {self._max_body_bytes} bytes")
+        return bytes(body)
 
     async def openapi(self, request: Request) -> Response:
         generator = SchemaGenerator({"openapi": "3.1.0", "info": {"title": "otel-aiops", "version": __version__}})

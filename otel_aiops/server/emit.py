@@ -52,7 +52,8 @@ LIVE_NS = 3_600_000_000_000  # a series whose last point is older does not count
 class EmitConfig:
     """Which scores are sent to the exporters and shown on /metrics."""
 
-    series: Literal["anomalous", "all", "none"] = "anomalous"  # whose scores are emitted, besides those of services
+    # whose scores are emitted, besides those of services; anomalous are also those with an alert
+    series: Literal["anomalous", "all", "none"] = "anomalous"
     hold: float = 300.0  # a series that is not anomalous any more is emitted for so long, then ended
     expected: bool = False  # also the expected value and its band
     compat: Compat = "none"  # use the metric names of vmanomaly or promql_anomaly where they have one
@@ -198,6 +199,8 @@ class Emitter:
         self._grow(int(rows.max()) + 1)
         with np.errstate(invalid="ignore"):
             over = score >= 1
+        if scored.alerted is not None:
+            over |= scored.alerted.active
         self._over_ns[rows[over]] = scored.batch.time_ns[over]
         wanted = ~np.isnan(score)
         if self.config.series == "anomalous":
@@ -233,10 +236,13 @@ class Emitter:
         return _Target(source.stream.resource, point_template(raw), shown)
 
     def _columns(self, scored: Scored, chosen: NDArray[np.intp]) -> list[tuple[Metric, F64]]:
-        scores = scored.scores
+        scores, alerted = scored.scores, scored.alerted
+        nothing = np.zeros(len(scores.score))
         values: dict[Field, F64] = {
             "score": scores.score,
             "active": np.where(scores.score >= 1, 1.0, 0.0),
+            "ratio": nothing if alerted is None else alerted.ratio,
+            "alert": nothing if alerted is None else alerted.active.astype(np.float64),
             "probability": scores.probability,
             "expected": scores.expected,
             "lower": scores.lower,

@@ -65,6 +65,13 @@ def test_series_without_verdicts_follow_their_group_a_little() -> None:
     assert foreign == 0
 
 
+def test_one_series_moves_the_others_of_its_group_half_as_far() -> None:
+    verdicts = made()
+    learn(verdicts, *[(0, 1.6, FALSE_ALERT)] * 3)
+    own, other = verdicts.shift(rows(0, 1))
+    assert 0 < other == pytest.approx(own / 2)
+
+
 def test_a_group_that_agrees_moves_a_series_further_than_it_moves_alone() -> None:
     alone, together = made(), made()
     learn(alone, (0, 1.6, FALSE_ALERT))

@@ -10,6 +10,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
 
+from otel_aiops.detect.budget import BudgetConfig
 from otel_aiops.detect.engine import EngineConfig
 from otel_aiops.errors import ConfigError
 from otel_aiops.otlp.attributes import attributes
@@ -31,7 +32,9 @@ class Road:
 
     def __init__(self, *, max_series: int = 1000, **emit: Any) -> None:
         detection = EngineConfig(warmup_points=5)
-        self.pipeline = Pipeline(PipelineConfig(series=TableConfig(max_series=max_series), detection=detection))
+        budgets = (BudgetConfig(name="brief", hold=0.0),)  # an alert ends with the first quiet point
+        config = PipelineConfig(series=TableConfig(max_series=max_series), detection=detection, budgets=budgets)
+        self.pipeline = Pipeline(config)
         engine = self.pipeline.engine
         self.watch = Watch(engine.channels, self.pipeline.reason)
         self.emitter = Emitter(EmitConfig(**emit), self.pipeline.table, self.watch)
@@ -85,6 +88,8 @@ class TestSeries:
         assert {name for name, *_ in found} == {
             "otel_aiops.anomaly.score",
             "otel_aiops.anomaly.active",
+            "otel_aiops.alert.ratio",
+            "otel_aiops.alert.active",
             "otel_aiops.anomaly.probability",
         }
         name, resource, own, value = found[0]
@@ -98,11 +103,11 @@ class TestSeries:
         road.step(gauges(3, START_S + 40, p1=500), START_S + 40)
         after = road.step(gauges(3, START_S + 41), START_S + 41)
         assert {own["pod"] for _, _, own, _ in after} == {"p1"}
-        active = [value for name, _, _, value in after if name.endswith("active")]
+        active = [value for name, _, _, value in after if name == "otel_aiops.anomaly.active"]
         assert active == [0.0]
         assert not road.expire(START_S + 45)
         ends = road.expire(START_S + 46)
-        assert [value for *_, value in ends] == [None] * 3
+        assert [value for *_, value in ends] == [None] * 5
         assert not road.step(gauges(3, START_S + 46), START_S + 46)
 
     def test_all_of_them_when_wanted_with_their_band(self) -> None:
@@ -132,7 +137,7 @@ class TestSeries:
         road.step(gauges(3, START_S + 40, p1=500), START_S + 40)
         feed = Feed("cart", **{"service.namespace": "shop"}).gauge("cpu", START_S + 41, 0, flags=STALE, pod="p1")
         found = road.step(feed, START_S + 41)
-        assert [value for *_, value in found] == [None] * 3
+        assert [value for *_, value in found] == [None] * 5
         assert road.watch.anomalies() == []
 
     def test_end_when_their_row_is_given_away(self) -> None:

@@ -81,7 +81,7 @@ class TestNames:
     def test_of_maps_replace_ours(self) -> None:
         names = {field: metric.name for field, metric in series_metrics(compat="vmanomaly").items()}
         assert names["score"] == "anomaly_score" and names["expected"] == "yhat" and names["active"].startswith("otel_")
-        assert set(series_metrics()) == {"score", "active", "probability"}
+        assert set(series_metrics()) == {"score", "active", "ratio", "alert", "probability"}
         assert set(series_metrics(expected=True)) >= {"expected", "lower", "upper"}
 
     def test_of_ours_are_known_again(self) -> None:
