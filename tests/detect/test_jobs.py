@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from otel_aiops.detect.calendar import Calendar, CalendarConfig
 from otel_aiops.detect.jobs import Jobs, JobsConfig
+from otel_aiops.detect.jobtable import Seen
 from otel_aiops.errors import ConfigError, StateError
 from otel_aiops.labels import Labels
-from otel_aiops.otlp.points import F64, I64
+from otel_aiops.otlp.points import I32, I64
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 MONDAY = 1_767_571_200  # 2026-01-05 00:00 UTC
@@ -26,6 +27,13 @@ def ns(second: float) -> I64:
     return np.array([int(second * 1e9)], np.int64)
 
 
+def seen(rows: I32, time_ns: I64, *, size: float = 2.0, interval_s: float = 60.0, up: bool = True) -> Seen:
+    """Points that are 9 where 1 is usual."""
+    ones = np.ones(len(rows))
+    flags = np.full(len(rows), up)
+    return Seen(rows, time_ns, interval_s * ones, flags, size * ones, 9 * ones, ones, np.zeros(len(rows), np.bool_))
+
+
 class One:
     """The jobs of one series, second by second."""
 
@@ -35,15 +43,13 @@ class One:
 
     def see(self, *seconds: float, up: bool = True, size: float = 2.0) -> None:
         for second in seconds:
-            self.jobs.observe(
-                ROW, ns(second), up=np.array([up]), size=np.array([size]), interval_s=self.interval_s.copy()
-            )
+            self.jobs.observe(seen(ROW, ns(second), size=size, interval_s=float(self.interval_s[0]), up=up))
 
     def expects(self, second: float) -> bool:
-        return bool(self.jobs.expected(ROW, ns(second))[0])
+        return bool(self.jobs.expected(ROW, ns(second)).some[0])
 
     def misses(self, second: float) -> bool:
-        return bool(self.jobs.missed(ROW, ns(second), self.interval_s)[0])
+        return bool(self.jobs.missed(ROW, ns(second), self.interval_s).some[0])
 
     def lives(self, start: float, end: float) -> list[float]:
         """The moments of a quiet time, one every other minute, at which a job is missed."""
@@ -230,14 +236,14 @@ class TestOccurrences:
         one = One()
         one.see(MONDAY, MONDAY + DAY, MONDAY + 2 * DAY, up=False, size=2.0)
 
-        def like(up: bool, size: float) -> bool:
-            moment = ns(MONDAY + 3 * DAY)
-            return bool(one.jobs.expected(ROW, moment, up=np.array([up]), size=np.array([size]))[0])
+        def like(up: bool, size: float, day: int = 3) -> bool:
+            moment = ns(MONDAY + day * DAY)
+            return bool(one.jobs.expected(ROW, moment, up=np.array([up]), size=np.array([size])).some[0])
 
         assert like(False, 5.9)
         assert not like(True, 2.0) and not like(False, 6.1) and not like(False, np.nan)
         one.see(MONDAY + 3 * DAY, up=False, size=12.0)
-        assert like(False, 14.0)
+        assert like(False, 14.0, day=4) and not like(False, 16.0, day=4)
 
     def test_opposite_directions_are_not_one_job(self) -> None:
         one = One()
@@ -267,16 +273,16 @@ class TestMissed:
         one = One()
         one.see(*(MONDAY + i * HOUR for i in range(8)))
         moment = ns(MONDAY + 20.5 * HOUR)
-        assert not one.jobs.missed(ROW, moment, np.array([12.5 * HOUR]))[0]
+        assert not one.jobs.missed(ROW, moment, np.array([12.5 * HOUR])).some[0]
         assert one.expects(MONDAY + 21 * HOUR)
-        assert not one.jobs.missed(ROW, ns(MONDAY + 70.5 * HOUR))[0]  # even without the interval
+        assert not one.jobs.missed(ROW, ns(MONDAY + 70.5 * HOUR)).some[0]  # even without the interval
         assert one.expects(MONDAY + 71 * HOUR)
 
     def test_rows_without_jobs_miss_nothing(self) -> None:
         jobs = Jobs(CONFIG, Calendar())
         rows = np.array([5, 900_000], np.int32)
-        assert not jobs.missed(rows, np.zeros(2, np.int64)).any()
-        assert not jobs.expected(rows, np.zeros(2, np.int64)).any()
+        assert not jobs.missed(rows, np.zeros(2, np.int64)).some.any()
+        assert not jobs.expected(rows, np.zeros(2, np.int64)).some.any()
         assert jobs.note(5) == ""
 
 
@@ -289,20 +295,19 @@ class TestChance:
         points = np.maximum(1, np.round(rng.exponential(DAY / per_day / 60, (series, occurrences))))
         times = ((MONDAY + np.cumsum(points, axis=1) * 60) * 1e9).astype(np.int64)
         marked = missed = 0
-        up, size, interval_s = np.ones(series, np.bool_), np.full(series, 2.0), np.full(series, 60.0)
         for i in range(occurrences):
-            missed += int(jobs.missed(rows, times[:, i]).sum())
-            marked += int(jobs.expected(rows, times[:, i]).sum())
-            jobs.observe(rows, times[:, i], up=up, size=size, interval_s=interval_s)
+            missed += int(jobs.missed(rows, times[:, i]).some.sum())
+            marked += int(jobs.expected(rows, times[:, i]).some.sum())
+            jobs.observe(seen(rows, times[:, i]))
         assert marked < 0.01 * series * occurrences
         assert missed < 0.01 * series * occurrences
 
 
 class TestState:
-    def test_at_most_96_bytes_a_series(self) -> None:
+    def test_at_most_128_bytes_a_series(self) -> None:
         one = One()
         one.see(MONDAY)
-        assert one.jobs.bytes_per_series <= 96
+        assert one.jobs.bytes_per_series <= 128
 
     @settings(max_examples=12, deadline=None)
     @given(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 2)), min_size=4, max_size=20), st.integers(1, 3))
@@ -311,19 +316,18 @@ class TestState:
         second = MONDAY
         for i, (half_hours, row) in enumerate(steps):
             second += half_hours * 30 * MINUTE
-            size: F64 = np.array([float(half_hours)])
             for jobs, at in ((whole, row), (alone[row], 0)):
                 which = np.array([at], np.int32)
                 jobs.missed(which, ns(second))
-                jobs.observe(which, ns(second), up=np.array([True]), size=size, interval_s=np.array([60.0]))
+                jobs.observe(seen(which, ns(second), size=float(half_hours)))
             if i == cut:
                 saved = whole.state()
                 whole = Jobs(CONFIG, Calendar())
                 whole.restore(saved)
         for row, jobs in enumerate(alone):
-            for name, column in jobs.state().items():
-                expected = whole.state()[name][row : row + 1]
-                assert not len(column) or expected.tobytes() == column.tobytes()
+            state, of_all = jobs.state(), whole.state()
+            for name in set(state) - {"row"}:
+                assert state[name].tobytes() == of_all[name][of_all["row"] == row].tobytes()
 
     def test_a_row_is_forgotten(self) -> None:
         one = One()
@@ -351,7 +355,7 @@ class TestBadInput:
         for time in (info.min, -1, 0, info.max, 4 * 10**18):
             for size in (np.nan, np.inf, -1.0, 1e308):
                 moment = np.array([time], np.int64)
-                one.jobs.observe(ROW, moment, up=np.array([True]), size=np.array([size]), interval_s=np.array([np.nan]))
+                one.jobs.observe(seen(ROW, moment, size=size, interval_s=np.nan))
                 one.jobs.expected(ROW, moment)
                 one.jobs.missed(ROW, moment, np.array([np.nan]))
         one.see(MONDAY, MONDAY + DAY, MONDAY + 2 * DAY)
@@ -368,8 +372,8 @@ class TestBadInput:
         jobs = Jobs(CONFIG, Calendar())
         none = np.empty(0)
         rows, times = none.astype(np.int32), none.astype(np.int64)
-        jobs.observe(rows, times, up=none.astype(np.bool_), size=none, interval_s=none)
-        assert len(jobs.expected(rows, times)) == len(jobs.missed(rows, times)) == 0
+        jobs.observe(seen(rows, times))
+        assert len(jobs.expected(rows, times).some) == len(jobs.missed(rows, times).some) == 0
 
 
 @pytest.mark.parametrize(("key", "value"), [("tolerance", 0), ("shortest_period", 10), ("missed_after", 2)])
