@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from otel_aiops.detect.calendar import CalendarConfig
 from otel_aiops.detect.engine import EngineConfig
+from otel_aiops.detect.jobs import JobsConfig
 from otel_aiops.detect.joint import JointConfig
 from otel_aiops.detect.peers import PeersConfig
 from otel_aiops.detect.policy import PolicyConfig
@@ -105,6 +106,7 @@ class Config:
     detection: EngineConfig = field(default_factory=EngineConfig)
     joint: JointConfig = field(default_factory=JointConfig)
     peers: PeersConfig = field(default_factory=PeersConfig)
+    jobs: JobsConfig = field(default_factory=JobsConfig)
     policies: tuple[PolicyConfig, ...] = ()  # what counts as an anomaly, by series; a later one wins
     calendar: tuple[CalendarConfig, ...] = ()  # clocks and special days, by series; the first that matches holds
     selftest: SelfTestConfig = field(default_factory=SelfTestConfig)
@@ -124,6 +126,7 @@ class Config:
             calendar=self.calendar,
             joint=self.joint,
             peers=self.peers,
+            jobs=self.jobs,
         )
 
     def body_limit_bytes(self) -> int:

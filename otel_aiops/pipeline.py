@@ -13,6 +13,7 @@ from otel_aiops.detect.calendar import CalendarConfig
 from otel_aiops.detect.detector import PEERS
 from otel_aiops.detect.engine import Engine, EngineConfig
 from otel_aiops.detect.groups import Groups
+from otel_aiops.detect.jobs import Jobs, JobsConfig
 from otel_aiops.detect.joint import GroupScores, JointConfig
 from otel_aiops.detect.peers import PeersConfig, PeerScores
 from otel_aiops.detect.policy import PolicyConfig
@@ -41,6 +42,7 @@ class PipelineConfig:
     calendar: tuple[CalendarConfig, ...] = ()
     joint: JointConfig = field(default_factory=JointConfig)
     peers: PeersConfig = field(default_factory=PeersConfig)
+    jobs: JobsConfig = field(default_factory=JobsConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Pipeline:
         self.config = config
         self.table = SeriesTable(config.series)
         self.align = Align(config.align)
-        self.scorer = Scorer(config.detection, config.policies, config.calendar)
+        self.scorer = Scorer(config.detection, config.policies, config.calendar, config.jobs)
         self.engine = self.scorer.engine
         self.groups = Groups(config.joint, config.peers)
         self._event_ns = 0  # never ahead of the clock of the receiver, never behind what was seen
@@ -133,7 +135,7 @@ class Pipeline:
         self._welcome(rows, inherit=False)
         aligned = Align(self.config.align).step(points, rows, now_ns=now_ns)
         if aligned.batches:
-            self.engine.forget(np.unique(np.concatenate([batch.rows for batch in aligned.batches])))
+            self.scorer.unlearn(np.unique(np.concatenate([batch.rows for batch in aligned.batches])))
         learned = 0
         for batch in aligned.batches:
             learned += len(self.scorer.score(batch).batch.rows)
@@ -142,11 +144,12 @@ class Pipeline:
     def state(self) -> Arrays:
         """Everything learned, as arrays that nobody changes later."""
         clock = np.array([self._event_ns, self._now_ns, self._silence_checked_ns], np.int64)
-        owners: dict[str, SeriesTable | Align | Engine | Groups] = {
+        owners: dict[str, SeriesTable | Align | Engine | Groups | Jobs] = {
             "table": self.table,
             "align": self.align,
             "engine": self.engine,
             "groups": self.groups,
+            "jobs": self.scorer.jobs,
         }
         arrays = {f"{name}/{key}": value for name, owner in owners.items() for key, value in owner.state().items()}
         return {"pipeline/clock": clock, **arrays}
@@ -160,6 +163,7 @@ class Pipeline:
         self.table.restore(_owned(arrays, "table"))
         self.align.restore(_owned(arrays, "align"))
         self.engine.restore(_owned(arrays, "engine"))
+        self.scorer.jobs.restore(_owned(arrays, "jobs"))  # none in a state from before there were jobs
         self._assign(self.table.live())
         if not self.groups.restore(_owned(arrays, "groups")):
             self._enlist(self.table.live(), inherit=False)
@@ -173,7 +177,9 @@ class Pipeline:
 
     def note(self, row: int) -> str:
         """What there is to say about a series that is not anomalous."""
-        return self.engine.note(row, lambda source: str(self.table.labels(source)))
+        jobs = self.scorer.jobs.note(row)
+        note = self.engine.note(row, lambda source: str(self.table.labels(source)))
+        return f"{note} Known jobs: {jobs}." if jobs else note
 
     def _score(self, batch: Batch) -> Scored:
         scored = self.scorer.score(batch)

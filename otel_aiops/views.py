@@ -111,7 +111,12 @@ class Views:
                 return None
             anomaly = self._service.watch.anomaly(row)
             reason = anomaly.reason if anomaly else self._service.pipeline.note(row)
-            return {**self._described(row), "anomaly": self._anomaly(anomaly) if anomaly else None, "reason": reason}
+            return {
+                **self._described(row),
+                "anomaly": self._anomaly(anomaly) if anomaly else None,
+                "reason": reason,
+                "jobs": self._service.pipeline.scorer.jobs.note(row),
+            }
 
         return self._service.ask(answer)
 
@@ -182,7 +187,7 @@ class Views:
 
         def answer() -> _Found:
             anomaly = self._service.watch.anomaly(row)
-            reason = anomaly.reason if anomaly else self._service.pipeline.engine.note(row)
+            reason = anomaly.reason if anomaly else self._service.pipeline.note(row)
             return _Found(self._labels(row), self._service.watch.latest(row), reason)
 
         return self._service.ask(answer)

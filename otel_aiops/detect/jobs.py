@@ -131,9 +131,10 @@ class Jobs:
         table["peak"] = np.where(goes_on, np.maximum(table["peak"], size), size)
         table["current"][~goes_on] = NO_JOB
         self._lengthen(table, utc, local)
+        unknown = table["current"] == NO_JOB
         # A job may also begin while something else goes on.
         fits = self._fits(table, utc, local) & (table["up"] == seen.up[:, None])
-        fits &= (table["current"] == NO_JOB)[:, None]
+        fits &= unknown[:, None]
         self._recur(table, fits, utc, local, np.where(seen.quiet, np.nan, size))
         new = np.flatnonzero(~goes_on & ~fits.any(axis=1))
         if len(new):
@@ -141,7 +142,7 @@ class Jobs:
             self._begin(part, utc[new], local[new], seen.up[new], size[new])
             for name, column in part.items():
                 table[name][new] = column
-        learn_marks(table, seen)
+        learn_marks(table, seen, unknown)
         self._write(slots, table, utc, local)
 
     def arrived(self, rows: I32, time_ns: I64, value: F64) -> Told:

@@ -70,8 +70,8 @@ def usual_size(table: Table) -> F64:
     return usual
 
 
-def learn_marks(table: Table, seen: Seen) -> None:
-    """Learn in place how far the jobs go that the points belong to.
+def learn_marks(table: Table, seen: Seen, began: Bool) -> None:
+    """Learn in place how far the jobs go that the points belong to; `began` are the first points of an occurrence.
 
     The mark of a job is halfway from what was usual to its farthest value; a job that is smaller now moves it at once.
     """
@@ -82,6 +82,6 @@ def learn_marks(table: Table, seen: Seen) -> None:
     weight = np.where(table["count"][k, j] <= JUST_BORN, 1.0, WEIGHT)
     with np.errstate(invalid="ignore"):
         farther = sign * (halfway - mark) > 0
-        short = ~(sign * (np.clip(seen.value[k], -MOST_VALUE, MOST_VALUE) - mark) >= 0)
+        short = began[k] & ~(sign * (np.clip(seen.value[k], -MOST_VALUE, MOST_VALUE) - mark) >= 0)
     moved = np.where(farther, mark + weight * (halfway - mark), mark)
     table["mark"][k, j] = np.where(short, halfway, moved)

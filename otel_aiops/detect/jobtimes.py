@@ -19,6 +19,7 @@ NONE, DAILY, DAYS, WORKDAYS, WEEKLY, EVERY = range(6)
 WEEK = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 NAMES = ("", "every day", "every day", "every work day", "every week", "every")
 LATEST = 2**32 - 2
+FIELDS = ("job", "kind", "last", "period_s", "count")
 
 Table = dict[str, NDArray[Any]]
 
@@ -40,15 +41,14 @@ class Told:
     @classmethod
     def nothing(cls, points: int) -> Told:
         """No point belongs to any job."""
-        none = np.zeros(points, np.int64)
-        return cls(none - 1, none, none, none, none)
+        return cls(np.full(points, -1, np.int64), *(np.zeros(points, np.int64) for _ in FIELDS[1:]))
 
     @classmethod
     def of(cls, table: Table, which: Bool) -> Told:
         """The first job of each row for which `which` (K, JOBS) is true."""
         k = np.arange(len(which))
         j = np.argmax(which, axis=1)
-        fields = (table[name][k, j].astype(np.int64) for name in ("kind", "last", "period_s", "count"))
+        fields = (table[name][k, j].astype(np.int64) for name in FIELDS[1:])
         return cls(np.where(which.any(axis=1), j, -1), *fields)
 
     @property
@@ -57,10 +57,16 @@ class Told:
         found: Bool = self.job >= 0
         return found
 
+    def updated(self, k: NDArray[np.intp], other: Told) -> Told:
+        """The same with what another one says of the points k."""
+        for name in FIELDS:
+            getattr(self, name)[k] = getattr(other, name)[k]
+        return self
+
     def spread(self, k: NDArray[np.intp], points: int) -> Told:
         """The same of a batch of so many points, of which these are the points k."""
         whole = Told.nothing(points)
-        for name in ("job", "kind", "last", "period_s", "count"):
+        for name in FIELDS:
             getattr(whole, name)[k] = getattr(self, name)
         return whole
 
