@@ -121,8 +121,9 @@ class Jobs:
         seen = seen.at(k)
         table = self._read(slots)
         utc, local = self._seconds(seen.rows, seen.time_ns)
-        known = seen.interval_s > 0
-        table["interval_s"][known] = seen.interval_s[known]
+        before_s = table["interval_s"]
+        most_s = np.where(before_s > 0, 2 * before_s, np.inf)  # the first point after a gap says little
+        table["interval_s"] = np.where(seen.interval_s > 0, np.minimum(seen.interval_s, most_s), before_s)
         near_s = np.maximum(GAP_S, GAP_POINTS * table["interval_s"])
         goes_on = (table["newest"] > 0) & (np.abs(utc - table["newest"]) <= near_s)
         table["newest"] = utc
