@@ -63,7 +63,7 @@ class JobsConfig:
     tolerance: float = 300.0  # how far from its usual time of day a job may begin
     shortest_period: float = 600.0  # what recurs faster is a season, not a job
     missed_after: int = 4  # occurrences before the absence of the next one is an anomaly
-    max_series: int = 50_000  # series whose excursions are remembered, 111 bytes each once they have one
+    max_series: int = 50_000  # series whose excursions are remembered, 115 bytes each once they have one
 
     def __post_init__(self) -> None:
         if not 1 <= self.tolerance <= 7200:
@@ -281,7 +281,7 @@ class Jobs:
 
     def _write(self, slots: I32, table: Table, utc: I64, local: I64) -> None:
         ahead_s = due(table) - self._tolerance_s(table) - clock(table, utc, local)
-        ahead_s = np.where(table["kind"] == EVERY, ahead_s, ahead_s - MOVES_S)
+        ahead_s = ahead_s - MOVES_S * bool(self._calendar) * (table["kind"] != EVERY)
         first_s = np.where(table["kind"] == NONE, DAY, ahead_s).min(axis=1)
         table["wake"] = np.clip(utc + np.clip(first_s, 0, DAY), 0, LATEST).astype(np.int64)
         for name, column in self._columns.of.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -380,3 +381,60 @@ class TestBadInput:
 def test_settings_out_of_range_are_refused(key: str, value: float) -> None:
     with pytest.raises(ConfigError, match=key):
         JobsConfig(**{key: value})  # type: ignore[arg-type]
+
+
+class TestFamiliar:
+    """A job that is not over the threshold any more, as the engine has got used to it."""
+
+    def test_it_arrives_when_the_value_goes_half_the_way(self) -> None:
+        one = One()
+        one.see(MONDAY, MONDAY + DAY, MONDAY + 2 * DAY)
+        at = ns(MONDAY + 3 * DAY)
+        assert one.jobs.arrived(ROW, at, np.array([5.0])).some[0]  # halfway from 1 to 9
+        assert not one.jobs.arrived(ROW, at, np.array([4.9])).some[0]
+        assert not one.jobs.arrived(ROW, ns(MONDAY + 3 * DAY + HOUR), np.array([9.0])).some[0]
+
+    def test_one_that_arrives_quietly_is_neither_missed_nor_smaller(self) -> None:
+        one = One()
+        one.see(MONDAY, MONDAY + DAY, MONDAY + 2 * DAY, size=4.0)
+        for day in range(3, 8):
+            quiet = replace(seen(ROW, ns(MONDAY + day * DAY), size=0.1), quiet=np.ones(1, np.bool_))
+            one.jobs.observe(quiet)
+            assert one.lives(MONDAY + day * DAY, MONDAY + (day + 0.9) * DAY) == []
+        size = np.array([11.9])
+        assert one.jobs.expected(ROW, ns(MONDAY + 8 * DAY), size=size).some[0]
+
+    def test_points_are_only_looked_at_when_a_job_may_begin(self, in_berlin: Calendar) -> None:
+        for calendar, ahead in ((Calendar(), 0.0), (in_berlin, 1.1 * HOUR)):
+            one = One(calendar)
+            assert len(one.jobs.awake(ROW, ns(MONDAY))) == 0
+            one.see(MONDAY, MONDAY + DAY, MONDAY + 2 * DAY)
+            due = MONDAY + 3 * DAY
+            assert len(one.jobs.awake(ROW, ns(due - 6 * MINUTE - ahead))) == 0
+            assert len(one.jobs.awake(ROW, ns(due - 5 * MINUTE))) == 1
+
+
+class TestSlots:
+    def test_a_crowd_waits_until_others_had_no_excursion_for_long(self) -> None:
+        jobs = Jobs(JobsConfig(max_series=2), Calendar())
+        first, crowd = np.array([0, 1], np.int32), np.array([2, 3], np.int32)
+        jobs.observe(seen(first, np.repeat(ns(MONDAY), 2)))
+        jobs.observe(seen(crowd, np.repeat(ns(MONDAY + DAY), 2)))
+        assert len(jobs) == 2 and jobs.waited == 2
+        jobs.observe(seen(first[:1], ns(MONDAY + 10 * DAY)))
+        jobs.observe(seen(crowd, np.repeat(ns(MONDAY + 16 * DAY), 2)))
+        assert jobs.waited == 3 and jobs.state()["row"].tolist() == [0, 2]
+
+    def test_a_gap_does_not_make_jobs_less_punctual(self) -> None:
+        one = One()
+        one.see(MONDAY, MONDAY + DAY, MONDAY + 2 * DAY)
+        one.jobs.observe(seen(ROW, ns(MONDAY + 2.5 * DAY), interval_s=12.0 * HOUR))
+        assert not one.expects(MONDAY + 3 * DAY + HOUR)
+
+    def test_a_late_job_is_not_missed_twice(self) -> None:
+        one = One()
+        one.see(*(MONDAY + day * DAY for day in range(7)))
+        for day in range(7, 11):
+            one.lives(MONDAY + day * DAY, MONDAY + day * DAY + 7 * MINUTE)
+            one.see(*(MONDAY + day * DAY + minute * MINUTE for minute in (7, 8, 9)))
+        assert one.jobs.note(0).startswith("every day at 00:0")
