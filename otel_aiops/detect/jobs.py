@@ -18,7 +18,6 @@ from otel_aiops.detect.jobtimes import (
     EVERY,
     LATEST,
     NONE,
-    WEEKLY,
     WORKDAYS,
     Table,
     Told,
@@ -29,6 +28,7 @@ from otel_aiops.detect.jobtimes import (
     weekday,
     when,
 )
+from otel_aiops.detect.regular import LONGEST_PERIOD_S, day_kind, period_of, period_tolerance_s
 from otel_aiops.detect.slots import Slots
 from otel_aiops.detect.zones import SECOND_NS
 from otel_aiops.errors import ConfigError, StateError
@@ -37,16 +37,7 @@ from otel_aiops.series.columns import Columns, checked
 
 GAP_S = 120.0  # excursions nearer than this, or than GAP_POINTS, are one
 GAP_POINTS = 2.5
-LEAST_POINTS = 4.0  # between two occurrences of a job
-LONGEST_PERIOD_S = 13 * 3600.0  # what is rarer is learned by its time of day
-PERIOD_TOLERANCE = 0.02  # of a period, for a known job and for four regular excursions
-STRICT = 0.57  # of that tolerance, for three: the same point when points are far apart
 POINT_TOLERANCE = 0.75  # of the time between points, for a time of day
-PERIOD_POINTS = 1.05  # the same for a period: one point earlier or later
-# The share of random excursions that would fit by chance; over it, there is more evidence wanted.
-CHANCE_OF_DAY = 0.1
-CHANCE_OF_THREE = 0.08
-CHANCE_OF_FOUR = 0.15
 MISSES = 2  # in a row end a job
 SIZES = 3.0  # times the usual size that is still the job
 LONGEST_PART = 0.25  # of its period that an occurrence may last
@@ -297,8 +288,13 @@ class Jobs:
 
     def _tolerance_s(self, table: Table) -> F64:
         """How far from its time each job may begin, (K, JOBS)."""
-        of_day = np.maximum(self.config.tolerance, POINT_TOLERANCE * table["interval_s"])[:, None]
-        return np.where(table["kind"] == EVERY, _period_tolerance_s(table["period_s"], table["interval_s"]), of_day)
+        of_day_s = self._of_day_s(table)[:, None]
+        return np.where(table["kind"] == EVERY, period_tolerance_s(table["period_s"], table["interval_s"]), of_day_s)
+
+    def _of_day_s(self, table: Table) -> F64:
+        """How far from its time of day a job may begin, (K,)."""
+        tolerance_s: F64 = np.maximum(self.config.tolerance, POINT_TOLERANCE * table["interval_s"].astype(np.float64))
+        return tolerance_s
 
     def _fits(self, table: Table, utc: I64, local: I64) -> Bool:
         """Whether K times are in the next occurrence of each job, (K, JOBS)."""
@@ -345,8 +341,8 @@ class Jobs:
         table["recent"][table["recent"] > (local + DAY)[:, None]] = 0  # from a clock that was wrong
         alike = (table["recent"] > 0) & ((table["recent"] & 1) == up[:, None])
         past = table["recent"] & ~np.int64(1)
-        period_s = _period_s(past, alike, local, table["interval_s"], self.config.shortest_period)
-        kind, used = self._day_kind(past, alike, local, table["interval_s"])
+        period_s = period_of(past, alike, local, table["interval_s"], self.config.shortest_period)
+        kind, used = day_kind(past, alike, local, self._of_day_s(table))
         regular = period_s > 0
         kind = np.where(regular, EVERY, kind)
         born = np.flatnonzero((kind != NONE) & ~during)
@@ -372,45 +368,3 @@ class Jobs:
         mark = np.where(push, (local & ~np.int64(1)) | up, 0)
         # Newest first; what is empty goes to the end, the oldest falls off.
         table["recent"] = -np.sort(-np.column_stack([mark, recent]), axis=1)[:, :RECENT]
-
-    def _day_kind(self, past: I64, alike: Bool, local: I64, interval_s: NDArray[Any]) -> tuple[I64, Bool]:
-        """(the kind of job by time of day that K excursions complete, which of the recent ones it is made of)."""
-        tolerance_s = np.maximum(self.config.tolerance, POINT_TOLERANCE * interval_s)
-        since_s = local[:, None] - past
-        days = (since_s + DAY // 2) // DAY
-        same = alike & (np.abs(since_s - days * DAY) <= tolerance_s[:, None]) & (days > 0)
-
-        def seen(ago: int) -> Bool:
-            found: Bool = (same & (days == ago)).any(axis=1)
-            return found
-
-        day = weekday(local)
-        running = seen(1) & seen(2)
-        monday, tuesday = seen(3) & seen(4) & (day == 0), seen(1) & seen(4) & (day == 1)
-        some_weekend = (day >= 5) | (day <= 1)  # one of the three running days is Saturday or Sunday
-        kind = np.where(seen(7) & seen(14), WEEKLY, NONE)
-        kind = np.where(monday | tuesday, WORKDAYS, kind)
-        kind = np.where(running, np.where(some_weekend, DAILY, DAYS), kind)
-        # How many random excursions would stand in the tolerance, at the rate of those that do not fit.
-        span_s = np.maximum(np.where(alike, since_s, 0).max(axis=1), 1)
-        chance = -np.expm1(-2 * tolerance_s * (alike & ~same).sum(axis=1) / span_s)
-        return np.where(chance <= CHANCE_OF_DAY, kind, NONE), same
-
-
-def _period_s(past: I64, alike: Bool, local: I64, interval_s: NDArray[Any], shortest_s: float) -> I64:
-    """The period of K excursions that stand at equal distances from the ones before them, 0 where they do not."""
-    chain = np.column_stack([local, past[:, :3]])
-    first, second, third = (chain[:, i] - chain[:, i + 1] for i in range(3))
-    tolerance_s = _period_tolerance_s(first[:, None], interval_s)[:, 0]
-    allowed = (first >= np.maximum(shortest_s, LEAST_POINTS * interval_s)) & (first <= LONGEST_PERIOD_S)
-    chance = 2 * tolerance_s / np.maximum(first, 1)
-    off_s = np.where(alike[:, :2].all(axis=1), np.abs(first - second), np.inf)
-    three = (off_s <= STRICT * tolerance_s) & (STRICT * chance <= CHANCE_OF_THREE)
-    four = (off_s <= tolerance_s) & alike[:, 2] & (np.abs(second - third) <= tolerance_s) & (chance <= CHANCE_OF_FOUR)
-    found = allowed & (three | four)
-    return np.where(found, (chain[:, 0] - chain[:, 2]) // 2, 0)
-
-
-def _period_tolerance_s(period_s: I64, interval_s: NDArray[Any]) -> F64:
-    tolerance_s: F64 = np.maximum(PERIOD_TOLERANCE * period_s, PERIOD_POINTS * interval_s[:, None].astype(np.float64))
-    return tolerance_s
