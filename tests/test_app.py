@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ class TestApi:
         row, jobs = np.zeros(1, np.int32), pipeline.scorer.jobs
         for day in range(3):
             at_ns = np.array([ns(1_767_679_200 + 86_400 * day)], np.int64)
-            up.service.ask(lambda at_ns=at_ns: jobs.observe(excursion(row, at_ns)))
+            up.service.ask(partial(jobs.observe, excursion(row, at_ns)))
         assert up.get(address)["jobs"] == "every day at 06:00"
         told = up.get("/api/v1/explain", series="cpu", time="now")
         assert "recurring jobs: every day at 06:00" in told["notes"]

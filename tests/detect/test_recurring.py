@@ -74,8 +74,9 @@ class Made:
             of = scored.scores
             jobs = np.array([CHANNELS[channel].endswith("job") for channel in of.channel.tolist()])
             for row in np.flatnonzero((of.score >= 1) | (of.alert >= 1) | jobs).tolist():
-                said = (float(one[row]) for one in (of.score, of.alert, scored.untouched.score))
-                noted = Noted(second, CHANNELS[int(of.channel[row])], *said, scorer.reason(scored, row))
+                score, alert, before = (float(one[row]) for one in (of.score, of.alert, scored.untouched.score))
+                channel, reason = CHANNELS[int(of.channel[row])], scorer.reason(scored, row)
+                noted = Noted(second, channel, score, alert, before, reason)
                 found[[*self.value][row]].append(noted)
         return found
 
