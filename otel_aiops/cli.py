@@ -336,7 +336,8 @@ def explain(
 
         track = source(series)
         newest_ns = int(track.time_ns[-1])
-        found = run(track, moment_ns(time, newest_ns), _load(config).detection, progress=_progress("explain"))
+        settings, at_ns = _load(config), moment_ns(time, newest_ns)
+        found = run(track, at_ns, settings.detection, jobs=settings.jobs, progress=_progress("explain"))
         _finish_progress()
     _show(found.to_json() if as_json else found.text())
     if output:

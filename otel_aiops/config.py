@@ -17,6 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from otel_aiops.detect.budget import BudgetConfig, check_budgets
 from otel_aiops.detect.calendar import CalendarConfig
 from otel_aiops.detect.engine import EngineConfig
+from otel_aiops.detect.jobs import JobsConfig
 from otel_aiops.detect.joint import JointConfig
 from otel_aiops.detect.peers import PeersConfig
 from otel_aiops.detect.policy import PolicyConfig
@@ -106,6 +107,7 @@ class Config:
     detection: EngineConfig = field(default_factory=EngineConfig)
     joint: JointConfig = field(default_factory=JointConfig)
     peers: PeersConfig = field(default_factory=PeersConfig)
+    jobs: JobsConfig = field(default_factory=JobsConfig)
     policies: tuple[PolicyConfig, ...] = ()  # what counts as an anomaly, by series; a later one wins
     calendar: tuple[CalendarConfig, ...] = ()  # clocks and special days, by series; the first that matches holds
     budget: str | float = "1/day"  # alerts of all series that `budgets` leave: 2/week, 1/day, or a number a week
@@ -132,6 +134,7 @@ class Config:
             peers=self.peers,
             budget=self.budget,
             budgets=self.budgets,
+            jobs=self.jobs,
         )
 
     def body_limit_bytes(self) -> int:

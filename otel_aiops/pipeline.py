@@ -15,6 +15,7 @@ from otel_aiops.detect.calendar import CalendarConfig
 from otel_aiops.detect.detector import PEERS
 from otel_aiops.detect.engine import Engine, EngineConfig
 from otel_aiops.detect.groups import Groups
+from otel_aiops.detect.jobs import Jobs, JobsConfig
 from otel_aiops.detect.joint import GroupScores, JointConfig
 from otel_aiops.detect.lessons import Lesson
 from otel_aiops.detect.peers import PeersConfig, PeerScores
@@ -45,6 +46,7 @@ class PipelineConfig:
     calendar: tuple[CalendarConfig, ...] = ()
     joint: JointConfig = field(default_factory=JointConfig)
     peers: PeersConfig = field(default_factory=PeersConfig)
+    jobs: JobsConfig = field(default_factory=JobsConfig)
     budget: str | float = "1/day"
     budgets: tuple[BudgetConfig, ...] = ()
 
@@ -90,7 +92,7 @@ class Pipeline:
         self.config = config
         self.table = SeriesTable(config.series)
         self.align = Align(config.align)
-        self.scorer = Scorer(config.detection, config.policies, config.calendar)
+        self.scorer = Scorer(config.detection, config.policies, config.calendar, config.jobs)
         self.engine = self.scorer.engine
         self.groups = Groups(config.joint, config.peers)
         self.alerting = Alerting(config.budgets, config.budget, self.table.fingerprint)
@@ -149,7 +151,7 @@ class Pipeline:
         self._welcome(rows, inherit=False)
         aligned = Align(self.config.align).step(points, rows, now_ns=now_ns)
         if aligned.batches:
-            self.engine.forget(np.unique(np.concatenate([batch.rows for batch in aligned.batches])))
+            self.scorer.unlearn(np.unique(np.concatenate([batch.rows for batch in aligned.batches])))
         learned = 0
         for batch in aligned.batches:
             learned += len(self.scorer.score(batch).batch.rows)
@@ -158,11 +160,12 @@ class Pipeline:
     def state(self) -> Arrays:
         """Everything learned, as arrays that nobody changes later."""
         clock = np.array([self._event_ns, self._now_ns, self._silence_checked_ns], np.int64)
-        owners: dict[str, SeriesTable | Align | Engine | Groups | Alerting] = {
+        owners: dict[str, SeriesTable | Align | Engine | Groups | Jobs | Alerting] = {
             "table": self.table,
             "align": self.align,
             "engine": self.engine,
             "groups": self.groups,
+            "jobs": self.scorer.jobs,
             "alerting": self.alerting,
         }
         arrays = {f"{name}/{key}": value for name, owner in owners.items() for key, value in owner.state().items()}
@@ -178,6 +181,7 @@ class Pipeline:
         self.align.restore(_owned(arrays, "align"))
         self.engine.restore(_owned(arrays, "engine"))
         self.alerting.restore(_owned(arrays, "alerting"))
+        self.scorer.jobs.restore(_owned(arrays, "jobs"))  # none in a state from before there were jobs
         live = self.table.live()
         self._assign(live, self._labels_of(live))
         if not self.groups.restore(_owned(arrays, "groups")):
@@ -192,7 +196,9 @@ class Pipeline:
 
     def note(self, row: int) -> str:
         """What there is to say about a series that is not anomalous."""
-        return self.engine.note(row, lambda source: str(self.table.labels(source)))
+        jobs = self.scorer.jobs.note(row)
+        note = self.engine.note(row, lambda source: str(self.table.labels(source)))
+        return f"{note} Known jobs: {jobs}." if jobs else note
 
     def _score(self, batch: Batch) -> Scored:
         scored = self.scorer.score(batch)

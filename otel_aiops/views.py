@@ -43,6 +43,7 @@ class _Found:
     labels: Labels
     latest: dict[str, Any] | None
     reason: str
+    jobs: str
 
 
 class Views:
@@ -61,7 +62,7 @@ class Views:
 
     def status(self) -> dict[str, Any]:
         service = self._service
-        table = service.pipeline.table
+        table, jobs = service.pipeline.table, service.pipeline.scorer.jobs
         return {
             "version": __version__,
             "data_dir": str(service.directory),
@@ -72,6 +73,7 @@ class Views:
             "series_limit": service.config.series.max_series,
             "points_scored": int(service.telemetry.value("otel_aiops.points.scored")),
             "anomalous": len(service.watch.anomalies()) if service.ingest.paused else self._anomalous(),
+            "jobs": {"series": len(jobs), "series_limit": jobs.config.max_series, "waited": jobs.waited},
             "bytes_per_series": service.pipeline.engine.bytes_per_series,
             "log": {name: _number(value) for name, value in service.history.stats().items()},
             "damage": service.history.notes(),
@@ -130,7 +132,12 @@ class Views:
                 return None
             anomaly = self._service.watch.anomaly(row)
             reason = anomaly.reason if anomaly else self._service.pipeline.note(row)
-            return {**self._described(row), "anomaly": self._anomaly(anomaly) if anomaly else None, "reason": reason}
+            return {
+                **self._described(row),
+                "anomaly": self._anomaly(anomaly) if anomaly else None,
+                "reason": reason,
+                "jobs": self._service.pipeline.scorer.jobs.note(row),
+            }
 
         return self._service.ask(answer)
 
@@ -143,9 +150,9 @@ class Views:
             newest_ns = found.latest["time_ns"] if found.latest else self._service.pipeline.event_ns
             at_ns = moment_ns(time, newest_ns)
             track = self._track(found, at_ns)
-            config = self._service.config.detection
-            told = explain(track, at_ns, config, warm_points=WARM_POINTS)
-        return with_live(told, found.latest, found.reason).to_json()
+            config = self._service.config
+            told = explain(track, at_ns, config.detection, jobs=config.jobs, warm_points=WARM_POINTS)
+        return with_live(told, found.latest, found.reason, found.jobs).to_json()
 
     def forecast(self, series: str, asked: dict[str, str]) -> dict[str, Any]:
         from otel_aiops.batch.outlook import outlook
@@ -201,8 +208,9 @@ class Views:
 
         def answer() -> _Found:
             anomaly = self._service.watch.anomaly(row)
-            reason = anomaly.reason if anomaly else self._service.pipeline.engine.note(row)
-            return _Found(row, self._labels(row), self._service.watch.latest(row), reason)
+            reason = anomaly.reason if anomaly else self._service.pipeline.note(row)
+            jobs = self._service.pipeline.scorer.jobs.note(row)
+            return _Found(row, self._labels(row), self._service.watch.latest(row), reason, jobs)
 
         return self._service.ask(answer)
 

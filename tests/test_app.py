@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from otel_aiops.config import Config, parse
 from otel_aiops.errors import ConfigError
 from otel_aiops.otlp.encode import encode_series
 from otel_aiops.otlp.points import Kind, Stream, Temporality
-from tests.feed import Feed
+from tests.detect.test_jobs import seen as excursion
+from tests.feed import Feed, ns
 from tests.servers import free_port, wait_for
 
 QUICK = """
@@ -106,6 +108,20 @@ class TestApi:
         one = up.get(f"/api/v1/series/{found['fingerprint']}")
         assert one["anomaly"]["reason"] == one["reason"] == found["reason"]
         assert one["latest"]["expected"] == pytest.approx(51, abs=1)
+
+    def test_tells_the_jobs_of_a_series(self, up: Running) -> None:
+        spike(up, time.time())
+        (found,) = up.get("/api/v1/anomalies")["anomalies"]
+        pipeline, address = up.service.pipeline, f"/api/v1/series/{found['fingerprint']}"
+        assert up.get(address)["jobs"] == ""
+        row, jobs = np.zeros(1, np.int32), pipeline.scorer.jobs
+        for day in range(3):
+            at_ns = np.array([ns(1_767_679_200 + 86_400 * day)], np.int64)
+            up.service.ask(partial(jobs.observe, excursion(row, at_ns)))
+        assert up.get(address)["jobs"] == "every day at 06:00"
+        told = up.get("/api/v1/explain", series="cpu", time="now")
+        assert "recurring jobs: every day at 06:00" in told["notes"]
+        assert up.get("/api/v1/status")["jobs"] == {"series": 1, "series_limit": 50_000, "waited": 0}
 
     def test_tells_the_newest_self_test(self, up: Running) -> None:
         answer = requests.get(f"http://127.0.0.1:{up.ports['api']}/api/v1/selftest", timeout=30)

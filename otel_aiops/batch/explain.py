@@ -11,8 +11,9 @@ import numpy as np
 from otel_aiops.batch.progress import Progress, Show
 from otel_aiops.batch.recordings import moment
 from otel_aiops.batch.tracks import Track
-from otel_aiops.detect.engine import Engine, EngineConfig
+from otel_aiops.detect.engine import EngineConfig
 from otel_aiops.detect.explain import duration, quantity
+from otel_aiops.detect.jobs import JobsConfig
 from otel_aiops.detect.moments import (
     DAY_S,
     WINDOW_S,
@@ -24,6 +25,7 @@ from otel_aiops.detect.moments import (
     similar,
     unusual,
 )
+from otel_aiops.detect.scorer import Scorer
 from otel_aiops.errors import BadInput
 from otel_aiops.otlp.points import F64, I64
 from otel_aiops.series.batch import Batch
@@ -33,6 +35,7 @@ SHOWN_POINTS = 300  # before the moment; a sixth of that after it
 LEAST_SHOWN_S, MOST_SHOWN_S = 3600.0, 2 * DAY_S
 LATE_INTERVALS = 3.0  # the moment is so many intervals after the newest point: say so
 CLOSE = 0.5  # distance below which two shapes are much alike
+JOBS_NOTE = "recurring jobs: "
 FLOOR = 1e-300  # of a spread
 STEADY = 0.5  # spreads of the window that a mean may move and still be "about the same"
 
@@ -155,13 +158,15 @@ def explain(
     time_ns: int,
     config: EngineConfig,
     *,
+    jobs: JobsConfig | None = None,
     warm_points: int = WARM_POINTS,
     progress: Show | None = None,
 ) -> Explanation:
     """Explain the newest point at or before a time.
 
     Band, channel, probability and reason are of a fresh engine that learns up to `warm_points` points before the ones
-    that are shown; the score is the recorded one where there is one. Raises: BadInput when nothing came up to then.
+    that are shown, and so are the recurring jobs that are named; the score is the recorded one where there is one.
+    Raises: BadInput when nothing came up to then.
     """
     past = track.until(time_ns)
     at = len(past.time_ns) - 1
@@ -169,7 +174,8 @@ def explain(
         raise BadInput(f"{track.labels} has no point at or before {moment(time_ns)}{_span(track)}")
     first, end = _shown(track.time_ns, at)
     start = max(0, first - warm_points)
-    points, said = _rescored(track, (start, first, end), at, config, Progress(progress))
+    scorer = Scorer(config, jobs=jobs)
+    points, said, known = _rescored(track, (start, first, end), at, scorer, Progress(progress))
     now_ns, value = int(track.time_ns[at]), float(track.value[at])
     begin = _began(points, at - first)
     calm = _calm(past, now_ns if begin is None else int(points.time[begin] * 1e9))
@@ -191,12 +197,17 @@ def explain(
         comparisons=tuple(one for one in compared if one),
         alike=tuple(_alike(one, track) for one in similar(past.value, past.time_ns, now_ns)),
         points=points,
-        notes=_notes(past, time_ns, first - start, start),
+        notes=(*_notes(past, time_ns, first - start, start), *([JOBS_NOTE + known] if known else ())),
     )
 
 
-def with_live(found: Explanation, latest: dict[str, Any] | None, reason: str) -> Explanation:
-    """The same with what the running service knows of its newest point, when that is the moment explained."""
+def with_live(found: Explanation, latest: dict[str, Any] | None, reason: str, jobs: str = "") -> Explanation:
+    """The same with the jobs that the running service knows, and what it knows of its newest point when that is the
+    moment explained.
+    """
+    if jobs:
+        notes = [note for note in found.notes if not note.startswith(JOBS_NOTE)]
+        found = replace(found, notes=(*notes, JOBS_NOTE + jobs))
     if latest is None or abs(latest["time_ns"] / 1e9 - found.time) > 1e-6:
         return found
     live = {name: json_number(latest[name]) for name in ("score", "expected", "lower", "upper", "probability")}
@@ -217,11 +228,11 @@ def _shown(time_ns: I64, at: int) -> tuple[int, int]:
 
 
 def _rescored(
-    track: Track, span: tuple[int, int, int], at: int, config: EngineConfig, progress: Progress
-) -> tuple[Points, dict[str, Any]]:
-    """(what is shown, what is said of the point `at`), after a fresh engine learned from `start` on."""
+    track: Track, span: tuple[int, int, int], at: int, scorer: Scorer, progress: Progress
+) -> tuple[Points, dict[str, Any], str]:
+    """(what is shown, what is said of the point `at`, the jobs known then), after a scorer learned from `start` on."""
     start, first, end = span
-    engine, row = Engine(config), np.zeros(1, np.int32)
+    row, jobs = np.zeros(1, np.int32), ""
     gap_s = np.diff(track.time_ns, prepend=track.time_ns[0]) / 1e9
     gap_s[0] = np.nan
     shown = Points(
@@ -230,23 +241,24 @@ def _rescored(
     said: dict[str, Any] = {}
     for k in range(start, end):
         batch = Batch(row, track.time_ns[k : k + 1], track.value[k : k + 1], gap_s[k : k + 1])
-        scores = engine.score(batch)
-        engine.learn(batch, scores)
+        scored = scorer.score(batch)
+        scores = scored.scores
         if k >= first:
             for name in ("expected", "lower", "upper", "score"):
                 getattr(shown, name)[k - first] = getattr(scores, name)[0]
         if k == at:
             said = {
-                "channel": engine.channels[int(scores.channel[0])],
+                "channel": scorer.engine.channels[int(scores.channel[0])],
                 "probability": float(scores.probability[0]),
-                "reason": engine.reason(batch, scores, 0, track.labels.unit)
-                if scores.score[0] >= 1
-                else engine.note(0),
+                "reason": scorer.reason(scored, 0, track.labels.unit)
+                if scores.score[0] >= 1 or scored.told is not None
+                else scorer.engine.note(0),
             }
+            jobs = scorer.jobs.note(0)
         progress(k - start, end - start, lambda k=k: f"{k - start} points")  # type: ignore[misc]  # bound now
     recorded = track.score[first:end]
     shown.score[:] = np.where(np.isnan(recorded), shown.score, recorded)
-    return shown, said
+    return shown, said, jobs
 
 
 def _calm(past: Track, began_ns: int) -> Track:

@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 from otel_aiops.batch.progress import Progress, Show
 from otel_aiops.detect.budget import LEAST, Budget, BudgetConfig
-from otel_aiops.detect.detector import Scores
+from otel_aiops.detect.detector import JOB, Scores
 from otel_aiops.detect.engine import Engine
 from otel_aiops.detect.scorer import Scored, Scorer
 from otel_aiops.errors import BadInput
@@ -109,7 +109,7 @@ def score_file(source: Path, output: Path, config: PipelineConfig, *, progress: 
     rows = np.concatenate([part.rows for part in parts])
     verdict, interval_s = _judge(rows)
     result = _Result.empty(len(rows))
-    scorer = Scorer(config.detection, config.policies, config.calendar)
+    scorer = Scorer(config.detection, config.policies, config.calendar, config.jobs)
     for row, name in enumerate(table.names):
         scorer.assign(row, Labels(name))
     _score(rows, verdict, interval_s, scorer, result, Progress(progress))
@@ -196,7 +196,7 @@ def _explain(result: _Result, index: I64, scorer: Scorer, scored: Scored) -> Non
     with np.errstate(invalid="ignore"):
         matters = scored.scores.score >= 1
     if scored.applied is not None:
-        matters |= scored.applied.reason_code > 0
+        matters |= (scored.applied.reason_code > 0) | (scored.scores.channel == JOB)
     for k in np.flatnonzero(matters).tolist():
         result.reason[index[k]] = len(result.reasons)
         result.reasons.append(scorer.reason(scored, k))

@@ -13,8 +13,21 @@ from otel_aiops.series.batch import Batch
 
 U8 = NDArray[np.uint8]
 
-CHANNELS = ("none", "level", "season", "shift", "variance", "flat", "constant", "stopped", "novelty", "peers")
-NONE, LEVEL, SEASON, SHIFT, VARIANCE, FLAT, CONSTANT, STOPPED, NOVELTY, PEERS = range(len(CHANNELS))
+CHANNELS = (
+    "none",
+    "level",
+    "season",
+    "shift",
+    "variance",
+    "flat",
+    "constant",
+    "stopped",
+    "novelty",
+    "peers",
+    "job",  # a known job explains it, so it is no anomaly
+    "missed job",
+)
+NONE, LEVEL, SEASON, SHIFT, VARIANCE, FLAT, CONSTANT, STOPPED, NOVELTY, PEERS, JOB, MISSED = range(len(CHANNELS))
 
 
 @dataclass(frozen=True, slots=True)

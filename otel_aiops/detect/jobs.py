@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,64 +9,52 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_aiops.detect.calendar import EPOCH_WEEKDAY, Calendar
+from otel_aiops.detect.calendar import Calendar
+from otel_aiops.detect.jobtable import COLUMNS, JOBS, NO_JOB, RECENT, WIDE, Seen, learn_marks, usual_size
+from otel_aiops.detect.jobtimes import (
+    DAILY,
+    DAY,
+    DAYS,
+    EVERY,
+    LATEST,
+    NONE,
+    WORKDAYS,
+    Table,
+    Told,
+    clock,
+    due,
+    gap_s,
+    second_of,
+    weekday,
+    when,
+)
+from otel_aiops.detect.regular import LONGEST_PERIOD_S, day_kind, period_of, period_tolerance_s
+from otel_aiops.detect.slots import Slots
 from otel_aiops.detect.zones import SECOND_NS
 from otel_aiops.errors import ConfigError, StateError
 from otel_aiops.otlp.points import F64, I32, I64, Bool
 from otel_aiops.series.columns import Columns, checked
 
-DAY = 86_400
-# Kinds of jobs. DAYS was seen on work days only so far; the first weekend decides whether it is DAILY or WORKDAYS.
-NONE, DAILY, DAYS, WORKDAYS, WEEKLY, EVERY = range(6)
-WEEK = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-NAMES = ("", "every day", "every day", "every work day", "every week", "every")
-JOBS = 3  # of a series
-RECENT = 9  # excursions that are not yet explained
-NO_JOB = 255
-
 GAP_S = 120.0  # excursions nearer than this, or than GAP_POINTS, are one
 GAP_POINTS = 2.5
-LEAST_POINTS = 4.0  # between two occurrences of a job
-LONGEST_PERIOD_S = 13 * 3600.0  # what is rarer is learned by its time of day
-PERIOD_TOLERANCE = 0.02  # of a period, for a known job and for four regular excursions
-STRICT = 0.57  # of that tolerance, for three: the same point when points are far apart
 POINT_TOLERANCE = 0.75  # of the time between points, for a time of day
-PERIOD_POINTS = 1.05  # the same for a period: one point earlier or later
-# The share of random excursions that would fit by chance; over it, there is more evidence wanted.
-CHANCE_OF_DAY = 0.1
-CHANCE_OF_THREE = 0.08
-CHANCE_OF_FOUR = 0.15
 MISSES = 2  # in a row end a job
-SIZE_WEIGHT = 0.3  # of the newest
 SIZES = 3.0  # times the usual size that is still the job
 LONGEST_PART = 0.25  # of its period that an occurrence may last
-LATEST = 2**32 - 2
 MOST_SIZE = 60_000.0  # of float16
-
-COLUMNS: dict[str, tuple[Any, tuple[int, ...], int]] = {
-    "recent": (np.uint32, (RECENT,), 0),  # local seconds, newest first; an odd number is an excursion upwards
-    "newest": (np.uint32, (), 0),  # second of the newest point over the threshold
-    "interval_s": (np.float32, (), 0),
-    "current": (np.uint8, (), NO_JOB),  # the job that the current excursion is
-    "kind": (np.uint8, (JOBS,), NONE),
-    "last": (np.uint32, (JOBS,), 0),  # when it began last: a second of UTC for EVERY, else of the local clock
-    "period_s": (np.uint32, (JOBS,), 0),  # of EVERY
-    "lasts_s": (np.uint16, (JOBS,), 0),
-    "count": (np.uint8, (JOBS,), 0),
-    "misses": (np.uint8, (JOBS,), 0),
-    "up": (np.bool_, (JOBS,), 0),
-    "size": (np.float16, (JOBS,), 0),
-}
-Table = dict[str, NDArray[Any]]
+MOVES_S = 3_700  # how much a clock may be moved before a job is due
+IDLE_S = 15 * DAY  # without an excursion for so long, what is remembered tells of no job any more
 
 
 @dataclass(frozen=True, slots=True)
 class JobsConfig:
-    """How punctual a recurring job must be."""
+    """What recurs punctually is expected: three alike excursions tell of a fourth, and when it does not come."""
 
+    enabled: bool = True  # excursions that are a known job are no anomalies, and its absence is one
     tolerance: float = 300.0  # how far from its usual time of day a job may begin
     shortest_period: float = 600.0  # what recurs faster is a season, not a job
-    missed_after: int = 4  # occurrences before the absence of the next one is worth a word
+    missed_after: int = 4  # occurrences before the absence of the next one is an anomaly
+    max_series: int = 50_000  # series whose excursions are remembered, 115 bytes each once they have one
 
     def __post_init__(self) -> None:
         if not 1 <= self.tolerance <= 7200:
@@ -76,112 +63,153 @@ class JobsConfig:
             raise ConfigError("shortest_period", f"must be in 1 min .. 13 h, got {self.shortest_period}")
         if not 3 <= self.missed_after <= 100:
             raise ConfigError("missed_after", f"must be in 3 .. 100, got {self.missed_after}")
+        if not 0 <= self.max_series < 2**31 - 1:
+            raise ConfigError("max_series", f"must be >= 0, got {self.max_series}")
 
 
 class Jobs:
-    """Recurring excursions of many series, in at most 96 bytes each.
+    """Recurring excursions of many series; those that ever had one take a slot of at most 120 bytes, others 4 bytes.
 
     An excursion that no job explains is remembered. When three of them stand at the same local time of three days
     (running days, or work days), at the same time of three weeks, or directly after one another at equal distances,
     they are a job. It keeps its time of day when the clocks change; what recurs within 13 hours keeps its distance.
+    When all slots are taken, a new series waits until one of the others had no excursion for 15 days.
     """
 
     def __init__(self, config: JobsConfig, calendar: Calendar) -> None:
         self.config = config
         self._calendar = calendar
         self._columns = Columns(COLUMNS)
-        self._size = 0
+        self._slots = Slots(config.max_series)
+
+    def __len__(self) -> int:
+        """How many series have a slot."""
+        return len(self._slots)
 
     @property
     def bytes_per_series(self) -> int:
-        """What is remembered of one series."""
-        return sum(array.itemsize * math.prod(array.shape[1:]) for array in self._columns.of.values())
+        """What is remembered of one series that had an excursion."""
+        return self._columns.bytes_per_row + 4  # and whose slot it is
 
-    def observe(self, rows: I32, time_ns: I64, *, up: Bool, size: F64, interval_s: F64) -> None:
-        """Take in K points that are over the threshold, at most one a row; those after one another are one excursion.
+    @property
+    def waited(self) -> int:
+        """How many excursions were not remembered, as there was no slot."""
+        return self._slots.waited
 
-        Shape: all (K,). `up` says whether the value is above what was expected, `size` how far (any unit, such as the
-        score), `interval_s` the time since the point before (NaN when not known).
-        """
-        if not len(rows):
+    def awake(self, rows: I32, time_ns: I64) -> NDArray[np.intp]:
+        """Which of K points may matter to a job even if they are not over the threshold."""
+        k = self._slots.marked(rows)
+        if not len(k):
+            return k
+        wake = self._columns.of["wake"][self._slots.of(rows[k])]
+        return k[second_of(time_ns[k]) >= wake]
+
+    def observe(self, seen: Seen) -> None:
+        """Take in points that are over the threshold; those after one another are one excursion."""
+        slots, k = self._taken(seen.rows, seen.time_ns)
+        if not len(k):
             return
-        self._reserve(rows)
-        table = self._read(rows)
-        utc, local = self._seconds(rows, time_ns)
-        known = interval_s > 0
-        table["interval_s"][known] = interval_s[known]
-        gap_s = np.maximum(GAP_S, GAP_POINTS * table["interval_s"])
-        goes_on = (table["newest"] > 0) & (np.abs(utc - table["newest"]) <= gap_s)
+        seen = seen.at(k)
+        table = self._read(slots)
+        utc, local = self._seconds(seen.rows, seen.time_ns)
+        before_s = table["interval_s"]
+        most_s = np.where(before_s > 0, 2 * before_s, np.inf)  # the first point after a gap says little
+        table["interval_s"] = np.where(seen.interval_s > 0, np.minimum(seen.interval_s, most_s), before_s)
+        near_s = np.maximum(GAP_S, GAP_POINTS * table["interval_s"])
+        goes_on = (table["newest"] > 0) & (np.abs(utc - table["newest"]) <= near_s)
         table["newest"] = utc
-        size = np.where(np.isfinite(size), np.clip(size, 0.0, MOST_SIZE), MOST_SIZE)
+        size = np.where(np.isfinite(seen.size), np.clip(seen.size, 0.0, MOST_SIZE), MOST_SIZE)
+        table["size"][~goes_on] = usual_size(table)[~goes_on]
+        table["peak"] = np.where(goes_on, np.maximum(table["peak"], size), size)
         table["current"][~goes_on] = NO_JOB
         self._lengthen(table, utc, local)
-        fits = ~goes_on[:, None] & self._fits(table, utc, local) & (table["up"] == up[:, None])
-        self._recur(table, fits, utc, local, size)
+        unknown = table["current"] == NO_JOB
+        # A job may also begin while something else goes on.
+        fits = self._fits(table, utc, local) & (table["up"] == seen.up[:, None])
+        fits &= unknown[:, None]
+        self._recur(table, fits, utc, local, np.where(seen.quiet, np.nan, size))
         new = np.flatnonzero(~goes_on & ~fits.any(axis=1))
         if len(new):
             part = {name: column[new] for name, column in table.items()}
-            self._begin(part, utc[new], local[new], up[new], size[new])
+            self._begin(part, utc[new], local[new], seen.up[new], size[new])
             for name, column in part.items():
                 table[name][new] = column
-        self._write(rows, table)
+        learn_marks(table, seen, unknown)
+        self._write(slots, table, utc, local)
 
-    def expected(self, rows: I32, time_ns: I64, *, up: Bool | None = None, size: F64 | None = None) -> Bool:
-        """Whether an excursion of K rows at K times would be a known job, (K,).
+    def arrived(self, rows: I32, time_ns: I64, value: F64) -> Told:
+        """Which job has come with K points, although they need not be over the threshold.
+
+        What comes again and again is less strange every time. The job has come when the value is beyond the middle
+        between what was usual and what the job was like when it was learned.
+        """
+        k, table = self._with_jobs(rows)
+        if not len(k):
+            return Told.nothing(len(rows))
+        utc, local = self._seconds(rows[k], time_ns[k])
+        beyond = np.where(table["up"], value[k, None] >= table["mark"], value[k, None] <= table["mark"])
+        return Told.of(table, self._fits(table, utc, local) & beyond).spread(k, len(rows))
+
+    def expected(self, rows: I32, time_ns: I64, *, up: Bool | None = None, size: F64 | None = None) -> Told:
+        """Which job an excursion of K rows at K times would be.
 
         With `up` only one of that direction, with `size` only one that is at most three times as large as usual.
         """
-        found = np.zeros(len(rows), np.bool_)
-        some = self._with_jobs(rows)
-        if not len(some):
-            return found
-        table = self._read(rows[some])
-        utc, local = self._seconds(rows[some], time_ns[some])
-        fits = self._fits(table, utc, local) | self._during(table, utc, local)
+        k, table = self._with_jobs(rows)
+        if not len(k):
+            return Told.nothing(len(rows))
+        utc, local = self._seconds(rows[k], time_ns[k])
+        next_one, this_one = self._fits(table, utc, local), self._during(table, utc, local)
         if up is not None:
-            fits &= table["up"] == up[some, None]
+            next_one &= table["up"] == up[k, None]
+            this_one &= (table["up"] == up[k, None]) | (table["current"][:, None] == np.arange(JOBS))
         if size is not None:
             with np.errstate(invalid="ignore"):
-                fits &= size[some, None] <= SIZES * table["size"]
-        found[some] = fits.any(axis=1)
-        return found
+                next_one &= size[k, None] <= SIZES * usual_size(table)
+                this_one &= size[k, None] <= SIZES * table["size"]
+        return Told.of(table, next_one | this_one).spread(k, len(rows))
 
-    def missed(self, rows: I32, time_ns: I64, interval_s: F64 | None = None) -> Bool:
-        """Whether a job of K rows that have a point now should have begun and did not, (K,); said once a time.
+    def missed(self, rows: I32, time_ns: I64, interval_s: F64 | None = None) -> Told:
+        """Which job of K rows that have a point now should have begun and did not; said once a time.
 
         Call it with every batch: it also ends jobs that do not come any more. Nothing is said when the row had no
         points at that time (`interval_s` is the time since its last one), or when the clocks have just changed.
         """
-        found = np.zeros(len(rows), np.bool_)
-        some = self._with_jobs(rows)
-        if not len(some):
-            return found
-        table = self._read(rows[some])
-        utc, local = self._seconds(rows[some], time_ns[some])
-        late_s = _clock(table, utc, local) - _due(table) - self._tolerance_s(table)
-        early = late_s < -2 * _gap_s(table)  # from a clock that was wrong
+        k, table = self._with_jobs(rows)
+        if not len(k):
+            return Told.nothing(len(rows))
+        utc, local = self._seconds(rows[k], time_ns[k])
+        late_s = clock(table, utc, local) - due(table) - self._tolerance_s(table)
+        early = late_s < -2 * gap_s(table)  # from a clock that was wrong
         late = (table["kind"] != NONE) & (late_s > 0)
         if not (late | early).any():
-            return found
+            return Told.nothing(len(rows))
         table["kind"][early] = NONE
-        weekend = late & (table["kind"] == DAYS) & (_weekday(_due(table)) >= 5)
+        weekend = late & (table["kind"] == DAYS) & (weekday(due(table)) >= 5)
         table["kind"][weekend] = WORKDAYS
         late &= ~weekend
-        unseen = late_s > np.minimum(_gap_s(table), DAY)
-        if interval_s is not None:
-            silence_s = np.maximum(self._tolerance_s(table), GAP_POINTS * table["interval_s"][:, None])
-            unseen |= interval_s[some, None] > silence_s
-        before = self._seconds(rows[some], time_ns[some] - (DAY + 3600) * SECOND_NS)
-        moved = (local - utc) != (before[1] - before[0])
-        unseen |= moved[:, None] & (table["kind"] != EVERY)
-        counted = late & ~unseen
-        found[some] = (counted & (table["count"] >= self.config.missed_after)).any(axis=1)
-        steps = np.where(table["kind"] == WORKDAYS, 1, 1 + np.maximum(late_s, 0) // _gap_s(table))
-        table["last"] = np.where(late, table["last"] + steps.astype(np.int64) * _gap_s(table), table["last"])
+        counted = late & ~self._unseen(table, late_s, (rows[k], time_ns[k], local - utc), interval_s, k)
+        found = Told.of(table, counted & (table["count"] >= self.config.missed_after))
+        steps = np.where(table["kind"] == WORKDAYS, 1, 1 + np.maximum(late_s, 0) // gap_s(table))
+        table["last"] = np.where(late, table["last"] + steps.astype(np.int64) * gap_s(table), table["last"])
         table["misses"] = table["misses"] + counted
         table["kind"][table["misses"] >= MISSES] = NONE
-        self._write(rows[some], table)
-        return found
+        self._write(self._slots.of(rows[k]), table, utc, local)
+        return found.spread(k, len(rows))
+
+    def _unseen(
+        self, table: Table, late_s: F64, at: tuple[I32, I64, I64], interval_s: F64 | None, k: NDArray[np.intp]
+    ) -> Bool:
+        """Whether nobody can know if the jobs of K rows came; `at` is (rows, times, what local clocks are ahead)."""
+        rows, time_ns, ahead_s = at
+        unseen: Bool = late_s > np.minimum(gap_s(table), DAY)
+        if interval_s is not None:
+            silence_s = np.maximum(self._tolerance_s(table), GAP_POINTS * table["interval_s"][:, None])
+            unseen |= interval_s[k, None] > silence_s
+        before = self._seconds(rows, time_ns - (DAY + 3600) * SECOND_NS)
+        moved = ahead_s != before[1] - before[0]
+        unseen |= moved[:, None] & (table["kind"] != EVERY)
+        return unseen
 
     def note(self, row: int) -> str:
         """The jobs of a series in words, empty when there are none.
@@ -189,75 +217,92 @@ class Jobs:
         >>> Jobs(JobsConfig(), Calendar()).note(3)
         ''
         """
-        if row >= self._size:
-            return ""
-        table = {name: column[0] for name, column in self._read(np.array([row], np.int32)).items()}
-        words = []
-        for j in np.flatnonzero(table["kind"] != NONE):
-            kind, last = int(table["kind"][j]), int(table["last"][j])
-            if kind == EVERY:
-                words.append(f"every {table['period_s'][j] / 60:.0f} min")
-                continue
-            day = f" on {WEEK[(last // DAY + EPOCH_WEEKDAY) % 7]}" * (kind == WEEKLY)
-            words.append(f"{NAMES[kind]}{day} at {last % DAY // 3600:02}:{last % 3600 // 60:02}")
-        return ", ".join(words)
+        k, table = self._with_jobs(np.array([row], np.int32))
+        kinds = table["kind"][0].tolist() if len(k) else []
+        words = (when(kind, *(int(table[name][0, j]) for name in ("last", "period_s"))) for j, kind in enumerate(kinds))
+        return ", ".join(one for kind, one in zip(kinds, words, strict=True) if kind != NONE)
 
     def forget(self, rows: I32) -> None:
         """Rows that are given to other series start anew."""
-        self._columns.clear(rows[rows < self._size])
+        self._columns.clear(self._slots.forget(rows))
 
     def state(self) -> Table:
         """Copies of everything learned."""
-        return self._columns.state(self._size)
+        return {**self._columns.state(self._slots.used), **self._slots.state()}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over a state. Raises: StateError."""
-        checked(arrays, self._columns.saved())
-        if (arrays["kind"] > EVERY).any() or ((arrays["current"] >= JOBS) & (arrays["current"] != NO_JOB)).any():
+        """Take over a state; one without any arrays, as from before there were jobs, is empty. Raises: StateError."""
+        self._columns, self._slots = Columns(COLUMNS), Slots(self.config.max_series)
+        if not arrays:
+            return
+        row = {name: array for name, array in arrays.items() if name == "row"}
+        rest = {name: array for name, array in arrays.items() if name != "row"}
+        checked(rest, self._columns.saved())
+        if (rest["kind"] > EVERY).any() or ((rest["current"] >= JOBS) & (rest["current"] != NO_JOB)).any():
             raise StateError(f"expected kinds of jobs up to {EVERY} and {JOBS} jobs a series, got others")
-        self._size = len(arrays["newest"])
-        self._columns.restore(arrays, self._size)
+        self._slots.restore(row, (rest["kind"] != NONE).any(axis=1))
+        if self._slots.used != len(rest["newest"]):
+            raise StateError(f"expected a row for each of {len(rest['newest'])} slots, got {self._slots.used}")
+        self._columns.restore(rest, self._slots.used)
 
     # -- rows ---------------------------------------------------------------------------------------------------------
 
-    def _reserve(self, rows: I32) -> None:
-        self._size = max(self._size, int(rows.max()) + 1)
-        self._columns.reserve(self._size)
+    def _taken(self, rows: I32, time_ns: I64) -> tuple[I32, NDArray[np.intp]]:
+        """(slots, which of K rows they are of); rows that had none get one where there is one."""
+        slots = self._slots.of(rows)
+        if (slots < 0).any():
+            newest = self._columns.of["newest"][: self._slots.used].astype(np.int64)
+            idle = np.flatnonzero(newest < second_of(time_ns).max() - IDLE_S)
+            idle = np.setdiff1d(idle, slots)  # not those of this batch
+            slots, fresh = self._slots.take(rows, idle[np.argsort(newest[idle], kind="stable")])
+            self._columns.reserve(self._slots.used)
+            self._columns.clear(fresh)
+        k = np.flatnonzero(slots >= 0)
+        return slots[k], k
 
-    def _with_jobs(self, rows: I32) -> I64:
-        """Which of K rows have any job: most have none, and cost nothing."""
-        known = np.flatnonzero(rows < self._size)
-        return known[self._columns.of["kind"][rows[known]].any(axis=1)]
+    def _with_jobs(self, rows: I32) -> tuple[NDArray[np.intp], Table]:
+        """(which of K rows have any job, what is known of those): most have none, and cost nothing."""
+        k = self._slots.marked(rows)
+        return k, self._read(self._slots.of(rows[k]))
 
-    def _read(self, rows: I32) -> Table:
-        """All columns of K rows; whole numbers as int64, so that differences have signs."""
-        table = {name: column[rows] for name, column in self._columns.of.items()}
-        wide = ("recent", "newest", "last", "period_s", "lasts_s")
-        return {name: column.astype(np.int64) if name in wide else column for name, column in table.items()}
+    def _read(self, slots: I32) -> Table:
+        """All columns of K slots; whole numbers as int64, so that differences have signs."""
+        table = {name: column[slots] for name, column in self._columns.of.items()}
+        return {name: column.astype(np.int64) if name in WIDE else column for name, column in table.items()}
 
-    def _write(self, rows: I32, table: Table) -> None:
+    def _write(self, slots: I32, table: Table, utc: I64, local: I64) -> None:
+        ahead_s = due(table) - self._tolerance_s(table) - clock(table, utc, local)
+        ahead_s = ahead_s - MOVES_S * bool(self._calendar) * (table["kind"] != EVERY)
+        first_s = np.where(table["kind"] == NONE, DAY, ahead_s).min(axis=1)
+        table["wake"] = np.clip(utc + np.clip(first_s, 0, DAY), 0, LATEST).astype(np.int64)
         for name, column in self._columns.of.items():
-            column[rows] = table[name]
+            column[slots] = table[name]
+        self._slots.mark(slots, (table["kind"] != NONE).any(axis=1))
 
     def _seconds(self, rows: I32, time_ns: I64) -> tuple[I64, I64]:
         """(seconds of UTC, seconds of the local clock) of K points."""
         local = self._calendar.local_ns(rows, time_ns)
-        return _second(time_ns), _second(local)
+        return second_of(time_ns), second_of(local)
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
     def _tolerance_s(self, table: Table) -> F64:
         """How far from its time each job may begin, (K, JOBS)."""
-        of_day = np.maximum(self.config.tolerance, POINT_TOLERANCE * table["interval_s"])[:, None]
-        return np.where(table["kind"] == EVERY, _period_tolerance_s(table["period_s"], table["interval_s"]), of_day)
+        of_day_s = self._of_day_s(table)[:, None]
+        return np.where(table["kind"] == EVERY, period_tolerance_s(table["period_s"], table["interval_s"]), of_day_s)
+
+    def _of_day_s(self, table: Table) -> F64:
+        """How far from its time of day a job may begin, (K,)."""
+        tolerance_s: F64 = np.maximum(self.config.tolerance, POINT_TOLERANCE * table["interval_s"].astype(np.float64))
+        return tolerance_s
 
     def _fits(self, table: Table, utc: I64, local: I64) -> Bool:
         """Whether K times are in the next occurrence of each job, (K, JOBS)."""
-        return self._within(table, _clock(table, utc, local) - _due(table))
+        return self._within(table, clock(table, utc, local) - due(table))
 
     def _during(self, table: Table, utc: I64, local: I64) -> Bool:
         """Whether K times are in the last occurrence of each job, (K, JOBS)."""
-        return self._within(table, _clock(table, utc, local) - table["last"])
+        return self._within(table, clock(table, utc, local) - table["last"])
 
     def _within(self, table: Table, since_s: I64) -> Bool:
         early, late = -self._tolerance_s(table), table["lasts_s"] + self._tolerance_s(table)
@@ -268,35 +313,36 @@ class Jobs:
         """Learn in place how long the current excursions last that are jobs."""
         k = np.flatnonzero(table["current"] != NO_JOB)
         j = table["current"][k]
-        since_s = (_clock(table, utc, local) - table["last"])[k, j]
-        longest_s = np.minimum(LONGEST_PART * _gap_s(table)[k, j], np.iinfo(np.uint16).max)
+        since_s = (clock(table, utc, local) - table["last"])[k, j]
+        longest_s = np.minimum(LONGEST_PART * gap_s(table)[k, j], np.iinfo(np.uint16).max)
         table["lasts_s"][k, j] = np.clip(since_s, table["lasts_s"][k, j], longest_s)
 
     def _recur(self, table: Table, fits: Bool, utc: I64, local: I64, size: F64) -> None:
-        """Learn in place that the first job that fits, of each row that has one, has come again."""
+        """Learn in place that the first job that fits, of each row that has one, has come again; NaN is no size."""
         k = np.flatnonzero(fits.any(axis=1))
         j = np.argmax(fits[k], axis=1)
-        due, tolerance_s = _due(table)[k, j], self._tolerance_s(table)[k, j]
-        off_s = np.clip(_clock(table, utc, local)[k, j] - due, -tolerance_s, tolerance_s).astype(np.int64)
+        next_s, tolerance_s = due(table)[k, j], self._tolerance_s(table)[k, j]
+        off_s = np.clip(clock(table, utc, local)[k, j] - next_s, -tolerance_s, tolerance_s).astype(np.int64)
         every = table["kind"][k, j] == EVERY
-        weekend = (table["kind"][k, j] == DAYS) & (_weekday(due) >= 5)
+        weekend = (table["kind"][k, j] == DAYS) & (weekday(next_s) >= 5)
         table["kind"][k, j] = np.where(weekend, DAILY, table["kind"][k, j])
-        table["last"][k, j] = due + off_s // 2
+        table["last"][k, j] = next_s + off_s // 2
         table["period_s"][k, j] += np.where(every, off_s // 8, 0)
         table["count"][k, j] = np.minimum(table["count"][k, j].astype(np.int64) + 1, 255)
         table["misses"][k, j] = 0
-        usual = table["size"][k, j].astype(np.float64)
-        table["size"][k, j] = usual + SIZE_WEIGHT * (size[k] - usual)
+        table["peak"][k] = np.where(np.isnan(size[k]), table["size"][k, j], size[k])
         table["current"][k] = j
 
     def _begin(self, table: Table, utc: I64, local: I64, up: Bool, size: F64) -> None:
         """Make jobs of excursions that complete one, in place, and remember the others."""
-        during = self._during(table, utc, local).any(axis=1)  # a job that pauses for a moment is no news
+        known = self._during(table, utc, local)
+        table["misses"][known] = 0  # it was late
+        during = known.any(axis=1)  # a job that pauses for a moment is no news
         table["recent"][table["recent"] > (local + DAY)[:, None]] = 0  # from a clock that was wrong
         alike = (table["recent"] > 0) & ((table["recent"] & 1) == up[:, None])
         past = table["recent"] & ~np.int64(1)
-        period_s = _period_s(past, alike, local, table["interval_s"], self.config.shortest_period)
-        kind, used = self._day_kind(past, alike, local, table["interval_s"])
+        period_s = period_of(past, alike, local, table["interval_s"], self.config.shortest_period)
+        kind, used = day_kind(past, alike, local, self._of_day_s(table))
         regular = period_s > 0
         kind = np.where(regular, EVERY, kind)
         born = np.flatnonzero((kind != NONE) & ~during)
@@ -310,6 +356,7 @@ class Jobs:
             "misses": np.zeros(len(utc), np.int64),
             "up": up,
             "size": size,
+            "mark": np.full(len(utc), np.nan),
         }
         for name, value in values.items():
             table[name][born, slot] = value[born]
@@ -321,74 +368,3 @@ class Jobs:
         mark = np.where(push, (local & ~np.int64(1)) | up, 0)
         # Newest first; what is empty goes to the end, the oldest falls off.
         table["recent"] = -np.sort(-np.column_stack([mark, recent]), axis=1)[:, :RECENT]
-
-    def _day_kind(self, past: I64, alike: Bool, local: I64, interval_s: NDArray[Any]) -> tuple[I64, Bool]:
-        """(the kind of job by time of day that K excursions complete, which of the recent ones it is made of)."""
-        tolerance_s = np.maximum(self.config.tolerance, POINT_TOLERANCE * interval_s)
-        since_s = local[:, None] - past
-        days = (since_s + DAY // 2) // DAY
-        same = alike & (np.abs(since_s - days * DAY) <= tolerance_s[:, None]) & (days > 0)
-
-        def seen(ago: int) -> Bool:
-            found: Bool = (same & (days == ago)).any(axis=1)
-            return found
-
-        weekday = _weekday(local)
-        running = seen(1) & seen(2)
-        monday, tuesday = seen(3) & seen(4) & (weekday == 0), seen(1) & seen(4) & (weekday == 1)
-        some_weekend = (weekday >= 5) | (weekday <= 1)  # one of the three running days is Saturday or Sunday
-        kind = np.where(seen(7) & seen(14), WEEKLY, NONE)
-        kind = np.where(monday | tuesday, WORKDAYS, kind)
-        kind = np.where(running, np.where(some_weekend, DAILY, DAYS), kind)
-        # How many random excursions would stand in the tolerance, at the rate of those that do not fit.
-        span_s = np.maximum(np.where(alike, since_s, 0).max(axis=1), 1)
-        chance = -np.expm1(-2 * tolerance_s * (alike & ~same).sum(axis=1) / span_s)
-        return np.where(chance <= CHANCE_OF_DAY, kind, NONE), same
-
-
-def _period_s(past: I64, alike: Bool, local: I64, interval_s: NDArray[Any], shortest_s: float) -> I64:
-    """The period of K excursions that stand at equal distances from the ones before them, 0 where they do not."""
-    chain = np.column_stack([local, past[:, :3]])
-    first, second, third = (chain[:, i] - chain[:, i + 1] for i in range(3))
-    tolerance_s = _period_tolerance_s(first[:, None], interval_s)[:, 0]
-    allowed = (first >= np.maximum(shortest_s, LEAST_POINTS * interval_s)) & (first <= LONGEST_PERIOD_S)
-    chance = 2 * tolerance_s / np.maximum(first, 1)
-    off_s = np.where(alike[:, :2].all(axis=1), np.abs(first - second), np.inf)
-    three = (off_s <= STRICT * tolerance_s) & (STRICT * chance <= CHANCE_OF_THREE)
-    four = (off_s <= tolerance_s) & alike[:, 2] & (np.abs(second - third) <= tolerance_s) & (chance <= CHANCE_OF_FOUR)
-    found = allowed & (three | four)
-    return np.where(found, (chain[:, 0] - chain[:, 2]) // 2, 0)
-
-
-def _period_tolerance_s(period_s: I64, interval_s: NDArray[Any]) -> F64:
-    tolerance_s: F64 = np.maximum(PERIOD_TOLERANCE * period_s, PERIOD_POINTS * interval_s[:, None].astype(np.float64))
-    return tolerance_s
-
-
-def _clock(table: Table, utc: I64, local: I64) -> I64:
-    """The time of K rows on the clock of each job, (K, JOBS)."""
-    return np.where(table["kind"] == EVERY, utc[:, None], local[:, None])
-
-
-def _due(table: Table) -> I64:
-    """When each job begins next, on its own clock, (K, JOBS)."""
-    due: I64 = table["last"] + _gap_s(table)
-    return due
-
-
-def _gap_s(table: Table) -> I64:
-    """From its last occurrence to the next, (K, JOBS); never 0."""
-    kind = table["kind"]
-    weekday = _weekday(table["last"])
-    to_workday = np.where(weekday < 4, 1, 7 - weekday)
-    days = np.where(kind == WEEKLY, 7, np.where(kind == WORKDAYS, to_workday, 1))
-    return np.where(kind == EVERY, np.maximum(table["period_s"], 1), days * DAY)
-
-
-def _weekday(second: I64) -> I64:
-    """0 for Monday."""
-    return (second // DAY + EPOCH_WEEKDAY) % 7
-
-
-def _second(time_ns: I64) -> I64:
-    return np.clip(time_ns // SECOND_NS, 0, LATEST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 
 from otel_aiops.detect.calendar import Calendar, CalendarConfig
 from otel_aiops.detect.jobs import Jobs, JobsConfig
+from otel_aiops.detect.jobtable import Seen
 from otel_aiops.errors import ConfigError, StateError
 from otel_aiops.labels import Labels
-from otel_aiops.otlp.points import F64, I64
+from otel_aiops.otlp.points import I32, I64
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 MONDAY = 1_767_571_200  # 2026-01-05 00:00 UTC
@@ -26,6 +28,13 @@ def ns(second: float) -> I64:
     return np.array([int(second * 1e9)], np.int64)
 
 
+def seen(rows: I32, time_ns: I64, *, size: float = 2.0, interval_s: float = 60.0, up: bool = True) -> Seen:
+    """Points that are 9 where 1 is usual."""
+    ones = np.ones(len(rows))
+    flags = np.full(len(rows), up)
+    return Seen(rows, time_ns, interval_s * ones, flags, size * ones, 9 * ones, ones, np.zeros(len(rows), np.bool_))
+
+
 class One:
     """The jobs of one series, second by second."""
 
@@ -35,15 +44,13 @@ class One:
 
     def see(self, *seconds: float, up: bool = True, size: float = 2.0) -> None:
         for second in seconds:
-            self.jobs.observe(
-                ROW, ns(second), up=np.array([up]), size=np.array([size]), interval_s=self.interval_s.copy()
-            )
+            self.jobs.observe(seen(ROW, ns(second), size=size, interval_s=float(self.interval_s[0]), up=up))
 
     def expects(self, second: float) -> bool:
-        return bool(self.jobs.expected(ROW, ns(second))[0])
+        return bool(self.jobs.expected(ROW, ns(second)).some[0])
 
     def misses(self, second: float) -> bool:
-        return bool(self.jobs.missed(ROW, ns(second), self.interval_s)[0])
+        return bool(self.jobs.missed(ROW, ns(second), self.interval_s).some[0])
 
     def lives(self, start: float, end: float) -> list[float]:
         """The moments of a quiet time, one every other minute, at which a job is missed."""
@@ -230,14 +237,14 @@ class TestOccurrences:
         one = One()
         one.see(MONDAY, MONDAY + DAY, MONDAY + 2 * DAY, up=False, size=2.0)
 
-        def like(up: bool, size: float) -> bool:
-            moment = ns(MONDAY + 3 * DAY)
-            return bool(one.jobs.expected(ROW, moment, up=np.array([up]), size=np.array([size]))[0])
+        def like(up: bool, size: float, day: int = 3) -> bool:
+            moment = ns(MONDAY + day * DAY)
+            return bool(one.jobs.expected(ROW, moment, up=np.array([up]), size=np.array([size])).some[0])
 
         assert like(False, 5.9)
         assert not like(True, 2.0) and not like(False, 6.1) and not like(False, np.nan)
         one.see(MONDAY + 3 * DAY, up=False, size=12.0)
-        assert like(False, 14.0)
+        assert like(False, 14.0, day=4) and not like(False, 16.0, day=4)
 
     def test_opposite_directions_are_not_one_job(self) -> None:
         one = One()
@@ -267,16 +274,16 @@ class TestMissed:
         one = One()
         one.see(*(MONDAY + i * HOUR for i in range(8)))
         moment = ns(MONDAY + 20.5 * HOUR)
-        assert not one.jobs.missed(ROW, moment, np.array([12.5 * HOUR]))[0]
+        assert not one.jobs.missed(ROW, moment, np.array([12.5 * HOUR])).some[0]
         assert one.expects(MONDAY + 21 * HOUR)
-        assert not one.jobs.missed(ROW, ns(MONDAY + 70.5 * HOUR))[0]  # even without the interval
+        assert not one.jobs.missed(ROW, ns(MONDAY + 70.5 * HOUR)).some[0]  # even without the interval
         assert one.expects(MONDAY + 71 * HOUR)
 
     def test_rows_without_jobs_miss_nothing(self) -> None:
         jobs = Jobs(CONFIG, Calendar())
         rows = np.array([5, 900_000], np.int32)
-        assert not jobs.missed(rows, np.zeros(2, np.int64)).any()
-        assert not jobs.expected(rows, np.zeros(2, np.int64)).any()
+        assert not jobs.missed(rows, np.zeros(2, np.int64)).some.any()
+        assert not jobs.expected(rows, np.zeros(2, np.int64)).some.any()
         assert jobs.note(5) == ""
 
 
@@ -289,20 +296,19 @@ class TestChance:
         points = np.maximum(1, np.round(rng.exponential(DAY / per_day / 60, (series, occurrences))))
         times = ((MONDAY + np.cumsum(points, axis=1) * 60) * 1e9).astype(np.int64)
         marked = missed = 0
-        up, size, interval_s = np.ones(series, np.bool_), np.full(series, 2.0), np.full(series, 60.0)
         for i in range(occurrences):
-            missed += int(jobs.missed(rows, times[:, i]).sum())
-            marked += int(jobs.expected(rows, times[:, i]).sum())
-            jobs.observe(rows, times[:, i], up=up, size=size, interval_s=interval_s)
+            missed += int(jobs.missed(rows, times[:, i]).some.sum())
+            marked += int(jobs.expected(rows, times[:, i]).some.sum())
+            jobs.observe(seen(rows, times[:, i]))
         assert marked < 0.01 * series * occurrences
         assert missed < 0.01 * series * occurrences
 
 
 class TestState:
-    def test_at_most_96_bytes_a_series(self) -> None:
+    def test_at_most_128_bytes_a_series(self) -> None:
         one = One()
         one.see(MONDAY)
-        assert one.jobs.bytes_per_series <= 96
+        assert one.jobs.bytes_per_series <= 128
 
     @settings(max_examples=12, deadline=None)
     @given(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 2)), min_size=4, max_size=20), st.integers(1, 3))
@@ -311,19 +317,18 @@ class TestState:
         second = MONDAY
         for i, (half_hours, row) in enumerate(steps):
             second += half_hours * 30 * MINUTE
-            size: F64 = np.array([float(half_hours)])
             for jobs, at in ((whole, row), (alone[row], 0)):
                 which = np.array([at], np.int32)
                 jobs.missed(which, ns(second))
-                jobs.observe(which, ns(second), up=np.array([True]), size=size, interval_s=np.array([60.0]))
+                jobs.observe(seen(which, ns(second), size=float(half_hours)))
             if i == cut:
                 saved = whole.state()
                 whole = Jobs(CONFIG, Calendar())
                 whole.restore(saved)
         for row, jobs in enumerate(alone):
-            for name, column in jobs.state().items():
-                expected = whole.state()[name][row : row + 1]
-                assert not len(column) or expected.tobytes() == column.tobytes()
+            state, of_all = jobs.state(), whole.state()
+            for name in set(state) - {"row"}:
+                assert state[name].tobytes() == of_all[name][of_all["row"] == row].tobytes()
 
     def test_a_row_is_forgotten(self) -> None:
         one = One()
@@ -351,7 +356,7 @@ class TestBadInput:
         for time in (info.min, -1, 0, info.max, 4 * 10**18):
             for size in (np.nan, np.inf, -1.0, 1e308):
                 moment = np.array([time], np.int64)
-                one.jobs.observe(ROW, moment, up=np.array([True]), size=np.array([size]), interval_s=np.array([np.nan]))
+                one.jobs.observe(seen(ROW, moment, size=size, interval_s=np.nan))
                 one.jobs.expected(ROW, moment)
                 one.jobs.missed(ROW, moment, np.array([np.nan]))
         one.see(MONDAY, MONDAY + DAY, MONDAY + 2 * DAY)
@@ -368,11 +373,68 @@ class TestBadInput:
         jobs = Jobs(CONFIG, Calendar())
         none = np.empty(0)
         rows, times = none.astype(np.int32), none.astype(np.int64)
-        jobs.observe(rows, times, up=none.astype(np.bool_), size=none, interval_s=none)
-        assert len(jobs.expected(rows, times)) == len(jobs.missed(rows, times)) == 0
+        jobs.observe(seen(rows, times))
+        assert len(jobs.expected(rows, times).some) == len(jobs.missed(rows, times).some) == 0
 
 
 @pytest.mark.parametrize(("key", "value"), [("tolerance", 0), ("shortest_period", 10), ("missed_after", 2)])
 def test_settings_out_of_range_are_refused(key: str, value: float) -> None:
     with pytest.raises(ConfigError, match=key):
         JobsConfig(**{key: value})  # type: ignore[arg-type]
+
+
+class TestFamiliar:
+    """A job that is not over the threshold any more, as the engine has got used to it."""
+
+    def test_it_arrives_when_the_value_goes_half_the_way(self) -> None:
+        one = One()
+        one.see(MONDAY, MONDAY + DAY, MONDAY + 2 * DAY)
+        at = ns(MONDAY + 3 * DAY)
+        assert one.jobs.arrived(ROW, at, np.array([5.0])).some[0]  # halfway from 1 to 9
+        assert not one.jobs.arrived(ROW, at, np.array([4.9])).some[0]
+        assert not one.jobs.arrived(ROW, ns(MONDAY + 3 * DAY + HOUR), np.array([9.0])).some[0]
+
+    def test_one_that_arrives_quietly_is_neither_missed_nor_smaller(self) -> None:
+        one = One()
+        one.see(MONDAY, MONDAY + DAY, MONDAY + 2 * DAY, size=4.0)
+        for day in range(3, 8):
+            quiet = replace(seen(ROW, ns(MONDAY + day * DAY), size=0.1), quiet=np.ones(1, np.bool_))
+            one.jobs.observe(quiet)
+            assert one.lives(MONDAY + day * DAY, MONDAY + (day + 0.9) * DAY) == []
+        size = np.array([11.9])
+        assert one.jobs.expected(ROW, ns(MONDAY + 8 * DAY), size=size).some[0]
+
+    def test_points_are_only_looked_at_when_a_job_may_begin(self, in_berlin: Calendar) -> None:
+        for calendar, ahead in ((Calendar(), 0.0), (in_berlin, 1.1 * HOUR)):
+            one = One(calendar)
+            assert len(one.jobs.awake(ROW, ns(MONDAY))) == 0
+            one.see(MONDAY, MONDAY + DAY, MONDAY + 2 * DAY)
+            due = MONDAY + 3 * DAY
+            assert len(one.jobs.awake(ROW, ns(due - 6 * MINUTE - ahead))) == 0
+            assert len(one.jobs.awake(ROW, ns(due - 5 * MINUTE))) == 1
+
+
+class TestSlots:
+    def test_a_crowd_waits_until_others_had_no_excursion_for_long(self) -> None:
+        jobs = Jobs(JobsConfig(max_series=2), Calendar())
+        first, crowd = np.array([0, 1], np.int32), np.array([2, 3], np.int32)
+        jobs.observe(seen(first, np.repeat(ns(MONDAY), 2)))
+        jobs.observe(seen(crowd, np.repeat(ns(MONDAY + DAY), 2)))
+        assert len(jobs) == 2 and jobs.waited == 2
+        jobs.observe(seen(first[:1], ns(MONDAY + 10 * DAY)))
+        jobs.observe(seen(crowd, np.repeat(ns(MONDAY + 16 * DAY), 2)))
+        assert jobs.waited == 3 and jobs.state()["row"].tolist() == [0, 2]
+
+    def test_a_gap_does_not_make_jobs_less_punctual(self) -> None:
+        one = One()
+        one.see(MONDAY, MONDAY + DAY, MONDAY + 2 * DAY)
+        one.jobs.observe(seen(ROW, ns(MONDAY + 2.5 * DAY), interval_s=12.0 * HOUR))
+        assert not one.expects(MONDAY + 3 * DAY + HOUR)
+
+    def test_a_late_job_is_not_missed_twice(self) -> None:
+        one = One()
+        one.see(*(MONDAY + day * DAY for day in range(7)))
+        for day in range(7, 11):
+            one.lives(MONDAY + day * DAY, MONDAY + day * DAY + 7 * MINUTE)
+            one.see(*(MONDAY + day * DAY + minute * MINUTE for minute in (7, 8, 9)))
+        assert one.jobs.note(0).startswith("every day at 00:0")
