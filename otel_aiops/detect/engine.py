@@ -31,7 +31,7 @@ class EngineConfig:
     threshold: float = 6.0  # spreads from what is expected that make a score of 1
     warmup_points: int = 20  # points before the first score
     memory_points: int = 300  # points that level and scale remember
-    seasons: Literal["auto", "week", "off"] = "auto"  # auto: any period that is found; week: hours of the week alone
+    seasons: Literal["auto", "week", "off"] = "auto"  # by any period that is found, by hours of the week, or none
     adapt_after: float = 7200.0  # an anomaly that lasts longer is the new normal
     novelty_memory: int = 512 << 20  # bytes for what values series have had; those beyond have level and season alone
 
@@ -260,4 +260,11 @@ class Engine:
         self._alerts.restore(parts["alerts"], self._rows)
         checked(parts["inherited"], {"rows": (np.int32, ("inherited", 2))})
         self._inherited = parts["inherited"]["rows"].copy()
+        if self.config.seasons != "auto":
+            self._drop_rhythms()
         self._last = None
+
+    def _drop_rhythms(self) -> None:
+        """Go by hours of the week again where a configuration before this one went by other periods."""
+        rows = self._novelty.drop_rhythms()
+        self._deviation.begin_seasons(rows, np.full((len(rows), HOURS), np.nan))

@@ -270,6 +270,12 @@ class NoveltyTier:
         found[slots >= 0] = self._rhythms.of["parts"][slots[slots >= 0]]
         return found
 
+    def drop_rhythms(self) -> I32:
+        """Forget all periods; returns the rows whose profiles went by them."""
+        rows = np.flatnonzero(self.own_clock(np.arange(self._rows, dtype=np.int32))).astype(np.int32)
+        self._rhythms.clear(np.arange(self._used))
+        return rows
+
     def inherit(self, rows: I32, sources: I32) -> None:
         """Let K rows begin with copies of what K others remember, where those have a slot and there are slots left."""
         self._rows = max(self._rows, int(max(rows.max(), sources.max())) + 1)
