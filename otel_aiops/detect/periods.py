@@ -28,7 +28,7 @@ SAME = 0.02  # candidates nearer than this ratio are one
 ALMOST = 0.6  # a first peak at least so high, in those of the highest, may be the period of which that is a multiple
 CHUNK_CELLS = 2**20  # of series that are looked at together, so that memory is bounded
 
-HINT = 0.25  # by which an autocorrelation is higher at some lag than at half of it
+HINT = 0.4  # by which an autocorrelation is higher at some lag than at half of it
 HINT_CLIP = 4.0  # standard deviations
 
 SLOTS = 168  # of a profile, at most
@@ -112,7 +112,7 @@ def find(values: F64, interval_s: float, *, config: PeriodsConfig | None = None)
 def promising(values: F64, *, config: PeriodsConfig | None = None) -> Bool:
     """Of which of S series (S, T) a search may find something: a cheap look at the autocorrelation.
 
-    It is higher at a period than at half of it; noise reaches as much by chance in one of some ten series.
+    It is higher at a period than at half of it; noise reaches as much by chance in one of thirty series.
     """
     config = config or PeriodsConfig()
     present = np.isfinite(values)

@@ -27,8 +27,8 @@ SIFTED = 1_000  # memories at most that are looked at in one step: about 10 ms
 SEARCHED = 2  # of these, what is promising is searched for periods: about 15 ms each
 FULL, PROMISING = 1, 2  # why a memory takes no more points
 
-# A period that is not worth more than chance comes up in one of some ten thousand searches; a series has about ten.
-CONFIG = periods.PeriodsConfig(least_gain=0.08, significance=3.5)
+# None of 250 series of noise and 250 random walks had a period in five octaves.
+CONFIG = periods.PeriodsConfig(least_gain=0.08, significance=3.0)
 WEEKLY_S = (43_200.0, 86_400.0, 604_800.0)  # what the hours of the week show as well, by local time
 SAME = 0.02  # periods nearer than this ratio are one
 BIGGER = 1.2  # times as large must a season be that replaces another
