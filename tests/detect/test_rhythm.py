@@ -122,7 +122,7 @@ class TestMemory:
 class TestPeriods:
     @pytest.mark.parametrize(
         ("period_s", "interval_s", "steps"),
-        [(1_800.0, 60.0, 450), (5_400.0, 300.0, 300)],
+        [(1_800.0, 60.0, 450), (5_400.0, 300.0, 400)],
     )
     def test_takes_errors_away(self, period_s: float, interval_s: float, steps: int) -> None:
         values = wave(period_s, steps, interval_s=interval_s)
