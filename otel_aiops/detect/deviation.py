@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from otel_aiops.detect import calibrate, seasonal
 from otel_aiops.detect.detector import CONSTANT, FLAT, LEVEL, SEASON, SHIFT, VARIANCE
 from otel_aiops.detect.memory import Memory, State
+from otel_aiops.detect.seasonal import Clock
 from otel_aiops.otlp.points import F64, I32, Bool
 from otel_aiops.series.batch import Batch
 
@@ -87,6 +88,7 @@ class Look:
     strangeness: F64  # the larger one, in thresholds that are usual for the series
     channel: NDArray[np.uint8]
     factor: F64  # thresholds that are usual for the series, of one point
+    clock: Clock
 
     @property
     def score(self) -> F64:
@@ -108,7 +110,7 @@ class Deviation:
         self.config = config
         self.memory = Memory()
 
-    def look(self, batch: Batch, value: F64) -> Look:
+    def look(self, batch: Batch, value: F64, clock: Clock) -> Look:
         """What K points look like beside what is remembered; of the memory nothing changes."""
         self.memory.reserve(batch.rows)
         state = self.memory.read(batch.rows)
@@ -116,7 +118,9 @@ class Deviation:
         calibrate.begin(state, new, self.config.threshold)
         if new.any():
             state["level"][new] = state["near"][new] = state["last"][new] = value[new]
-        profile = seasonal.predict(self.memory.profile, batch.rows, state, batch.wall_ns)
+        profile = np.full(len(value), np.nan)
+        if self.config.seasons != "off":
+            profile = seasonal.predict(self.memory.profile, batch.rows, state, clock)
         expected, error, guide = _expected(state, profile)
         least = RELATIVE_LEAST / self.config.threshold * np.abs(state["level"])
         scale = np.maximum(SIGMA * error, least)
@@ -167,6 +171,7 @@ class Deviation:
             strangeness,
             channel,
             factor,
+            clock,
         )
 
     def _changed(self, state: State, residual: F64, least: F64) -> F64:
@@ -216,6 +221,12 @@ class Deviation:
         state["power"] = state["usual_power"].copy()
         self.memory.write(rows, state)
 
+    def begin_seasons(self, rows: I32, values: F64) -> None:
+        """Let the profiles of R rows begin anew, with values (R, 168) by cell; NaN is not known."""
+        state = self.memory.read(rows)
+        seasonal.begin(self.memory.profile, rows, state, values)
+        self.memory.write(rows, state)
+
     def learn(self, batch: Batch, value: F64, look: Look, score: F64, over: Bool) -> None:
         """Take in K points that were looked at; those `over` the threshold do not count for what is normal."""
         state = look.state
@@ -242,7 +253,8 @@ class Deviation:
         state["run"], state["last"] = look.run, value.copy()
         warm = state["points"] >= self.config.warmup_points
         usual = normal & warm if batch.wall is None else normal & warm & ~batch.wall.special
-        seasonal.learn(self.memory.profile, batch.rows, state, batch.wall_ns, value, normal=usual, warm=warm)
+        if self.config.seasons != "off":
+            seasonal.learn(self.memory.profile, batch.rows, state, look.clock, value, normal=usual, warm=warm)
         interval_s = np.nan_to_num(batch.interval_s)
         state["interval_s"] += (
             np.where(state["interval_s"] > 0, 0.125, 1.0) * (interval_s - state["interval_s"]) * (interval_s > 0)

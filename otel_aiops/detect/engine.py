@@ -13,6 +13,7 @@ from otel_aiops.detect import calibrate, explain
 from otel_aiops.detect.alerts import Alerts, alarming
 from otel_aiops.detect.detector import CHANNELS, NONE, NOVELTY, STOPPED, Scores
 from otel_aiops.detect.deviation import MOST, Deviation, Look
+from otel_aiops.detect.memory import HOURS
 from otel_aiops.detect.novelty import Novelty, NoveltyTier
 from otel_aiops.errors import ConfigError, StateError
 from otel_aiops.otlp.points import F64, I32, Bool
@@ -30,6 +31,7 @@ class EngineConfig:
     threshold: float = 6.0  # spreads from what is expected that make a score of 1
     warmup_points: int = 20  # points before the first score
     memory_points: int = 300  # points that level and scale remember
+    seasons: Literal["auto", "week", "off"] = "auto"  # by any period that is found, by hours of the week, or none
     adapt_after: float = 7200.0  # an anomaly that lasts longer is the new normal
     novelty_memory: int = 512 << 20  # bytes for what values series have had; those beyond have level and season alone
 
@@ -98,7 +100,7 @@ class Engine:
             self._rows = max(self._rows, int(batch.rows.max()) + 1)
             self._alerts.reserve(self._rows)
         value = np.clip(batch.value, -LARGEST, LARGEST)
-        look = self._deviation.look(batch, value)
+        look = self._deviation.look(batch, value, self._novelty.clock(batch.rows, batch.time_ns, batch.wall_ns))
         novelty = self._novelty.look(batch.rows, batch.wall_ns, value)
         cold = look.state["points"] < self.config.warmup_points
         if len(self._inherited) and cold.any():
@@ -149,6 +151,12 @@ class Engine:
         with np.errstate(invalid="ignore"):
             over = scores.score >= 1
         self._deviation.learn(batch, last.value, last.look, last.score, over)
+        if self.config.seasons == "auto":
+            state = last.look.state
+            known_s = np.where(state["points"] >= self.config.warmup_points, state["interval_s"], 0.0)
+            begun = self._novelty.learn_rhythm(batch.rows, batch.time_ns, last.value, known_s)
+            if begun is not None:
+                self._deviation.begin_seasons(*begun)
 
     def silent_scores(self, silence_s: F64, limit_s: F64) -> Scores:
         """Scores of K streams that have stopped: the threshold is the time after which one counts as stopped."""
@@ -182,6 +190,8 @@ class Engine:
         self._novelty.forget(rows)
         self._deviation.inherit(rows, sources)
         self._novelty.inherit(rows, sources)
+        without = rows[self._novelty.own_clock(rows) != self._novelty.own_clock(sources)]  # no slot for the period
+        self._deviation.begin_seasons(without, np.full((len(without), HOURS), np.nan))
         kept = self._inherited[~np.isin(self._inherited[:, 0], rows)]
         still = self._deviation.memory.read(kept[:, 0])["points"] < self.config.warmup_points
         self._inherited = np.concatenate([kept[still], np.stack([rows, sources], axis=1)])
@@ -211,7 +221,8 @@ class Engine:
         state = {name: float(value[0]) for name, value in memory.read(rows).items()}
         channel = CHANNELS[int(scores.channel[k])]
         story = self._novelty.story(int(batch.rows[k])) if channel == "novelty" else None
-        return explain.reason(channel, batch, scores, k, state, unit, story)
+        rhythm = self._novelty.rhythm(int(batch.rows[k]))
+        return explain.reason(channel, batch, scores, k, state, unit, story, rhythm)
 
     def note(self, row: int, name: Callable[[int], str] = str) -> str:
         """What there is to say about a series that is not anomalous; `name` says what another row is called."""
@@ -222,7 +233,7 @@ class Engine:
         origin = self._inherited[self._inherited[:, 0] == row, 1].tolist()
         begun = None if not origin else name(origin[0]) if origin[0] >= 0 else "a peer that is gone"
         now = {key: float(value[0]) for key, value in state.items()}
-        return explain.note(now, self.config.warmup_points, warmup_s, begun)
+        return explain.note(now, self.config.warmup_points, warmup_s, begun, self._novelty.rhythm(row))
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything learned."""
@@ -249,4 +260,11 @@ class Engine:
         self._alerts.restore(parts["alerts"], self._rows)
         checked(parts["inherited"], {"rows": (np.int32, ("inherited", 2))})
         self._inherited = parts["inherited"]["rows"].copy()
+        if self.config.seasons != "auto":
+            self._drop_rhythms()
         self._last = None
+
+    def _drop_rhythms(self) -> None:
+        """Go by hours of the week again where a configuration before this one went by other periods."""
+        rows = self._novelty.drop_rhythms()
+        self._deviation.begin_seasons(rows, np.full((len(rows), HOURS), np.nan))

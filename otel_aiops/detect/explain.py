@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from otel_aiops.detect.detector import Scores
+from otel_aiops.detect.rhythm import Rhythm
 from otel_aiops.series.batch import Batch
 
 DAYS = ("Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
@@ -34,6 +35,7 @@ def reason(
     state: Mapping[str, float],
     unit: str,
     story: Story | None = None,
+    rhythm: Rhythm | None = None,
 ) -> str:
     """One sentence; `state` is what is remembered of the series after the point was learned."""
     value, expected = float(batch.value[k]), float(scores.expected[k])
@@ -47,7 +49,7 @@ def reason(
     side = "above" if value > expected else "below"
     sentence = {
         "level": f"{now} is far {side} the usual {usual} (band {band})",
-        "season": f"{now} is far {side} the {usual} that is usual {_when(int(batch.time_ns[k]))} (band {band})",
+        "season": f"{now} is far {side} the {usual} that is usual {_when(int(batch.time_ns[k]), rhythm)} (band {band})",
         "shift": (
             f"The mean of the last points is {number(abs(state['drift']))} "
             f"{'above' if state['drift'] > 0 else 'below'} the usual {usual}"
@@ -85,7 +87,13 @@ def _novelty(now: str, story: Story, time_ns: int) -> str:
     )
 
 
-def note(state: Mapping[str, float], warmup_points: int, warmup_s: float, begun: str | None = None) -> str:
+def note(
+    state: Mapping[str, float],
+    warmup_points: int,
+    warmup_s: float,
+    begun: str | None = None,
+    rhythm: Rhythm | None = None,
+) -> str:
     """What there is to say about a series that is not anomalous; `begun` is the one whose knowledge it began with."""
     left = warmup_points - state["points"]
     if left > 0:
@@ -98,8 +106,29 @@ def note(state: Mapping[str, float], warmup_points: int, warmup_s: float, begun:
         return f"Still learning what is normal: {left:.0f} more points are needed, time left {when}."
     if state["accepted_s"] > 0:
         when = datetime.fromtimestamp(state["accepted_s"], UTC).isoformat(timespec="seconds")
-        return f"Within its band. At {when} it had been different for so long that this became its normal."
-    return "Within its band."
+        return (
+            f"Within its band. At {when} it had been different for so long that this became its normal.{_found(rhythm)}"
+        )
+    return f"Within its band.{_found(rhythm)}"
+
+
+def _found(rhythm: Rhythm | None) -> str:
+    if rhythm is None:
+        return ""
+    share = f"{100 * rhythm.strength:.0f} % of its variance around the trend"
+    return f" It has a cycle of {_cycle(rhythm.period_s, ' ')}, which explains {share}."
+
+
+def _cycle(period_s: float, between: str) -> str:
+    """The length of a cycle, which need not be rounded as a time span is.
+
+    >>> _cycle(5400, "-"), _cycle(21_600, " "), _cycle(864_000, "-")
+    ('90-minute', '6 hours', '10-day')
+    """
+    units = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
+    unit_s, name = next(((unit_s, name) for unit_s, name in units if period_s >= 2 * unit_s), (1, "second"))
+    length = number(period_s / unit_s)
+    return f"{length}{between}{name}" + ("s" if between == " " and length != "1" else "")
 
 
 def quantity(value: float, unit: str) -> str:
@@ -135,7 +164,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} d"
 
 
-def _when(time_ns: int) -> str:
+def _when(time_ns: int, rhythm: Rhythm | None) -> str:
+    if rhythm is not None and rhythm.own_clock:
+        return f"at this point of its {_cycle(rhythm.period_s, '-')} cycle"
     at = datetime.fromtimestamp(time_ns / 1e9, UTC)
     return f"on {DAYS[at.weekday()]} around {at:%H:%M} UTC"
 

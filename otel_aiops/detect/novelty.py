@@ -13,6 +13,8 @@ from otel_aiops.detect.daytime import Daytime
 from otel_aiops.detect.explain import Story
 from otel_aiops.detect.memory import place_of
 from otel_aiops.detect.pairs import PairLook, Pairs
+from otel_aiops.detect.rhythm import Rhythm, Rhythms
+from otel_aiops.detect.seasonal import Clock
 from otel_aiops.detect.seen import WARM, Look, Seen
 from otel_aiops.detect.spread import Spread
 from otel_aiops.otlp.points import F64, I32, I64
@@ -99,6 +101,7 @@ class NoveltyTier:
                 "time_ns": (np.int64, (), 0),
             }
         )
+        self._rhythms = Rhythms()
         self._slots = Columns({"slot": (np.int32, (), -1)})
         self._parts: dict[str, Columns] = {
             "value": self._value,
@@ -108,6 +111,7 @@ class NoveltyTier:
             "spread": self._spread,
             "pairs": self._pairs,
             "level": self._level,
+            "rhythm": self._rhythms,
         }
         self.most = memory_bytes // self.bytes_per_series
         self._used = 0
@@ -231,6 +235,47 @@ class NoveltyTier:
         since_s = (of["time_ns"] - int(self._daytime.of["since_ns"][slot])) / 1e9
         return Story(KINDS[of["kind"]], of["nearest"], of["side"], min(since_s, REMEMBERED_S), of["deviation"])
 
+    # -- rhythm -------------------------------------------------------------------------------------------------------
+
+    def clock(self, rows: I32, time_ns: I64, wall_ns: I64) -> Clock:
+        """What the seasonal profiles of K rows go by."""
+        self._reserve(rows)
+        return self._rhythms.clock(self._slots.of["slot"][place_of(rows)], time_ns, wall_ns)
+
+    def learn_rhythm(self, rows: I32, time_ns: I64, value: F64, interval_s: F64) -> tuple[I32, F64] | None:
+        """Look for periods in what K rows were so far; (rows, values) of the profiles that begin anew, if any do.
+
+        `interval_s` (K,) is 0 for rows whose interval is not known yet.
+        """
+        slots = self._slots.of["slot"][place_of(rows)]
+        k = slots >= 0
+        if not k.all():
+            rows, slots, time_ns, value, interval_s = rows[k], slots[k], time_ns[k], value[k], interval_s[k]
+        begun = self._rhythms.learn(slots, time_ns, value, interval_s) if len(slots) else None
+        if begun is None:
+            return None
+        order = np.argsort(slots)
+        return rows[order[np.searchsorted(slots, begun.slots, sorter=order)]], begun.values
+
+    def rhythm(self, row: int) -> Rhythm | None:
+        """The period that was found of a row."""
+        slot = int(self._slots.of["slot"][row]) if row < self._rows else -1
+        return None if slot < 0 else self._rhythms.rhythm(slot)
+
+    def own_clock(self, rows: I32) -> NDArray[np.uint8]:
+        """Cells of the profiles of K rows, 0 for those by hours of the week."""
+        self._reserve(rows)
+        slots = self._slots.of["slot"][rows]
+        found = np.zeros(len(rows), np.uint8)
+        found[slots >= 0] = self._rhythms.of["parts"][slots[slots >= 0]]
+        return found
+
+    def drop_rhythms(self) -> I32:
+        """Forget all periods; returns the rows whose profiles went by them."""
+        rows = np.flatnonzero(self.own_clock(np.arange(self._rows, dtype=np.int32))).astype(np.int32)
+        self._rhythms.clear(np.arange(self._used))
+        return rows
+
     def inherit(self, rows: I32, sources: I32) -> None:
         """Let K rows begin with copies of what K others remember, where those have a slot and there are slots left."""
         self._rows = max(self._rows, int(max(rows.max(), sources.max())) + 1)
@@ -242,15 +287,14 @@ class NoveltyTier:
         slots, models = slots[given], self._slots.of["slot"][sources[given]]
         for part in self._parts.values():
             part.copy(slots, models)
+        self._rhythms.begin(slots)
         self._level.of["count"][slots] = WARM + 1  # so that the mean soon is that of the series itself
 
     # -- slots --------------------------------------------------------------------------------------------------------
 
     def _slots_of(self, rows: I32) -> I32:
         """Slots of K rows, new ones for those that have none, -1 where there are none left."""
-        if len(rows):
-            self._rows = max(self._rows, int(rows.max()) + 1)
-            self._slots.reserve(self._rows)
+        self._reserve(rows)
         slot = self._slots.of["slot"]
         found: I32 = slot[rows]
         wanting = np.flatnonzero(found < 0)
@@ -260,6 +304,11 @@ class NoveltyTier:
             slot[rows[wanting]] = given
             found[wanting] = given
         return found
+
+    def _reserve(self, rows: I32) -> None:
+        if len(rows):
+            self._rows = max(self._rows, int(rows.max()) + 1)
+            self._slots.reserve(self._rows)
 
     def _take(self, count: int) -> I32:
         reused = [self._free.pop() for _ in range(min(count, len(self._free)))]

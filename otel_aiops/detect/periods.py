@@ -28,6 +28,9 @@ SAME = 0.02  # candidates nearer than this ratio are one
 ALMOST = 0.6  # a first peak at least so high, in those of the highest, may be the period of which that is a multiple
 CHUNK_CELLS = 2**20  # of series that are looked at together, so that memory is bounded
 
+HINT = 0.4  # by which an autocorrelation is higher at some lag than at half of it
+HINT_CLIP = 4.0  # standard deviations
+
 SLOTS = 168  # of a profile, at most
 HORIZON = 4  # both models predict such a part of a period ahead, or a level that is quick would do for a season
 LEARNED = 2  # cycles before the first prediction
@@ -104,6 +107,28 @@ def find(values: F64, interval_s: float, *, config: PeriodsConfig | None = None)
     for first in range(0, len(values), step):
         found += _chunk(values[first : first + step], interval_s, config)
     return found
+
+
+def promising(values: F64, *, config: PeriodsConfig | None = None) -> Bool:
+    """Of which of S series (S, T) a search may find something: a cheap look at the autocorrelation.
+
+    It is higher at a period than at half of it; noise reaches as much by chance in one of thirty series.
+    """
+    config = config or PeriodsConfig()
+    present = np.isfinite(values)
+    enough = present.sum(axis=1) >= max(LEAST_VALUES, LEAST_SHARE * values.shape[1])
+    hints = np.zeros(len(values), np.bool_)
+    x = values[enough]
+    x = x - np.nanmean(x, axis=1, keepdims=True) if len(x) else x
+    size = np.nanmax(np.abs(x), axis=1, keepdims=True, initial=0.0)
+    x = x / np.where(size > 0, size, 1.0)
+    rest = x - _trend(x)
+    limit = HINT_CLIP * np.sqrt(np.nanmean(rest**2, axis=1, keepdims=True)) if len(x) else 1.0
+    correlation, _ = _spectra(np.clip(rest, -limit, limit))
+    lag = np.arange(LEAST_POINTS, max(LEAST_POINTS, int(values.shape[1] / config.cycles)) + 1)
+    most = (correlation[:, lag] - correlation[:, lag // 2]).max(axis=1)
+    hints[enough] = (most >= HINT) & (size[:, 0] > 0)
+    return hints
 
 
 def _chunk(values: F64, interval_s: float, config: PeriodsConfig) -> list[tuple[Period, ...]]:

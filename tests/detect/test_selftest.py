@@ -307,7 +307,7 @@ class TestTheEngineThatRuns:
         )
         report = test.run(noise(4), 60.0, START_NS, 1)
         assert report.verdict() == ()
-        assert told[0] == (1, 260 * 8) and told[-1] == (260 * 8, 260 * 8)
+        assert told[0] == (1, 260 * 9) and told[-1] == (260 * 9, 260 * 9)
         assert {variant.parameter for variant in engine_variants(config)} == set(EngineConfig.__dataclass_fields__)
 
     @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
