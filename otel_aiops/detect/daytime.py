@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_aiops.detect.memory import place_of
+from otel_aiops.detect.memory import indices, place_of
 from otel_aiops.detect.seen import WARM, Look, Moved
 from otel_aiops.otlp.points import F64, I32, I64
 from otel_aiops.series.columns import Columns
@@ -40,7 +40,7 @@ class Daytime(Columns):
         """Distance from K values to the nearest one had at this time of the day, in ranges; 0 in the first days."""
         of = self.of
         since_ns = of["since_ns"][slots]
-        known = np.flatnonzero((since_ns > 0) & (time_ns - since_ns > KNOWN_AFTER_NS) & (seen.count >= WARM))
+        known = indices((since_ns > 0) & (time_ns - since_ns > KNOWN_AFTER_NS) & (seen.count >= WARM))
         novelty = np.zeros(len(slots))
         if not len(known):
             return novelty
@@ -55,7 +55,7 @@ class Daytime(Columns):
         inside = (cell >= low) & (cell <= high)
         at = np.where(inside, cell, 0).astype(np.int64) & (COARSE - 1)
         hit = inside & (word >> at.astype(np.uint64) & np.uint64(1)).astype(bool)
-        far = np.flatnonzero(~hit & (word != 0))
+        far = indices(~hit & (word != 0))
         if len(far):
             places = low[far, None] + ((self._bits.astype(np.int64) - low[far, None]) & (COARSE - 1))
             live = (word[far, None] >> self._bits & np.uint64(1)).astype(bool)
@@ -77,7 +77,7 @@ class Daytime(Columns):
         half_hour = time_ns // SLOT_NS
         current = (half_hour % PENDING).astype(np.int64)
         at = slots.astype(np.int64) * PENDING + current
-        fresh = np.flatnonzero(of["half_hour"].reshape(-1)[at] != half_hour)
+        fresh = indices(of["half_hour"].reshape(-1)[at] != half_hour)
         if len(fresh):
             self._commit(slots[fresh], half_hour[fresh])
             of["half_hour"].reshape(-1)[at[fresh]] = half_hour[fresh]
@@ -89,7 +89,7 @@ class Daytime(Columns):
         of = self.of
         for k in range(PENDING):
             then = of["half_hour"][slots, k].astype(np.int64)
-            old = np.flatnonzero((then >= 0) & (np.abs(half_hour - then) > AROUND))
+            old = indices((then >= 0) & (np.abs(half_hour - then) > AROUND))
             if len(old):
                 chosen = slots[old]
                 of["bits"][chosen, then[old] % SLOTS] |= of["pending"][chosen, k]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from otel_aiops.detect import calibrate, seasonal
 from otel_aiops.detect.detector import CONSTANT, FLAT, LEVEL, SEASON, SHIFT, VARIANCE
-from otel_aiops.detect.memory import Memory, State
+from otel_aiops.detect.memory import Memory, State, indices
 from otel_aiops.detect.seasonal import Clock
 from otel_aiops.otlp.points import F64, I32, Bool
 from otel_aiops.series.batch import Batch
@@ -311,7 +311,7 @@ def _calm_down(state: State, look: Look, over: Bool) -> None:
     usual = np.abs(look.residual) <= CALM * look.scale
     state["calm"] = np.where(usual, state["calm"] + 1, 0.0)
     wide = (look.channel == SHIFT) | ((look.channel == VARIANCE) & (look.log_ratio > 0))
-    over_it = np.flatnonzero(over & wide & (state["calm"] >= CALM_POINTS))
+    over_it = indices(over & wide & (state["calm"] >= CALM_POINTS))
     if len(over_it):
         look.drift[over_it] = 0.0
         look.power[over_it] = state["usual_power"][over_it]

@@ -13,7 +13,7 @@ from otel_aiops.detect import calibrate, explain
 from otel_aiops.detect.alerts import Alerts, alarming
 from otel_aiops.detect.detector import CHANNELS, NONE, NOVELTY, STOPPED, Scores
 from otel_aiops.detect.deviation import MOST, Deviation, Look
-from otel_aiops.detect.memory import HOURS
+from otel_aiops.detect.memory import HOURS, indices
 from otel_aiops.detect.novelty import Novelty, NoveltyTier
 from otel_aiops.errors import ConfigError, StateError
 from otel_aiops.otlp.points import F64, I32, Bool
@@ -140,7 +140,7 @@ class Engine:
         if last is None or last.batch is not batch:
             raise ValueError("expected the batch that was scored last")
         if learnable is not None and not learnable.all():
-            k = np.flatnonzero(learnable)
+            k = indices(learnable)
             if len(k):
                 some = batch.at(k)
                 self.learn(some, self.score(some), alert=None if alert is None else alert[k])

@@ -28,6 +28,7 @@ from otel_aiops.detect.jobtimes import (
     weekday,
     when,
 )
+from otel_aiops.detect.memory import indices
 from otel_aiops.detect.regular import LONGEST_PERIOD_S, day_kind, period_of, period_tolerance_s
 from otel_aiops.detect.slots import Slots
 from otel_aiops.detect.zones import SECOND_NS
@@ -128,7 +129,7 @@ class Jobs:
         fits = self._fits(table, utc, local) & (table["up"] == seen.up[:, None])
         fits &= unknown[:, None]
         self._recur(table, fits, utc, local, np.where(seen.quiet, np.nan, size))
-        new = np.flatnonzero(~goes_on & ~fits.any(axis=1))
+        new = indices(~goes_on & ~fits.any(axis=1))
         if len(new):
             part = {name: column[new] for name, column in table.items()}
             self._begin(part, utc[new], local[new], seen.up[new], size[new])
@@ -252,12 +253,12 @@ class Jobs:
         slots = self._slots.of(rows)
         if (slots < 0).any():
             newest = self._columns.of["newest"][: self._slots.used].astype(np.int64)
-            idle = np.flatnonzero(newest < second_of(time_ns).max() - IDLE_S)
+            idle = indices(newest < second_of(time_ns).max() - IDLE_S)
             idle = np.setdiff1d(idle, slots)  # not those of this batch
             slots, fresh = self._slots.take(rows, idle[np.argsort(newest[idle], kind="stable")])
             self._columns.reserve(self._slots.used)
             self._columns.clear(fresh)
-        k = np.flatnonzero(slots >= 0)
+        k = indices(slots >= 0)
         return slots[k], k
 
     def _with_jobs(self, rows: I32) -> tuple[NDArray[np.intp], Table]:
@@ -311,7 +312,7 @@ class Jobs:
 
     def _lengthen(self, table: Table, utc: I64, local: I64) -> None:
         """Learn in place how long the current excursions last that are jobs."""
-        k = np.flatnonzero(table["current"] != NO_JOB)
+        k = indices(table["current"] != NO_JOB)
         j = table["current"][k]
         since_s = (clock(table, utc, local) - table["last"])[k, j]
         longest_s = np.minimum(LONGEST_PART * gap_s(table)[k, j], np.iinfo(np.uint16).max)
@@ -319,7 +320,7 @@ class Jobs:
 
     def _recur(self, table: Table, fits: Bool, utc: I64, local: I64, size: F64) -> None:
         """Learn in place that the first job that fits, of each row that has one, has come again; NaN is no size."""
-        k = np.flatnonzero(fits.any(axis=1))
+        k = indices(np.asarray(fits.any(axis=1)))
         j = np.argmax(fits[k], axis=1)
         next_s, tolerance_s = due(table)[k, j], self._tolerance_s(table)[k, j]
         off_s = np.clip(clock(table, utc, local)[k, j] - next_s, -tolerance_s, tolerance_s).astype(np.int64)
@@ -345,7 +346,7 @@ class Jobs:
         kind, used = day_kind(past, alike, local, self._of_day_s(table))
         regular = period_s > 0
         kind = np.where(regular, EVERY, kind)
-        born = np.flatnonzero((kind != NONE) & ~during)
+        born = indices((kind != NONE) & ~during)
         slot = np.argmin(np.where(table["kind"] == NONE, -1, table["count"].astype(np.int64)), axis=1)[born]
         values: Table = {
             "kind": kind,

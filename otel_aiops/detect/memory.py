@@ -66,6 +66,7 @@ COUNTS = (  # up to MOST_COUNTED
     "calm",  # points in a row near the expected value
 )
 MOST_COUNTED = 65_535
+WORTH_A_SLICE = 64  # rows; for fewer the look costs more than it saves
 LATEST_S = 4_294_967_295
 NAMES = WIDE + SECONDS + NARROW + COUNTS
 State = dict[str, F64]
@@ -138,6 +139,11 @@ class Memory:
 
 def place_of(rows: I32) -> I32 | slice:
     """Rows in a row as a slice, which is much faster; senders keep their order, so it is the usual case."""
-    if len(rows) and int(rows[-1]) - int(rows[0]) == len(rows) - 1 and (rows[1:] > rows[:-1]).all():
+    if len(rows) >= WORTH_A_SLICE and int(rows[-1]) - int(rows[0]) == len(rows) - 1 and (rows[1:] > rows[:-1]).all():
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows
+
+
+def indices(mask: NDArray[Any]) -> NDArray[np.intp]:
+    """Where a mask (K,) is true; the same as `flatnonzero`, whose detours are most of its cost for few rows."""
+    return mask.nonzero()[0]

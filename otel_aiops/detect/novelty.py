@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from otel_aiops.detect.daytime import Daytime
 from otel_aiops.detect.explain import Story
-from otel_aiops.detect.memory import place_of
+from otel_aiops.detect.memory import indices, place_of
 from otel_aiops.detect.pairs import PairLook, Pairs
 from otel_aiops.detect.rhythm import Rhythm, Rhythms
 from otel_aiops.detect.seasonal import Clock
@@ -130,7 +130,7 @@ class NoveltyTier:
     def look(self, rows: I32, time_ns: I64, value: F64) -> Novelty:
         """What K points are like; of the state only slots are given out."""
         slots, value = self._slots_of(rows), np.clip(value, -LARGEST, LARGEST)
-        which = np.flatnonzero(slots >= 0)
+        which = indices(slots >= 0)
         strange, novel = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
         kind, points = np.zeros(len(rows), np.uint8), np.full(len(rows), np.nan)
         self._last = None
@@ -272,7 +272,7 @@ class NoveltyTier:
 
     def drop_rhythms(self) -> I32:
         """Forget all periods; returns the rows whose profiles went by them."""
-        rows = np.flatnonzero(self.own_clock(np.arange(self._rows, dtype=np.int32))).astype(np.int32)
+        rows = indices(self.own_clock(np.arange(self._rows, dtype=np.int32))).astype(np.int32)
         self._rhythms.clear(np.arange(self._used))
         return rows
 
@@ -297,7 +297,7 @@ class NoveltyTier:
         self._reserve(rows)
         slot = self._slots.of["slot"]
         found: I32 = slot[rows]
-        wanting = np.flatnonzero(found < 0)
+        wanting = indices(found < 0)
         wanting = wanting[: max(self.most - len(self), 0)]
         if len(wanting):
             given = self._take(len(wanting))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_aiops.detect.memory import place_of
+from otel_aiops.detect.memory import indices, place_of
 from otel_aiops.otlp.points import F64, I32, I64
 from otel_aiops.series.columns import Columns
 
@@ -109,7 +109,7 @@ class Pairs(Columns):
         of["centre"][place] = np.where(new, value, of["centre"][place])
         x = self._from_centre(place, value)
         count = of["count"][place].astype(np.int64)
-        followed = np.flatnonzero(~new)
+        followed = indices(~new)
         if len(followed):
             self._stand(slots[followed], x[followed], look, followed)
         self._spread(place, x, count)
@@ -117,7 +117,7 @@ class Pairs(Columns):
         of["last"][place] = x
         count = np.minimum(count + 1, 2**31 - 1 - RING)
         of["count"][place] = count
-        due = np.flatnonzero((count % REFRESH == 0) | (count <= FRESH))
+        due = indices((count % REFRESH == 0) | (count <= FRESH))
         for first in range(0, len(due), AT_ONCE):
             some = due[first : first + AT_ONCE]
             self._refresh(slots[some], count[some])
@@ -129,14 +129,14 @@ class Pairs(Columns):
         """Let a near prototype stand for the pair, or put the pair in the place of the oldest one."""
         of = self.of
         clock = of["clock"][slots].astype(np.int64) + 1
-        full = np.flatnonzero(clock > STAMPS)
+        full = indices(clock > STAMPS)
         if len(full):
             stamps = of["stamp"][slots[full]].astype(np.int64)
             of["stamp"][slots[full]] = np.where(stamps > 0, np.maximum(stamps - STAMPS // 2, 1), 0)
             clock[full] -= STAMPS // 2
         of["clock"][slots] = clock
         nearest = look.nearest[which]
-        other = np.flatnonzero(look.apart[which] > SAME * look.scale[which])
+        other = indices(look.apart[which] > SAME * look.scale[which])
         at = slots.astype(np.int64) * PROTOTYPES
         if len(other):
             nearest[other] = self._oldest(slots[other])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_aiops.detect import periods
-from otel_aiops.detect.memory import HOURS, place_of
+from otel_aiops.detect.memory import HOURS, indices, place_of
 from otel_aiops.detect.seasonal import DAY, EPOCH_HOUR, HOUR_NS, WEEK_WEIGHT, Clock
 from otel_aiops.otlp.points import F64, I32, I64, Bool
 from otel_aiops.series.columns import Columns
@@ -97,7 +97,7 @@ class Rhythms(Columns):
         """
         if not self.rows:
             return Clock(wall_ns)
-        own = np.flatnonzero((slots >= 0) & (self.of["parts"][slots] > 0))
+        own = indices((slots >= 0) & (self.of["parts"][slots] > 0))
         if not len(own):
             return Clock(wall_ns)
         parts = self.of["parts"][slots[own]].astype(np.int64)
@@ -130,12 +130,12 @@ class Rhythms(Columns):
         """
         of, place = self.of, place_of(slots)
         width = of["width_s"][place]
-        new = np.flatnonzero((width == 0) & (interval_s > 0))
+        new = indices((width == 0) & (interval_s > 0))
         if len(new):
             self._begin(slots[new], time_ns[new], value[new], interval_s[new])
             width = of["width_s"][place]
         unit, centre, at = of["unit"][place], of["centre"][place], of["at"][place].astype(np.int64)
-        unset = np.flatnonzero((unit == 0) & (width > 0) & (value != centre))
+        unset = indices((unit == 0) & (width > 0) & (value != centre))
         if len(unset):  # no longer constant
             self._set_units(slots[unset], value[unset])
             unit = of["unit"][place]
@@ -143,16 +143,16 @@ class Rhythms(Columns):
         cell = time_ns // (np.maximum(width, 1).astype(np.int64) * SECOND_NS) - of["first"][place]
         taking = (width > 0) & (of["due"][place] == 0)
         same, later = taking & (cell == at), taking & (cell > at)
-        passed = np.flatnonzero(later)
+        passed = indices(later)
         if len(passed):
             self._finish(slots[passed])
             # A unit may have grown.
             away[passed] *= unit[passed] / np.where(unit[passed] > 0, of["unit"][slots[passed]], 1.0)
         self._add(place, away, cell, same, later & (cell < CELLS))
-        full = np.flatnonzero(later & (cell >= CELLS))
+        full = indices(later & (cell >= CELLS))
         if len(full):
             of["due"][slots[full]] = FULL
-        due = np.flatnonzero(of["due"][place])
+        due = indices(of["due"][place])
         return self._search(slots[due], interval_s[due]) if len(due) else None
 
     def _add(self, place: I32 | slice, away: F64, cell: I64, same: Bool, next_one: Bool) -> None:
@@ -186,7 +186,7 @@ class Rhythms(Columns):
     def _finish(self, slots: I32) -> None:
         """Put the means of current cells in their places."""
         of = self.of
-        far = np.flatnonzero(np.abs(of["mean"][slots]) > FEWER)
+        far = indices(np.abs(of["mean"][slots]) > FEWER)
         if len(far):
             grown = slots[far]
             growth = np.ldexp(1.0, np.frexp(of["mean"][grown] / FEWER)[1])
@@ -232,7 +232,7 @@ class Rhythms(Columns):
             missed = full[~promising]
             self._doubt(missed)
             self._join(missed)
-        chosen = np.flatnonzero(of["due"][slots] == PROMISING)[:SEARCHED]
+        chosen = indices(of["due"][slots] == PROMISING)[:SEARCHED]
         begun: dict[int, F64] = {}
         for slot, usual_s in zip(slots[chosen].tolist(), interval_s[chosen].tolist(), strict=True):
             values = self._searched(slot, usual_s)
@@ -311,7 +311,7 @@ def season_of(x: F64, first: int, width_s: float, period_s: float) -> Season:
     place = np.minimum((phase * bins).astype(np.int64), bins - 1)[used]
     seen = np.bincount(place, minlength=bins)
     total = np.bincount(place, weights=(x[inner] - mean)[used], minlength=bins)
-    some = np.flatnonzero(seen)
+    some = indices(seen)
     shape = np.interp(np.arange(bins), some, total[some] / seen[some], period=bins)
     return Season(shape - shape.mean(), float(mean[-1]))
 

@@ -16,6 +16,7 @@ from otel_aiops.detect.explain import number
 from otel_aiops.detect.jobs import Jobs, JobsConfig
 from otel_aiops.detect.jobtable import Seen
 from otel_aiops.detect.jobtimes import Told
+from otel_aiops.detect.memory import indices
 from otel_aiops.detect.policy import Applied, Policies, PolicyConfig
 from otel_aiops.detect.rules import OUTSIDE
 from otel_aiops.labels import Labels
@@ -125,7 +126,7 @@ class Scorer:
         with np.errstate(invalid="ignore"):
             over = (scores.score >= 1) | (scores.alert >= 1)
         awake = self.jobs.awake(batch.rows, batch.time_ns)
-        k = np.flatnonzero(over)
+        k = indices(over)
         if len(awake):
             k = np.union1d(k, awake)
         if not len(k):
@@ -149,9 +150,9 @@ class Scorer:
         seen = Seen(rows, time_ns, batch.interval_s, up, size, batch.value, scores.expected, ~over)
         # Where nothing may be learned, nobody can know either whether a job came.
         told = jobs.missed(rows, time_ns, np.where(learnable, batch.interval_s, np.inf))
-        jobs.observe(seen.at(np.flatnonzero(learnable & (over | arrived.some))))
+        jobs.observe(seen.at(indices(learnable & (over | arrived.some))))
         told.job[over | np.isnan(scores.score)] = -1
-        return told.updated(np.flatnonzero(over & ~outside & known.some), known)
+        return told.updated(indices(over & ~outside & known.some), known)
 
 
 def _marked(scores: Scores, over: Bool, k: NDArray[np.intp]) -> Scores:

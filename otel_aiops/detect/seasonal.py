@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_aiops.detect.memory import HOURS, State
+from otel_aiops.detect.memory import HOURS, State, indices
 from otel_aiops.otlp.points import F64, I32, I64, Bool
 
 HOUR_NS = 3_600_000_000_000
@@ -45,7 +45,7 @@ def predict(profile: NDArray[np.float16], rows: I32, state: State, clock: Clock)
     """
     position = (clock.time_ns - HOUR_NS // 2) / HOUR_NS + EPOCH_HOUR
     between = np.floor(position)
-    moved = np.flatnonzero(between != state["between"])
+    moved = indices(between != state["between"])
     if len(moved):
         hour, some = between[moved].astype(np.int64), clock.at(moved)
         a, b = _at(profile, rows[moved], hour, some), _at(profile, rows[moved], hour + 1, some)
@@ -60,7 +60,7 @@ def _at(profile: NDArray[np.float16], rows: I32, hour: I64, clock: Clock) -> F64
     """The profile at K hours, or a day earlier; NaN where neither was seen."""
     flat, first = profile.reshape(-1), rows.astype(np.int64) * HOURS
     found: F64 = flat[first + hour % clock.cells].astype(np.float64)
-    unseen = np.flatnonzero(found == 0)
+    unseen = indices(found == 0)
     if len(unseen):
         some = clock.at(unseen)
         found[unseen] = flat[first[unseen] + (hour[unseen] - some.back) % some.cells]
@@ -100,7 +100,7 @@ def learn(
             profile,
             rows[done],
             {name: state[name][done] for name in ("hour", "hour_mean", "centre", "unit")},
-            clock.at(np.flatnonzero(done)),
+            clock.at(indices(done)),
         )
         state["unit"][done] *= growth
         for name in ("early", "late"):
@@ -124,7 +124,7 @@ def _finish(profile: NDArray[np.float16], rows: I32, state: State, clock: Clock)
     now = (state["hour_mean"] - state["centre"]) / state["unit"]
     # A power of two, so that what is there loses no digits.
     growth = np.ldexp(1.0, np.maximum(np.frexp(np.abs(now) / WIDEST)[1], 0))
-    grown = np.flatnonzero(growth > 1)
+    grown = indices(growth > 1)
     if len(grown):
         shrunk = (profile[rows[grown]] / growth[grown, None]).astype(np.float16)
         profile[rows[grown]] = np.where((shrunk == 0) & (profile[rows[grown]] != 0), SEEN_ZERO, shrunk)

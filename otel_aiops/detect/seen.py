@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_aiops.detect.memory import place_of
+from otel_aiops.detect.memory import indices, place_of
 from otel_aiops.otlp.points import F64, I32, I64
 from otel_aiops.series.columns import Columns
 
@@ -77,14 +77,14 @@ class Seen(Columns):
         of, place = self.of, place_of(slots)
         low, high = of["low"][place].astype(np.float64), of["high"][place].astype(np.float64)
         count, exponent = of["count"][place].astype(np.int64), of["exponent"][place].astype(np.int64)
-        new = np.flatnonzero(count == 0)
+        new = indices(count == 0)
         if len(new):
             finest = np.maximum(np.frexp(value[new])[1] - FINEST, LEAST_EXPONENT)
             exponent[new] = np.where(value[new] == 0, FINEST_OF_ZERO, finest)
         cell = np.floor(value * _power(-exponent))
         low[new] = high[new] = cell[new]
         distance = np.maximum(np.maximum(low - cell, cell - high), 0.0)
-        inside = np.flatnonzero((distance == 0) & (count >= WARM))
+        inside = indices((distance == 0) & (count >= WARM))
         if len(inside):
             at = cell[inside].astype(np.int64) & (self.cells - 1)
             word = of["live"].reshape(-1)[slots[inside].astype(np.int64) * len(self._words) + at // WORD]
@@ -97,7 +97,7 @@ class Seen(Columns):
         """Cells to the nearest visited one, for values whose own cell was not visited but both ends around it were."""
         at = cell.astype(np.int64) & (self.cells - 1)
         ahead, behind = self._around(slots.astype(np.int64) * len(self._words), at)
-        far = np.flatnonzero((ahead > WORD // 2) & (behind > WORD // 2))
+        far = indices((ahead > WORD // 2) & (behind > WORD // 2))
         if len(far):
             live = self.of["live"][slots[far]]
             ahead[far], behind[far] = _ahead(live, at[far], self._words), _behind(live, at[far], self._words)
@@ -122,7 +122,7 @@ class Seen(Columns):
         reach = np.where(limited, GROWTH * span, np.inf)
         cell = np.minimum(np.maximum(look.cell, look.low - reach), look.high + reach)
         low, high = np.minimum(look.low, cell), np.maximum(look.high, cell)
-        merged = np.flatnonzero(high - low >= self.cells - SPARE)
+        merged = indices(high - low >= self.cells - SPARE)
         steps = np.empty(0, np.int64)
         exponent = look.exponent
         if len(merged):
@@ -160,7 +160,7 @@ class Seen(Columns):
         new = of["count"][place] == 1
         share = np.maximum(1, memory / LIFE).astype(np.int32)
         due = np.where(new, share, due)
-        old = np.flatnonzero(due <= 0)
+        old = indices(due <= 0)
         of["due"][place] = np.where(due <= 0, share, due)
         if not len(old):
             return old

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_aiops.detect.memory import place_of
+from otel_aiops.detect.memory import indices, place_of
 from otel_aiops.errors import StateError
 from otel_aiops.otlp.points import I32, I64, Bool
 from otel_aiops.series.columns import Columns, checked
@@ -49,8 +49,8 @@ class Slots:
         known, place = self._of_row.of["slot"], place_of(rows)
         end = place.stop if isinstance(place, slice) else int(rows.max()) + 1
         if end <= len(known):
-            return np.flatnonzero(known[place] < 0)
-        inside = np.flatnonzero(rows < len(known))
+            return indices(known[place] < 0)
+        inside = indices(rows < len(known))
         return inside[known[rows[inside]] < 0]
 
     def mark(self, slots: I32, flag: Bool) -> None:
@@ -65,10 +65,10 @@ class Slots:
         `idle` are the slots that may be given away, in this order.
         """
         slots = self.of(rows)
-        new = np.flatnonzero(slots < 0)
+        new = indices(slots < 0)
         if not len(new):
             return slots, slots[:0]
-        free = np.flatnonzero(self._rows() == NOBODY)
+        free = indices(self._rows() == NOBODY)
         fresh = np.arange(self.used, max(self.used, self._most))
         given = np.concatenate([free, fresh])[: len(new)].astype(np.int32)
         given = np.concatenate([given, idle[: len(new) - len(given)].astype(np.int32)])
@@ -99,7 +99,7 @@ class Slots:
         """Take over a state, and which slots are marked. Raises: StateError."""
         checked(arrays, self._owner.saved())
         rows = arrays["row"]
-        owned = np.flatnonzero(rows != NOBODY)
+        owned = indices(rows != NOBODY)
         if (rows < NOBODY).any() or len(np.unique(rows[owned])) != len(owned):
             raise StateError("expected each row in one slot at most, got rows in several, or below 0")
         self._owner = Columns({"row": (np.int32, (), NOBODY)})
