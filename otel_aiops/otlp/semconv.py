@@ -17,6 +17,7 @@ SERVICE_NAMESPACE = "service.namespace"
 SOURCE_METRIC = "anomaly.metric.name"
 MODEL = "anomaly.model"
 STAT = "anomaly.stat"
+CHANNEL = "anomaly.channel"
 REASON = "reason"
 HORIZON = "horizon"
 LIMIT = "limit"
@@ -86,6 +87,14 @@ SERIES_METRICS: Mapping[Field, Metric] = {
         "otel_aiops.expected.upper", "gauge", "", "Upper end of the expected band, in the series' unit.", _SERIES
     ),
 }
+
+CHANNEL_METRIC = Metric(
+    "otel_aiops.anomaly.info",
+    "gauge",
+    "",
+    "Always 1, while the series is over its threshold or has an alert; `anomaly.channel` says what makes its score.",
+    (*_SERIES, CHANNEL),
+)
 
 _FORECAST = (SOURCE_METRIC, MODEL, STAT, HORIZON)
 _LIMIT = (*_FORECAST, LIMIT, DIRECTION)
@@ -317,7 +326,8 @@ OWN_METRICS: tuple[Metric, ...] = (
 )
 
 METRICS: Mapping[str, Metric] = {
-    metric.name: metric for metric in (*SERIES_METRICS.values(), *FORECAST_METRICS, *SERVICE_METRICS, *OWN_METRICS)
+    metric.name: metric
+    for metric in (*SERIES_METRICS.values(), CHANNEL_METRIC, *FORECAST_METRICS, *SERVICE_METRICS, *OWN_METRICS)
 }
 
 # Names under which existing rules and dashboards of two neighbours find the same numbers. Their label for the source
@@ -369,7 +379,7 @@ def is_own(name: str, scope_name: str) -> bool:
 def metric_table() -> str:
     """All metrics as Markdown tables: of each series, of each service, of otel-aiops itself."""
     groups = (
-        ("Of each emitted series, under the resource of the series", tuple(SERIES_METRICS.values())),
+        ("Of each emitted series, under the resource of the series", (*SERIES_METRICS.values(), CHANNEL_METRIC)),
         ("Of each series that `forecast` selects, under the resource of the series", FORECAST_METRICS),
         ("Of each service, under `service.name` and `service.namespace`", SERVICE_METRICS),
         ("Of otel-aiops itself, under its own resource", OWN_METRICS),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from otel_aiops.detect.detector import CHANNELS
 from otel_aiops.detect.scorer import Scored
 from otel_aiops.errors import ConfigError
 from otel_aiops.labels import Labels, text
@@ -28,6 +30,8 @@ from otel_aiops.otlp.encode import (
 from otel_aiops.otlp.points import F64, I32, I64, Bool
 from otel_aiops.otlp.prometheus import label_name, prometheus_labels
 from otel_aiops.otlp.semconv import (
+    CHANNEL,
+    CHANNEL_METRIC,
     COMPAT_LABEL,
     MODEL,
     SERVICE,
@@ -45,6 +49,7 @@ from otel_aiops.series.table import SeriesTable
 from otel_aiops.watch import Watch
 
 MODEL_NAME = "default"
+QUIET = -1  # no channel
 LIVE_NS = 3_600_000_000_000  # a series whose last point is older does not count in what is told of its service
 
 
@@ -105,6 +110,8 @@ class Emitter:
         self._scope = encode_scope()
         self._targets: dict[int, _Target] = {}  # by row: those that are emitted now
         self._emitted = np.zeros(0, bool)
+        self._channel = np.zeros(0, np.int16)  # what was told of a row as the cause of its score; QUIET is nothing
+        self._told: dict[int, _Target] = {}  # by row: what carried that
         self._over_ns = np.zeros(0, np.int64)  # when a row was last over its threshold
         self._service = np.zeros(0, np.int32)  # number of the service of a row, from 1 on; 0 is not known yet
         self._numbers: dict[bytes, int] = {}  # resource as received → number of its service
@@ -207,7 +214,10 @@ class Emitter:
             wanted &= over | self._emitted[rows]
         chosen = self._within_limit(rows, score, np.flatnonzero(wanted))
         if len(chosen):
-            yield from self._encode(rows[chosen], scored.batch.time_ns[chosen], self._columns(scored, chosen))
+            times = scored.batch.time_ns[chosen]
+            yield from self._encode(rows[chosen], times, self._columns(scored, chosen))
+            channel = np.where(over[chosen], scored.scores.channel[chosen].astype(np.int16), np.int16(QUIET))
+            yield from self._tell_channels(rows[chosen], channel, times)
 
     def _within_limit(self, rows: I32, score: F64, wanted: NDArray[np.intp]) -> NDArray[np.intp]:
         """Of the wanted ones those that are emitted already, and new ones, the strangest first, up to the limit."""
@@ -223,9 +233,9 @@ class Emitter:
         self._emitted[rows[fresh]] = True
         return wanted
 
-    def _target(self, row: int) -> _Target:
+    def _target(self, row: int, more: Mapping[str, str] = MappingProxyType({})) -> _Target:
         labels, source = self._table.labels(row), self._table.source(row)
-        added = {SOURCE_METRIC: labels.name, MODEL: MODEL_NAME}
+        added = {SOURCE_METRIC: labels.name, MODEL: MODEL_NAME, **more}
         if labels.stat:
             added[STAT] = labels.stat
         if self.config.compat != "none":
@@ -258,12 +268,31 @@ class Emitter:
         resources, templates = [t.resource for t in targets], [t.template for t in targets]
         yield from encode_gauges(resources, templates, time_ns, columns, scope=self._scope, ends=ends)
 
+    def _tell_channels(self, rows: I32, channel: NDArray[np.int16], time_ns: I64) -> Iterator[Request]:
+        """Say of K rows what makes their scores, QUIET for nothing, and end what was said before where it changed."""
+        changed = self._channel[rows] != channel
+        over = changed & (self._channel[rows] != QUIET)
+        yield from self._encode_channels([self._told.pop(row) for row in rows[over].tolist()], time_ns[over], ends=True)
+        for row, number in zip(rows[changed].tolist(), channel[changed].tolist(), strict=True):
+            if number != QUIET:
+                self._told[row] = self._target(row, {CHANNEL: CHANNELS[number]})
+        self._channel[rows] = channel
+        told = channel != QUIET
+        yield from self._encode_channels([self._told[row] for row in rows[told].tolist()], time_ns[told])
+
+    def _encode_channels(self, targets: list[_Target], time_ns: I64, *, ends: bool = False) -> Iterator[Request]:
+        if targets:
+            resources, templates = [t.resource for t in targets], [t.template for t in targets]
+            column = [(CHANNEL_METRIC, np.ones(len(targets)))]
+            yield from encode_gauges(resources, templates, time_ns, column, scope=self._scope, ends=ends)
+
     def _end(self, rows: I32, event_ns: int) -> Iterator[Request]:
         rows = np.array([row for row in rows.tolist() if row in self._targets], np.int32)
         if not len(rows):
             return
         ones, times = np.ones(len(rows)), np.full(len(rows), event_ns, np.int64)
         yield from self._encode(rows, times, [(metric, ones) for metric in self._metrics.values()], ends=True)
+        yield from self._tell_channels(rows, np.full(len(rows), QUIET, np.int16), times)
         for row in rows.tolist():
             del self._targets[row]
         self._emitted[rows] = False
@@ -273,6 +302,7 @@ class Emitter:
         if rows > have:
             more = max(rows, 2 * have, 1024) - have
             self._emitted = np.append(self._emitted, np.zeros(more, bool))
+            self._channel = np.append(self._channel, np.full(more, QUIET, np.int16))
             self._over_ns = np.append(self._over_ns, np.zeros(more, np.int64))
             self._service = np.append(self._service, np.zeros(more, np.int32))
 
@@ -305,7 +335,12 @@ class Emitter:
                 value = float(latest["score"] >= 1) if field == "active" else float(latest[field])
                 if value == value:
                     family.add_metric(values, value)
-        return list(families.values())
+        keys.append(label_name(CHANNEL))
+        info = GaugeMetricFamily(CHANNEL_METRIC.prometheus, CHANNEL_METRIC.description, labels=keys)
+        for target in self._told.values():
+            shown = prometheus_labels(target.labels)
+            info.add_metric([shown.get(key, "") for key in keys], 1.0)
+        return [*families.values(), info]
 
     def _service_families(self, event_ns: int) -> list[GaugeMetricFamily]:
         services = self.services(event_ns)

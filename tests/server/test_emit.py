@@ -91,11 +91,26 @@ class TestSeries:
             "otel_aiops.alert.ratio",
             "otel_aiops.alert.active",
             "otel_aiops.anomaly.probability",
+            "otel_aiops.anomaly.info",
         }
         name, resource, own, value = found[0]
         assert resource == {"service.name": "cart", "service.namespace": "shop"}
         assert own == {"pod": "p1", "anomaly.metric.name": "cpu", "anomaly.model": "default"}
         assert name == "otel_aiops.anomaly.score" and value is not None and value > 1
+
+    def test_say_what_makes_the_score_and_end_that_when_it_changes(self) -> None:
+        road = Road()
+        road.warm()
+
+        def told(at_s: int, **values: float) -> list[tuple[str, float | None]]:
+            found = road.step(gauges(3, at_s, **values), at_s)
+            return [(own["anomaly.channel"], v) for name, _, own, v in found if name == "otel_aiops.anomaly.info"]
+
+        ((first, value),) = told(START_S + 40, p1=500)
+        assert value == 1.0
+        seen = [one for k in range(41, 60) for one in told(START_S + k)]
+        assert seen[-1][1] is None and (first, None) in seen  # each one that was told is ended
+        assert "otel_aiops_anomaly_info" not in road.emitter.render(ns(START_S + 60)).decode()
 
     def test_stay_for_a_while_and_then_end(self) -> None:
         road = Road(hold=5)
@@ -137,7 +152,7 @@ class TestSeries:
         road.step(gauges(3, START_S + 40, p1=500), START_S + 40)
         feed = Feed("cart", **{"service.namespace": "shop"}).gauge("cpu", START_S + 41, 0, flags=STALE, pod="p1")
         found = road.step(feed, START_S + 41)
-        assert [value for *_, value in found] == [None] * 5
+        assert [value for *_, value in found] == [None] * 6
         assert road.watch.anomalies() == []
 
     def test_end_when_their_row_is_given_away(self) -> None:
