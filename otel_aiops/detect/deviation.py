@@ -271,7 +271,8 @@ class Deviation:
         state["points"] = np.minimum(state["points"] + normal, MOST_POINTS)
         weight = np.maximum(1.0 / np.maximum(state["points"], 1.0), 1.0 / self.config.memory_points) * normal
         error = value - state["level"]
-        limit = CLIP * np.maximum(SIGMA * state["level_error"], look.scale * 0.1)
+        # What is usual for the series counts fully: else one that jumps to and fro would seem to be near its level.
+        limit = CLIP * look.factor * np.maximum(SIGMA * state["level_error"], look.scale * 0.1)
         limit[state["points"] <= UNCLIPPED] = np.inf
         state["level"] = state["level"] + weight * _clipped(error, limit)
         state["level_error"] = state["level_error"] + weight * (np.minimum(np.abs(error), limit) - state["level_error"])
@@ -370,10 +371,10 @@ def _learn_near(state: State, value: F64, scale: F64, normal: Bool, memory_point
     )
     state["near"] = state["near"] + weight * clipped + trend
     state["near_trend"] = trend
+    # Jumps count here, or what follows slowly would seem near to a series that jumps.
+    most = CLIP * np.maximum(spread, SIGMA * state["level_error"])
     weight = np.maximum(1.0 / np.maximum(state["points"], 1.0), 1.0 / memory_points) * normal
-    state["near_error"] = state["near_error"] + weight * (
-        np.minimum(np.abs(error), CLIP * spread) - state["near_error"]
-    )
+    state["near_error"] = state["near_error"] + weight * (np.minimum(np.abs(error), most) - state["near_error"])
 
 
 def _learn_season(state: State, error: F64, seen: Bool, memory_points: int) -> None:
