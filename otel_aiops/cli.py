@@ -191,7 +191,7 @@ def preview(
     days: Annotated[float | None, typer.Option(help="Count the last days only; the rest is learned from.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Say how many alerts recorded telemetry would have had under a configuration, and how many without policies."""
+    """Say how many alerts recorded telemetry would have had under a configuration, and what its policies change."""
     from otel_aiops.batch import preview as run
 
     if days is not None and not days > 0:
@@ -212,13 +212,14 @@ def _show_preview(found: Preview) -> None:
     table = Table(title=f"Alerts of {found.series} series in {found.days:.1f} days")
     for name in ("metric", "policies"):
         table.add_column(name, overflow="fold")
-    for name in ("series", "alerts without policies", "alerts"):
+    for name in ("series", "anomalies without policies", "anomalies", "alerts"):
         table.add_column(name, justify="right")
     for line in found.lines:
-        numbers = (line.series, line.alerts_without_policies, line.alerts)
+        numbers = (line.series, line.anomalies_without_policies, line.anomalies, line.alerts)
         table.add_row(line.metric, ", ".join(line.policies) or "-", *map(str, numbers))
     table.add_section()
-    table.add_row("all", "", str(found.series), str(found.alerts_without_policies), str(found.alerts))
+    total = (found.series, found.anomalies_without_policies, found.anomalies, found.alerts)
+    table.add_row("all", "", *map(str, total))
     Console().print(table)
 
 

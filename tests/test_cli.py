@@ -105,18 +105,20 @@ def test_plan_says_what_it_costs() -> None:
     assert cli("plan", "--series", "10", "--interval", "soon").returncode == 3
 
 
-def test_preview_counts_alerts_with_and_without_policies(tmp_path: Path) -> None:
+def test_preview_counts_alerts_and_what_policies_change(tmp_path: Path) -> None:
     rules = tmp_path / "otel-aiops.yaml"
     rules.write_text("policies: [{name: quiet, match: {name: in}, min_dev_from_expected: 1000}]")
     recording = series(tmp_path / "in.csv")
     done = cli("preview", recording, "--config", rules, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert (found["series"], found["alerts"]) == (1, 0) and found["alerts_without_policies"] >= 1
+    assert (found["series"], found["anomalies"], found["alerts"]) == (1, 0, 0)
+    assert found["anomalies_without_policies"] >= 1
+    assert json.loads(cli("preview", recording, "--json").stdout)["alerts"] >= 1
     assert found["lines"][0]["policies"] == ["quiet"] and found["lines"][0]["metric"] == "in"
     assert found["days"] == pytest.approx(399 / 1440, abs=0.01)
     table = cli("preview", recording, "--config", rules, "--days", "0.05").stdout  # the spike is before
-    assert "alerts without policies" in table and "quiet" in table and "0.1 days" in table
+    assert "anomalies" in table and "quiet" in table and "0.1 days" in table
     assert cli("preview", recording, "--days", "0").returncode == 2
 
 

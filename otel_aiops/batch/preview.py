@@ -1,4 +1,4 @@
-"""Preview: how many alerts recorded telemetry would have had under a configuration, and how many without policies."""
+"""Preview: how many alerts recorded telemetry would have had, and how many anomalies with and without policies."""
 
 from __future__ import annotations
 
@@ -24,22 +24,28 @@ Group = tuple[str, tuple[str, ...]]  # metric, and the policies that its series 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What became of the series of a metric that have the same policies: alerts are anomalies that opened."""
+    """What became of the series of a metric that have the same policies.
+
+    Anomalies are times that a series went over its threshold. Alerts are what the budget would have paid for: the first
+    of a service within minutes.
+    """
 
     metric: str
     policies: tuple[str, ...]
     series: int
-    alerts_without_policies: int
+    anomalies_without_policies: int
+    anomalies: int
     alerts: int
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Alerts of the last `days` of a recording, by metric and policies, those with most of them first."""
+    """Anomalies and alerts of the last `days` of a recording, by metric and policies, those with most of them first."""
 
     days: float
     series: int
-    alerts_without_policies: int
+    anomalies_without_policies: int
+    anomalies: int
     alerts: int
     lines: tuple[Line, ...]
 
@@ -75,24 +81,25 @@ def preview(
 
 def _lines(ruled: _Count, plain: _Count, since_ns: int, days: float) -> Preview:
     """Both counts side by side."""
-    after, before = (
-        Counter(ruled.groups[series] for series, at_ns in one.alerts if at_ns >= since_ns and series in ruled.groups)
-        for one in (ruled, plain)
+    before, after, alerts = (
+        Counter(ruled.groups[series] for series, at_ns in found if at_ns >= since_ns and series in ruled.groups)
+        for found in (plain.anomalies, ruled.anomalies, ruled.alerts)
     )
     lines = [
-        Line(metric, policies, series, before[metric, policies], after[metric, policies])
-        for (metric, policies), series in Counter(ruled.groups.values()).items()
+        Line(*group, series, before[group], after[group], alerts[group])
+        for group, series in Counter(ruled.groups.values()).items()
     ]
-    lines.sort(key=lambda line: (-line.alerts_without_policies, -line.alerts, line.metric, line.policies))
-    return Preview(days, len(ruled.groups), before.total(), after.total(), tuple(lines))
+    lines.sort(key=lambda one: (-one.alerts, -one.anomalies_without_policies, -one.anomalies, one.metric, one.policies))
+    return Preview(days, len(ruled.groups), before.total(), after.total(), alerts.total(), tuple(lines))
 
 
 class _Count:
-    """A pipeline, its series, and when anomalies opened."""
+    """A pipeline, its series, and when anomalies and alerts opened."""
 
     def __init__(self, config: PipelineConfig) -> None:
         self.pipeline = Pipeline(config)
-        self.alerts: set[tuple[int, int]] = set()  # fingerprint, time
+        self.anomalies: set[tuple[int, int]] = set()  # fingerprint, time
+        self.alerts: set[tuple[int, int]] = set()
         self.groups: dict[int, Group] = {}  # by fingerprint
         self.first_ns = 0
         self._watch = Watch(self.pipeline.engine.channels, lambda scored, k: "")
@@ -118,7 +125,10 @@ class _Count:
         for k in over.tolist():
             anomaly = self._watch.anomaly(int(rows[k]))
             if anomaly is not None:
-                self.alerts.add((int(prints[k]), anomaly.since_ns))
+                self.anomalies.add((int(prints[k]), anomaly.since_ns))
+        if scored.alerted is not None:
+            for k in np.flatnonzero(scored.alerted.counted).tolist():
+                self.alerts.add((int(prints[k]), int(scored.batch.time_ns[k])))
 
     def _group_of(self, row: int) -> Group:
         labels: Labels = self.pipeline.table.labels(row)

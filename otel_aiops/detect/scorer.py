@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from otel_aiops.detect.alerts import DEVIATION_WEIGHT
 from otel_aiops.detect.budget import Alerted
 from otel_aiops.detect.calendar import Calendar, CalendarConfig
 from otel_aiops.detect.detector import JOB, MISSED, Scores
 from otel_aiops.detect.engine import Engine, EngineConfig
-from otel_aiops.detect.explain import number
 from otel_aiops.detect.jobs import Jobs, JobsConfig
 from otel_aiops.detect.jobtable import Seen
 from otel_aiops.detect.jobtimes import Told
@@ -23,7 +23,6 @@ from otel_aiops.labels import Labels
 from otel_aiops.otlp.points import F64, I32, Bool
 from otel_aiops.series.batch import Batch, Wall
 
-EXPLAINED = 0.99  # the highest score of a point that a known job explains
 MISSING = 1.01  # the score of the point at which a job has not come
 
 
@@ -53,9 +52,9 @@ class Scorer:
     Learned state is in `engine` and `jobs` alone. What policies and calendar know of a row follows from its labels and
     the configuration: assign every row when it gets its labels, and all of them after a restore.
 
-    Policies decide which points are over the threshold, then jobs explain some of these. Such a point has a score of
-    at most 0.99, the channel "job" and no alert; the engine learns it as the anomaly that it would have been. A job
-    that does not come gives the first point after its time a score of 1.01 and an alert, in the channel "missed job".
+    Policies decide which points are over the threshold, then jobs explain some of these. Such a point keeps its score,
+    has the channel "job" and is no alert; the engine learns it as the anomaly that it is. A job that does not come
+    gives the first point after its time a score of 1.01, in the channel "missed job".
     No job explains a value outside the range that a policy names.
     """
 
@@ -158,11 +157,12 @@ class Scorer:
 def _marked(scores: Scores, over: Bool, k: NDArray[np.intp]) -> Scores:
     """The scores with those of the points k as jobs leave them: of such over the threshold, and of such where none is.
 
-    The arrays of the argument are not changed.
+    What a job explains keeps its score, which says how strange the point is, and is no alert. The arrays of the
+    argument are not changed.
     """
     score, alert, channel = scores.score.copy(), scores.alert.copy(), scores.channel.copy()
-    score[k] = np.where(over[k], np.minimum(score[k], EXPLAINED), MISSING)
-    alert[k] = np.where(over[k], 0.0, MISSING)
+    score[k] = np.where(over[k], score[k], MISSING)
+    alert[k] = np.where(over[k], 0.0, DEVIATION_WEIGHT * MISSING)
     channel[k] = np.where(over[k], np.uint8(JOB), np.uint8(MISSED))
     return replace(scores, score=score, alert=alert, channel=channel)
 
@@ -171,5 +171,4 @@ def _words(scored: Scored, told: Told, k: int) -> str:
     """Why a point has the score that a job gives it."""
     if scored.scores.channel[k] == MISSED:
         return f"Missed: {told.words(k)} did not come."
-    score = number(float(scored.untouched.score[k]))
-    return f"Expected, so no anomaly: {told.words(k)}. Without it the score would be {score}."
+    return f"Expected, so no alert: {told.words(k)}."

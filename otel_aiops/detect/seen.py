@@ -33,6 +33,10 @@ class Look:
     count: I64
     distance: F64
 
+    def at(self, k: NDArray[np.intp]) -> Look:
+        """Those of the points k."""
+        return Look(self.cell[k], self.low[k], self.high[k], self.exponent[k], self.count[k], self.distance[k])
+
     @property
     def novelty(self) -> F64:
         """The distance in ranges of the values so far; 0 before enough is known."""
@@ -116,7 +120,24 @@ class Seen(Columns):
 
     def learn(self, slots: I32, look: Look, memory: F64) -> Moved:
         """Visit the cells of K values; after `memory` values (K,) without a visit a cell is forgotten."""
-        of, place = self.of, place_of(slots)
+        of, cell = self.of, look.cell
+        merged, steps = np.empty(0, np.intp), np.empty(0, np.int64)
+        unseen = indices((look.distance > 0) | (look.count < WARM))  # the others change no end and set no new bit
+        if len(unseen):
+            cell = cell.copy()
+            cell[unseen], wide, steps = self._widen(slots[unseen], look.at(unseen))
+            merged = unseen[wide]
+        of["count"][place_of(slots)] = np.minimum(look.count + 1, 65_535)
+        at = cell.astype(np.int64) & (self.cells - 1)
+        first = slots.astype(np.int64)
+        of["life"].reshape(-1)[first * self.cells + at] = LIFE
+        word = first[unseen] * len(self._words) + at[unseen] // WORD
+        of["live"].reshape(-1)[word] |= np.uint64(1) << (at[unseen] % WORD).astype(np.uint64)
+        return Moved(merged, steps, self._age(slots, memory))
+
+    def _widen(self, slots: I32, look: Look) -> tuple[F64, NDArray[np.intp], I64]:
+        """Let grids reach M values; returns their cells (M,), which grids had cells joined, how often two by two."""
+        of = self.of
         span = look.high - look.low
         limited = (look.count >= WARM) & (span > 0)
         reach = np.where(limited, GROWTH * span, np.inf)
@@ -133,13 +154,8 @@ class Seen(Columns):
             cell[merged] = np.floor(np.ldexp(cell[merged], shift))
             exponent = exponent.copy()
             exponent[merged] += steps
-        of["exponent"][place], of["low"][place], of["high"][place] = exponent, low, high
-        of["count"][place] = np.minimum(look.count + 1, 65_535)
-        at = cell.astype(np.int64) & (self.cells - 1)
-        of["life"].reshape(-1)[slots.astype(np.int64) * self.cells + at] = LIFE
-        word = slots.astype(np.int64) * len(self._words) + at // WORD
-        of["live"].reshape(-1)[word] |= np.uint64(1) << (at % WORD).astype(np.uint64)
-        return Moved(merged, steps, self._age(slots, memory))
+        of["exponent"][slots], of["low"][slots], of["high"][slots] = exponent, low, high
+        return cell, merged, steps
 
     def _merge(self, slots: I32, low: I64, steps: I64) -> None:
         """Join cells, 2^steps at a time; a joined cell lives as long as the youngest of its parts."""

@@ -215,7 +215,7 @@ class NaivePairs:
             self._stand(value)
         self._quantiles(x)
         self.values.append(x)
-        if len(self.values) <= 64 or len(self.values) % 8 == 0:
+        if len(self.values) <= 64 or len(self.values) % 16 == 0:
             self._refresh()
 
     def _stand(self, value: float) -> None:
