@@ -38,6 +38,7 @@ class Seen:
 
     noticed: dict[str, dict[str, Any]] = field(default_factory=dict)  # fault → the anomaly that fits it
     others: dict[tuple[str, float], dict[str, Any]] = field(default_factory=dict)
+    alerts: dict[tuple[str, float], dict[str, Any]] = field(default_factory=dict)
 
 
 class Service:
@@ -136,6 +137,9 @@ def _drive(console: Console, service: Service, export: Any, shop: Shop) -> tuple
             if step % ASK_EVERY == 0 or step == shop.steps - 1:
                 service.settle()
                 _look(console, shop, service.get("/api/v1/anomalies?limit=200")["anomalies"], seen)
+                for alert in service.get("/api/v1/alerts")["alerts"]:
+                    if alert["since"] >= shop.time_s(shop.live):
+                        seen.alerts[alert["fingerprint"], alert["since"]] = alert
     return seen, time.monotonic() - began_s
 
 
@@ -178,6 +182,10 @@ def _summary(console: Console, service: Service, shop: Shop, seen: Seen, took_s:
     noticed = f"{len(seen.noticed)} of {len(FAULTS)} faults were noticed"
     others = f"{len(seen.others)} other anomalies in {hours:g} hours of {status['series']} series"
     console.print(f"{noticed}; there were {others}.")
+    (budget,) = service.get("/api/v1/budgets")["budgets"]
+    console.print(f"Under the budget of {budget['budget'] / 7:g} alert a day {len(seen.alerts)} series had an alert:")
+    for alert in seen.alerts.values():
+        console.print(f"  {_clock(shop, (alert['since'] - shop.start_s) / STEP_S)}  {alert['series']}")
     console.print(f"{points:,} points were scored in {took_s:.0f} s.\n")
 
 
@@ -185,6 +193,7 @@ def _where_to_look(console: Console, service: Service) -> None:
     keep = bool(os.environ.get("KEEP"))
     console.print("The service is up until Ctrl-C:" if keep else "With KEEP=1 the service stays up, to look around:")
     for path, what in (
+        ("/api/v1/alerts", "what is worth being woken for, under the alert budget"),
         ("/api/v1/anomalies", "what is anomalous now, and why"),
         ("/api/v1/series", "every series with its last score and band"),
         ("/metrics", "what Prometheus scrapes"),

@@ -27,7 +27,7 @@ HOURS = 168  # of a week
 LEAST, MOST = 0.2, 1e6  # alert scores; lower ones are nothing, higher ones count as that
 ACTIVE_NS = 24 * HOUR_NS  # a series that was seen within this counts for the rate
 GROWN = 1.1  # times the series of before: the threshold does not wait for the hour
-FALL_AN_HOUR = 0.02  # of the logarithm of the threshold; it rises at once
+FALL_AN_HOUR = 0.02  # of the logarithm of the threshold, once it is some days old; it rises at once
 PAY_BACK = 0.5  # of what was overspent in the last week, of the rate of the next one
 LEAST_ALLOWED, MOST_ALLOWED = 0.3, 1.5  # times the budget, however much was over- or underspent
 
@@ -144,7 +144,8 @@ class Budget:
 
     Every hour of event time the threshold of an objective goes to where its alerts would have kept to the budget in
     the last weeks, a little higher after a week with too many of them and lower after one with too few. It rises at
-    once and falls by 2 % an hour at most; a series that is above a falling threshold already does not alert by that.
+    once and falls by 2 % an hour at most, but faster while little is known; a series that is above a falling threshold
+    already does not alert by that.
     In the beginning a prior says how many alerts a series has. 46 bytes a row, and 3 MB.
     """
 
@@ -316,9 +317,16 @@ class Budget:
         of["series"][:] = series
         of["since_ns"][(of["since_ns"] == 0) & (series > 0)] = event_ns
         wanted = np.clip(self._rates.threshold(series, self._allowed(event_ns)), self._floor, self._ceiling)
-        falls = np.exp(-FALL_AN_HOUR * elapsed_s / 3600.0) if elapsed_s < WEEK_S else 0.0
+        falls = self._falls(event_ns, elapsed_s)
         of["threshold"][:] = np.maximum(wanted, of["threshold"] * falls)
         self._adjusted_ns = max(event_ns, self._adjusted_ns)
+
+    def _falls(self, event_ns: int, elapsed_s: float) -> F64:
+        """What is left of each threshold at least, (O,): in the first days it falls as fast as more becomes known."""
+        now_s = (event_ns - self._objectives["since_ns"]) / 1e9
+        known = np.maximum(now_s - elapsed_s, 3600.0) / np.maximum(now_s, 3600.0)
+        falls: F64 = np.minimum(np.exp(-FALL_AN_HOUR * elapsed_s / 3600.0), known)
+        return falls if elapsed_s < WEEK_S else np.zeros(len(falls))
 
     def _allowed(self, event_ns: int) -> F64:
         """Alerts a week from now on: the budget, less what the last week overspent, or more what it left."""

@@ -18,7 +18,7 @@ CLOSES_BELOW = 0.8  # of the threshold an alert ends, when it stays there
 GROUPS = 4_096  # services that are told apart; two with the same place count as one
 LONG_AGO = -(1 << 62)
 MEMORY_S = 28 * 86_400.0  # in which what was counted falls to a third
-PRIOR_S = 86_400.0  # of counting that the prior is worth
+PRIOR_S, PRIOR_SERIES = 86_400.0, 10  # counting that the prior is worth: so long, of so many series at most
 WEEK_S = 7 * 86_400.0
 PRIOR_RATE, PRIOR_SLOPE = 1.0, 0.7  # alerts of a series in a week at a threshold of 1, and how they fall with it
 
@@ -87,7 +87,7 @@ class Rates:
     def a_week(self, series: I64) -> F64:
         """Alerts a week at each threshold with so many series of each objective, (O, levels), falling."""
         prior = PRIOR_RATE / WEEK_S * LEVELS**-PRIOR_SLOPE
-        weight = PRIOR_S * np.maximum(series, 1)[:, None]
+        weight = PRIOR_S * np.clip(series, 1, PRIOR_SERIES)[:, None]
         each = (self._counts + prior * weight) / (self._series_s[:, None] + weight)
         return np.maximum.accumulate((each * np.maximum(series, 1)[:, None] * WEEK_S)[:, ::-1], axis=1)[:, ::-1]
 
