@@ -260,6 +260,8 @@ class Deviation:
             np.where(state["interval_s"] > 0, 0.125, 1.0) * (interval_s - state["interval_s"]) * (interval_s > 0)
         )
         late = over & (time_s - state["over_since_s"] >= self.config.adapt_after)
+        # Where the series is now: after a gap, or on the way back, it is not where the anomaly was.
+        late &= np.abs(value - state["level"] - state["apart"]) <= np.abs(look.residual)
         if late.any():
             _accept(state, look, late, time_s)
             # Few points known: what follows is learned fast, under a higher threshold.

@@ -20,7 +20,7 @@ from otel_aiops.otlp.points import F64, I32, Bool
 from otel_aiops.series.batch import Batch
 from otel_aiops.series.columns import checked
 
-LARGEST = 1e150  # values beyond are taken for this one, so that squares are finite
+LARGEST = 4e18  # values beyond are taken for this one, so that squares of differences fit float32
 
 
 @dataclass(frozen=True, slots=True)
