@@ -51,10 +51,15 @@ def _members(payload: bytes, new_decoder: Callable[[], Any]) -> bytes:
             return plain
 
 
-def levels(values: list[float], *, memory: int, threshold: float, flagged: list[bool]) -> tuple[float, float]:
-    """(level, mean absolute error) of one series after all values; flagged ones are not learned."""
+def levels(
+    values: list[float], *, memory: int, threshold: float, flagged: list[bool], factors: list[float]
+) -> tuple[float, float]:
+    """(level, mean absolute error) of one series after all values; flagged ones are not learned.
+
+    `factors` are the thresholds that are usual for the series at each value.
+    """
     level, error, points = values[0], 0.0, 0
-    for value, skip in zip(values, flagged, strict=True):
+    for value, skip, factor in zip(values, flagged, factors, strict=True):
         scale = max(1.2533 * error, 1e-3 / threshold * abs(level))
         if skip:
             continue
@@ -63,7 +68,7 @@ def levels(values: list[float], *, memory: int, threshold: float, flagged: list[
         limit = float("inf") if points <= 10 else 3 * max(1.2533 * error, 0.1 * scale)
         off = value - level
         level += weight * max(-limit, min(limit, off))
-        error += weight * (min(abs(off), limit) - error)
+        error += weight * (min(abs(off), factor * limit) - error)
     return level, error
 
 

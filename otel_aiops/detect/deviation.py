@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SIGMA = 1.2533  # standard deviation in mean absolute errors, of a normal distribution
 CLIP = 3.0  # spreads; what is farther off moves level and scale no more than this
-CLIP_SHORT = 8.0  # the same for the short means, so that one spike is not a shift
+CLIP_SHORT = 6.0  # the same for the short means, so that one spike is not a shift
 CLIP_POWER = 6.0  # and for the short mean of squares: one spike is no variance
 UNCLIPPED = 10  # points; before, the scale is not known well enough to clip by it
 DRIFT_WEIGHT = 0.15  # short mean of about seven points
@@ -45,6 +45,7 @@ BY_LEVEL, BY_SEASON, BY_NEAR = range(3)  # where what is expected comes from
 RELATIVE_LEAST = 1e-3  # of the level; no smaller change is an anomaly
 FLAT_LEAST = 30  # points
 CALM = 2.0  # spreads
+FORMER_S = 8 * 86_400.0  # after a new normal the season before it may come back for a week
 CALM_POINTS = 4  # in a row; of a series that varies five times as much 1 % are
 OFTEN_SAME = 0.5  # share of points like the one before
 FLAT_RUNS = 3.0  # times the longest run so far
@@ -127,7 +128,8 @@ class Deviation:
         residual = value - expected
         clipped = np.clip(residual, -CLIP_SHORT * scale, CLIP_SHORT * scale)
         drift = state["drift"] + DRIFT_WEIGHT * (clipped - state["drift"])
-        square = np.minimum(np.abs(residual), CLIP_POWER * scale) ** 2
+        known_power = np.where(state["usual_power"] > 0, state["usual_power"], np.inf)
+        square = np.minimum(residual**2, CLIP_POWER**2 * np.minimum(scale**2, known_power))
         power = state["power"] + POWER_WEIGHT * (square - state["power"])
         log_ratio = _log_ratio(power, state["usual_power"])
         run = np.where(value == state["last"], state["run"] + 1, 0.0)
@@ -233,6 +235,7 @@ class Deviation:
         time_s = batch.time_ns / 1e9
         normal = ~over
         _calm_down(state, look, over)
+        _believe_season(state, look, value, time_s, over)
         state["over"] = np.where(over, state["over"] + 1, 0.0)
         _learn_apart(state, value, over, self.config.memory_points)
         state["over_since_s"] = np.where(state["over"] == 1, time_s, state["over_since_s"])
@@ -273,15 +276,16 @@ class Deviation:
         state["points"] = np.minimum(state["points"] + normal, MOST_POINTS)
         weight = np.maximum(1.0 / np.maximum(state["points"], 1.0), 1.0 / self.config.memory_points) * normal
         error = value - state["level"]
-        # What is usual for the series counts fully: else one that jumps to and fro would seem to be near its level.
-        limit = CLIP * look.factor * np.maximum(SIGMA * state["level_error"], look.scale * 0.1)
+        limit = CLIP * np.maximum(SIGMA * state["level_error"], look.scale * 0.1)
         limit[state["points"] <= UNCLIPPED] = np.inf
         state["level"] = state["level"] + weight * _clipped(error, limit)
-        state["level_error"] = state["level_error"] + weight * (np.minimum(np.abs(error), limit) - state["level_error"])
-        _learn_near(state, value, look.scale, normal, self.config.memory_points)
+        # What is usual for the series counts fully: else one that jumps to and fro would seem to be near its level.
+        size = np.minimum(np.abs(error), look.factor * limit)
+        state["level_error"] = state["level_error"] + weight * (size - state["level_error"])
+        _learn_near(state, value, look, normal, self.config.memory_points)
         seen = normal & ~np.isnan(look.profile)
         if seen.any():
-            _learn_season(state, value - look.profile, seen, self.config.memory_points)
+            _learn_season(state, value - look.profile, look.factor, seen, self.config.memory_points)
         state["drift"], state["power"] = look.drift, look.power
         since = np.minimum(state["points"], BEGUN + state["settled"])
         slow = np.maximum(weight / SPREAD_MEMORY, normal / np.maximum(since, 1.0))
@@ -318,6 +322,32 @@ def _calm_down(state: State, look: Look, over: Bool) -> None:
     if len(over_it):
         look.drift[over_it] = 0.0
         look.power[over_it] = state["usual_power"][over_it]
+
+
+def _believe_season(state: State, look: Look, value: F64, time_s: F64, over: Bool) -> None:
+    """Go back to a season that comes true again, in place.
+
+    What lasted on one day (a holiday, an outage) became the new normal, with another offset, or with the level in
+    charge. A value that is where the season was before brings that offset back, and the season is in charge again as
+    soon as it explains a point that the level does not.
+    """
+    known = ~np.isnan(look.profile) & (state["season_points"] >= SEASON_POINTS)
+    if not known.any():
+        return
+    off, spread = value - look.profile, CALM * SIGMA * state["season_error"]
+    true_now = known & (np.abs(off - state["offset"]) <= spread)
+    recent = (state["former"] != 0) & (time_s - state["accepted_s"] <= FORMER_S)
+    true_then = known & ~true_now & recent & (np.abs(off - state["former"]) <= spread)
+    offset, former = state["offset"], state["former"]
+    state["offset"], state["former"] = np.where(true_then, former, offset), np.where(true_then, offset, former)
+    far = np.abs(look.residual) > CLIP * look.scale
+    explained = over & far & (look.guide != BY_SEASON) & (true_now | true_then)
+    state["level_error"] = np.where(
+        explained, np.maximum(state["level_error"], 1.01 / SEASON_BETTER * state["season_error"]), state["level_error"]
+    )
+    state["near_error"] = np.where(
+        explained, np.maximum(state["near_error"], state["level_error"]), state["near_error"]
+    )
 
 
 def _begin_spreads(state: State, scale: F64, turned: Bool) -> None:
@@ -360,10 +390,10 @@ def _expected(state: State, profile: F64) -> tuple[F64, F64, NDArray[np.uint8]]:
     return expected, np.where(quick, state["near_error"], least), guide
 
 
-def _learn_near(state: State, value: F64, scale: F64, normal: Bool, memory_points: int) -> None:
+def _learn_near(state: State, value: F64, look: Look, normal: Bool, memory_points: int) -> None:
     """The quick level, its trend and its error. An anomaly moves it little, while it goes on as before for a time."""
     error = value - state["near"]
-    spread = np.maximum(SIGMA * state["near_error"], 0.1 * scale)
+    spread = np.maximum(SIGMA * state["near_error"], 0.1 * look.scale)
     spread[state["points"] <= UNCLIPPED] = np.inf
     clipped = _clipped(error, np.where(normal, CLIP_QUICK, CLIP_NEAR) * spread)
     weight = np.maximum(1.0 / np.maximum(state["points"], 1.0), NEAR_WEIGHT)
@@ -373,20 +403,20 @@ def _learn_near(state: State, value: F64, scale: F64, normal: Bool, memory_point
     )
     state["near"] = state["near"] + weight * clipped + trend
     state["near_trend"] = trend
-    # Jumps count here, or what follows slowly would seem near to a series that jumps.
-    most = CLIP * np.maximum(spread, SIGMA * state["level_error"])
+    # Jumps count here as for the level, or what follows slowly would seem near to a series that jumps.
+    most = CLIP * look.factor * np.maximum(spread, SIGMA * state["level_error"])
     weight = np.maximum(1.0 / np.maximum(state["points"], 1.0), 1.0 / memory_points) * normal
     state["near_error"] = state["near_error"] + weight * (np.minimum(np.abs(error), most) - state["near_error"])
 
 
-def _learn_season(state: State, error: F64, seen: Bool, memory_points: int) -> None:
+def _learn_season(state: State, error: F64, factor: F64, seen: Bool, memory_points: int) -> None:
     """How far the profile is off on average, and at present."""
     state["season_points"] = np.minimum(state["season_points"] + seen, MOST_POINTS)
     weight = np.maximum(1.0 / np.maximum(state["season_points"], 1.0), 1.0 / memory_points)
     rest = np.where(seen, error - state["offset"], 0.0)
     known = (state["season_points"] > UNCLIPPED) & (state["points"] > UNCLIPPED)  # few points of its own: inherited
     limit = np.where(known, CLIP * SIGMA * np.maximum(state["season_error"], state["level_error"]), np.inf)
-    spread = np.minimum(np.abs(rest), limit)
+    spread = np.minimum(np.abs(rest), factor * limit)
     quick = np.maximum(OFFSET_WEIGHT, 1.0 / np.maximum(state["points"], 1.0))  # also after a new normal
     state["season_error"] = state["season_error"] + np.where(seen, weight * (spread - state["season_error"]), 0.0)
     state["offset"] = state["offset"] + np.where(seen, quick * _clipped(rest, limit), 0.0)
@@ -396,11 +426,13 @@ def _accept(state: State, look: Look, late: Bool, time_s: F64) -> None:
     """Make what the last points were the normal of some series, in place."""
     state["level"][late] += state["apart"][late]
     error = state["level_error"][late] = np.maximum(state["apart_error"][late], 1e-12 * np.abs(state["level"][late]))
-    # The season must prove itself again, from where the series is now.
-    profile = look.profile[late]
+    # The season must prove itself again, from where the series is now, unless it was in charge: that may come back.
+    profile, seasoned = look.profile[late], look.guide[late] == BY_SEASON
+    before = state["offset"][late]
+    state["former"][late] = np.where(seasoned, np.where(before == 0, 1e-30, before), state["former"][late])
     state["near"][late], state["near_trend"][late], state["near_error"][late] = state["level"][late], 0.0, error
     state["offset"][late] = np.where(np.isnan(profile), 0.0, state["level"][late] - profile)
-    state["season_points"][late] = 0.0
+    state["season_points"][late] = np.where(seasoned, state["season_points"][late], 0.0)
     state["usual_power"][late] = state["power"][late] = (SIGMA * error) ** 2
     state["drift"][late] = 0.0
     state["drift_error"][late] = DRIFT_BEGIN * error

@@ -34,6 +34,7 @@ NARROW = (
     "season_error",  # the same of the seasonal profile
     "season_points",  # of which it is the mean
     "offset",  # what the profile is off by at present
+    "former",  # and was before a new normal was accepted; 0 is unknown
     "unit",  # one step of the profile, in the series' unit
     "between",  # hour since the epoch in whose middle the current stretch of the profile begins
     "early",  # profile where it begins, in units
@@ -57,18 +58,20 @@ NARROW = (
 )
 COUNTS = (  # up to MOST_COUNTED
     "run",  # equal values in a row
-    "guide",  # where what is expected comes from
-    "settled",  # points since it comes from there
+    "settled",  # points since what is expected comes from where it does
     "hour_points",  # in the current hour
     "over",  # points in a row over the threshold
+)
+SMALL_COUNTS = (  # up to MOST_FEW
+    "guide",  # where what is expected comes from
     "burst",  # points in a row above the extreme quantile
     "long_burst",  # and above that of the short means
     "calm",  # points in a row near the expected value
 )
-MOST_COUNTED = 65_535
+MOST_COUNTED, MOST_FEW = 65_535, 255
 WORTH_A_SLICE = 64  # rows; for fewer the look costs more than it saves
 LATEST_S = 4_294_967_295
-NAMES = WIDE + SECONDS + NARROW + COUNTS
+NAMES = WIDE + SECONDS + NARROW + COUNTS + SMALL_COUNTS
 State = dict[str, F64]
 Spec = dict[str, tuple[Any, tuple[int, ...], Any]]
 
@@ -81,6 +84,7 @@ class Memory:
         seconds: Spec = dict.fromkeys(SECONDS, (np.uint32, (), 0))
         narrow: Spec = dict.fromkeys(NARROW, (np.float32, (), 0))
         counts: Spec = dict.fromkeys(COUNTS, (np.uint16, (), 0))
+        counts |= dict.fromkeys(SMALL_COUNTS, (np.uint8, (), 0))
         # Hours of the week in units from the centre. Zero is "not seen": what is not used costs no memory.
         self._columns = Columns({**wide, **seconds, **narrow, **counts, "profile": (np.float16, (HOURS,), 0)})
         self._size = 0
@@ -115,6 +119,8 @@ class Memory:
             of[name][place] = np.clip(state[name], 0, LATEST_S)
         for name in COUNTS:
             of[name][place] = np.minimum(state[name], MOST_COUNTED)
+        for name in SMALL_COUNTS:
+            of[name][place] = np.minimum(state[name], MOST_FEW)
 
     def copy(self, rows: I32, sources: I32) -> None:
         """Give K rows what K others have, the profile too."""

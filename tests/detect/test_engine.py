@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from otel_aiops.detect.detector import Scores
 from otel_aiops.detect.engine import CHANNELS, Engine, EngineConfig
 from otel_aiops.errors import ConfigError, StateError
 from otel_aiops.series.batch import Batch
@@ -266,8 +268,17 @@ def test_level_and_scale_are_those_of_the_slow_twin() -> None:
     """The vectorised level equals a plain loop over one series; the twin knows nothing of arrays."""
     values = noise(600)
     values[300] = 160
-    found = run(values)
-    expected = naive.levels(values.tolist(), memory=300, threshold=6.0, flagged=(found.score[0] >= 1).tolist())
+    factors: list[float] = []
+
+    class Spied(Engine):
+        def learn(self, batch: Batch, scores: Scores, **kept: Any) -> None:
+            assert self._last is not None
+            factors.append(float(self._last.look.factor[0]))
+            super().learn(batch, scores, **kept)
+
+    found = run(values, engine=Spied(EngineConfig()))
+    flagged = (found.score[0] >= 1).tolist()
+    expected = naive.levels(values.tolist(), memory=300, threshold=6.0, flagged=flagged, factors=factors)
     assert found.engine.state()["deviation/level"][0] == pytest.approx(expected[0], rel=1e-6)
     assert found.engine.state()["deviation/level_error"][0] == pytest.approx(expected[1], rel=1e-5)
 
