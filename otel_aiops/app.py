@@ -77,7 +77,9 @@ class Service:
         try:
             for note in recovery.notes:
                 log.warning("damaged data was found and left out", what=note)
-            self._recover(recovery.arrays, recovery.sequence)
+            if self._recover(recovery.arrays, recovery.sequence):
+                # Saved at once, so that a service that keeps being killed does not replay ever more.
+                self._snapshot(self.sequence, self.pipeline.state())
             self._parts = Parts(self, self.config)
             self._parts.bind()
             self._thread = threading.Thread(target=self._loop, name="steps", daemon=True)
@@ -176,8 +178,8 @@ class Service:
 
     # -- recovery ---------------------------------------------------------------------------------------------------
 
-    def _recover(self, arrays: dict[str, Any] | None, sequence: int) -> None:
-        """From the newest snapshot through the log to where the last run stood, bit for bit."""
+    def _recover(self, arrays: dict[str, Any] | None, sequence: int) -> bool:
+        """From the newest snapshot through the log to where the last run stood, bit for bit; whether that was ahead."""
         if arrays is not None:
             self.pipeline.restore(arrays)
         self.sequence = sequence
@@ -188,6 +190,7 @@ class Service:
                 log.error("a body of the log cannot be read any more", sequence=record.sequence, error=str(error))
                 continue
             self._take_in(Entry(record.sequence, record.received.received_ns, record.received.kind, body))
+        return self.sequence > sequence
 
     # -- the step loop ----------------------------------------------------------------------------------------------
 
