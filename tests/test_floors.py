@@ -38,6 +38,7 @@ FLOORS = {
 }
 
 HOMES = {
+    "numba": {"detect"},
     "grpc": {"server", "demo"},
     "google": {"otlp", "server"},
     "opentelemetry": {"otlp", "server", "shop"},

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_aiops.detect.memory import indices, place_of
-from otel_aiops.otlp.points import F64, I32, I64
+from otel_aiops.detect.compiled import compiled
+from otel_aiops.otlp.points import F64, I32
 from otel_aiops.series.columns import Columns
+
+F32 = NDArray[np.float32]
 
 PROTOTYPES = 96
 SAME = 0.02  # scales between a pair and the prototype that stands for it
@@ -25,12 +27,10 @@ MAD = 1.4826  # standard deviation in median absolute deviations, of a normal di
 LEAST_SPREAD = 0.25  # of the standard deviation, when most values are equal
 STAMPS = 65_535
 MOST = 1e3  # scales; what is farther is as strange
-AT_ONCE = 256  # series whose prototypes are compared together: what fits in the processor's cache
 FARTHEST = 1e18  # from the first value; squares of more do not fit float32
 
 
-@dataclass(frozen=True, slots=True)
-class PairLook:
+class PairLook(NamedTuple):
     """What K values look like beside what the series did before, all (K,); 0 before enough is known."""
 
     surprise: F64  # distance of (value, value before) to the nearest prototype, in scales
@@ -38,6 +38,25 @@ class PairLook:
     nearest: NDArray[np.intp]
     apart: F64
     scale: F64
+
+
+class _Book(NamedTuple):
+    """The columns of `Pairs`."""
+
+    now: F32
+    before: F32
+    stamp: NDArray[np.uint16]
+    clock: NDArray[np.uint16]
+    count: NDArray[np.int32]  # type: ignore[assignment]  # no tuple's method is used
+    centre: F64
+    last: F64
+    mean: F64
+    power: F64
+    high: F64
+    low: F64
+    ring: F32
+    median: F32
+    spread: F32
 
 
 class Pairs(Columns):
@@ -71,120 +90,159 @@ class Pairs(Columns):
 
     def look(self, slots: I32, value: F64) -> PairLook:
         """What K values look like; nothing changes."""
-        of, place = self.of, place_of(slots)
-        least = 1e-9 * (np.abs(of["mean"][place] + of["centre"][place]) + 1e-9)
-        # Nothing keeps the quantiles from crossing each other when values do not vary any more.
-        scale = np.abs(of["high"][place] - of["low"][place]) + least
-        x = self._from_centre(place, value)
-        nearest, apart = self._nearest(place, x)
-        ready = of["count"][place] >= WARM
-        surprise = np.where(ready, np.minimum(apart / scale, MOST), 0.0)
-        deviation = np.where(ready, np.abs(x - of["median"][place]) / (of["spread"][place] + least), 0.0)
-        return PairLook(surprise, deviation, nearest, apart, scale)
-
-    def _nearest(self, place: I32 | slice, x: F64) -> tuple[NDArray[np.intp], F64]:
-        """(nearest prototype, distance to it as the root mean square of both parts) of K values."""
-        now, before = self.of["now"][place], self.of["before"][place]
-        last = self.of["last"][place].astype(np.float32)[:, None]
-        value = x.astype(np.float32)[:, None]
-        nearest = np.empty(len(x), np.intp)
-        square = np.empty(len(x), np.float32)
-        room = np.empty((2, min(len(x), AT_ONCE), PROTOTYPES), np.float32)
-        for first in range(0, len(x), AT_ONCE):
-            some = slice(first, first + AT_ONCE)
-            distance, other = room[:, : len(value[some])]
-            np.subtract(now[some], value[some], out=distance)
-            distance *= distance
-            np.subtract(before[some], last[some], out=other)
-            other *= other
-            distance += other
-            nearest[some] = found = distance.argmin(axis=1)
-            square[some] = distance[np.arange(len(found)), found]
-        return nearest, np.sqrt(square.astype(np.float64) / 2)
+        k = len(value)
+        look = PairLook(np.empty(k), np.empty(k), np.empty(k, np.intp), np.empty(k), np.empty(k))
+        _look(_Book(**self.of), slots, value, look, np.empty(PROTOTYPES, np.float32))
+        return look
 
     def learn(self, slots: I32, value: F64, look: PairLook) -> None:
         """Take in K values."""
-        of, place = self.of, place_of(slots)
-        new = of["count"][place] == 0
-        of["centre"][place] = np.where(new, value, of["centre"][place])
-        x = self._from_centre(place, value)
-        count = of["count"][place].astype(np.int64)
-        followed = indices(~new)
-        if len(followed):
-            self._stand(slots[followed], x[followed], look, followed)
-        self._spread(place, x, count)
-        of["ring"].reshape(-1)[slots.astype(np.int64) * RING + count % RING] = x
-        of["last"][place] = x
-        count = np.minimum(count + 1, 2**31 - 1 - RING)
-        of["count"][place] = count
-        due = indices((count % REFRESH == 0) | (count <= FRESH))
-        for first in range(0, len(due), AT_ONCE):
-            some = due[first : first + AT_ONCE]
-            self._refresh(slots[some], count[some])
+        _learn(_Book(**self.of), slots, value, look, np.empty(RING, np.float32))
 
-    def _from_centre(self, place: I32 | slice, value: F64) -> F64:
-        return np.minimum(np.maximum(value - self.of["centre"][place], -FARTHEST), FARTHEST)
 
-    def _stand(self, slots: I32, x: F64, look: PairLook, which: NDArray[np.intp]) -> None:
-        """Let a near prototype stand for the pair, or put the pair in the place of the oldest one."""
-        of = self.of
-        clock = of["clock"][slots].astype(np.int64) + 1
-        full = indices(clock > STAMPS)
-        if len(full):
-            stamps = of["stamp"][slots[full]].astype(np.int64)
-            of["stamp"][slots[full]] = np.where(stamps > 0, np.maximum(stamps - STAMPS // 2, 1), 0)
-            clock[full] -= STAMPS // 2
-        of["clock"][slots] = clock
-        nearest = look.nearest[which]
-        other = indices(look.apart[which] > SAME * look.scale[which])
-        at = slots.astype(np.int64) * PROTOTYPES
-        if len(other):
-            nearest[other] = self._oldest(slots[other])
-            goal = at[other] + nearest[other]
-            of["now"].reshape(-1)[goal] = x[other]
-            of["before"].reshape(-1)[goal] = of["last"][slots[other]]
-        of["stamp"].reshape(-1)[at + nearest] = clock
+@compiled
+def _look(book: _Book, slots: I32, value: F64, look: PairLook, room: F32) -> None:
+    for k in range(len(slots)):
+        s = slots[k]
+        least = 1e-9 * (abs(book.mean[s] + book.centre[s]) + 1e-9)
+        # Nothing keeps the quantiles from crossing each other when values do not vary any more.
+        scale = abs(book.high[s] - book.low[s]) + least
+        x = _from_centre(book, s, value[k])
+        nearest, apart = _nearest(book, s, np.float32(x), room)
+        ready = book.count[s] >= WARM
+        look.surprise[k] = min(apart / scale, MOST) if ready else 0.0
+        look.deviation[k] = abs(x - book.median[s]) / (book.spread[s] + least) if ready else 0.0
+        look.nearest[k], look.apart[k], look.scale[k] = nearest, apart, scale
 
-    def _oldest(self, slots: I32) -> NDArray[np.intp]:
-        """The prototypes that were not met for longest."""
-        stamp, oldest = self.of["stamp"], np.empty(len(slots), np.intp)
-        for first in range(0, len(slots), AT_ONCE):
-            some = slice(first, first + AT_ONCE)
-            oldest[some] = stamp[place_of(slots[some])].argmin(axis=1)
-        return oldest
 
-    def _spread(self, place: I32 | slice, x: F64, count: I64) -> None:
-        """Mean, variance, and the quantiles near both ends.
+@compiled
+def _nearest(book: _Book, s: int, x: np.float32, square: F32) -> tuple[int, float]:
+    """(nearest prototype, distance to it as the root mean square of both parts) of a value."""
+    now, before, last = book.now[s], book.before[s], np.float32(book.last[s])
+    for p in range(PROTOTYPES):
+        off, off_before = now[p] - x, before[p] - last
+        square[p] = off * off + off_before * off_before
+    # The bits of numbers that are not negative are in their order, and a loop over integers takes many at once.
+    nearest = _first_least(square.view(np.int32))
+    return nearest, np.sqrt(np.float64(square[nearest]) / 2)
 
-        Source: Robbins and Monro, A Stochastic Approximation Method, 1951.
-        """
-        of = self.of
-        weight = np.maximum(1.0 / (count + 1), 1 / LONGEST)
-        off = x - of["mean"][place]
-        of["mean"][place] += weight * off
-        of["power"][place] = power = (1 - weight) * (of["power"][place] + weight * off * off)
-        step = np.where(count > QUICK, STEP, QUICK_STEP) * np.sqrt(power)
-        high, low = of["high"][place], of["low"][place]
-        of["high"][place] = high + step * np.where(x > high, HIGH, HIGH - 1)
-        of["low"][place] = low + step * np.where(x > low, 1 - HIGH, -HIGH)
 
-    def _refresh(self, slots: I32, count: I64) -> None:
-        """Look at the median and the spread of the newest values again."""
-        of = self.of
-        size = np.minimum(count, RING)
-        ring = of["ring"][slots]
-        if (size < RING).any():
-            missing = np.arange(RING) >= size[:, None]
-            mean = np.where(missing, 0, ring).sum(axis=1) / size
-            square = (np.where(missing, 0, ring - mean[:, None].astype(np.float32)) ** 2).sum(axis=1)
-            ring[missing] = np.inf
+@compiled
+def _first_least(values: NDArray[Any]) -> int:
+    """Where the least of some integers is, the first among equals."""
+    least = values[0]
+    for i in range(len(values)):
+        least = min(least, values[i])
+    for i in range(len(values)):
+        if values[i] == least:
+            return i
+    return 0
+
+
+@compiled
+def _learn(book: _Book, slots: I32, value: F64, look: PairLook, room: F32) -> None:
+    for k in range(len(slots)):
+        s = slots[k]
+        count: Any = np.int64(book.count[s])
+        if count == 0:
+            book.centre[s] = value[k]
+        x = _from_centre(book, s, value[k])
+        if count > 0:
+            _stand(book, s, x, look.nearest[k], look.apart[k] > SAME * look.scale[k])
+        _vary(book, s, x, count)
+        book.ring[s, count % RING] = x
+        book.last[s] = x
+        count = min(count + 1, 2**31 - 1 - RING)
+        book.count[s] = count
+        if count % REFRESH == 0 or count <= FRESH:
+            _refresh(book, s, room[: min(count, RING)])
+
+
+@compiled
+def _from_centre(book: _Book, s: int, value: float) -> Any:
+    return min(max(value - book.centre[s], -FARTHEST), FARTHEST)
+
+
+@compiled
+def _stand(book: _Book, s: int, x: float, nearest: int, other: bool) -> None:
+    """Let a near prototype stand for the pair, or put the pair in the place of the one that was not met for longest."""
+    stamp, clock = book.stamp[s], np.int64(book.clock[s]) + 1
+    if clock > STAMPS:
+        clock -= STAMPS // 2
+        for p in range(PROTOTYPES):
+            if stamp[p] > 0:
+                stamp[p] = max(np.int64(stamp[p]) - STAMPS // 2, 1)
+    book.clock[s] = clock
+    if other:
+        nearest = _first_least(stamp)
+        book.now[s, nearest], book.before[s, nearest] = x, book.last[s]
+    stamp[nearest] = clock
+
+
+@compiled
+def _vary(book: _Book, s: int, x: float, count: int) -> None:
+    """Mean, variance, and the quantiles near both ends.
+
+    Source: Robbins and Monro, A Stochastic Approximation Method, 1951.
+    """
+    weight = max(1.0 / (count + 1), 1 / LONGEST)
+    off = x - book.mean[s]
+    book.mean[s] += weight * off
+    book.power[s] = power = (1 - weight) * (book.power[s] + weight * off * off)
+    step = (STEP if count > QUICK else QUICK_STEP) * np.sqrt(power)
+    book.high[s] += step * (HIGH if x > book.high[s] else HIGH - 1)
+    book.low[s] += step * (1 - HIGH if x > book.low[s] else -HIGH)
+
+
+@compiled
+def _refresh(book: _Book, s: int, newest: F32) -> None:
+    """Look at the median and the spread of the newest values again."""
+    ring, size, mean, square = book.ring[s], len(newest), np.float32(0), np.float32(0)
+    for i in range(size):
+        newest[i] = ring[i]
+        mean += ring[i]
+    mean /= np.float32(size)
+    for i in range(size):
+        square += (ring[i] - mean) ** 2
+    median = _at_place(newest, size // 2)
+    for i in range(size):
+        newest[i] = abs(ring[i] - median)
+    mad = _at_place(newest, size // 2)
+    book.median[s] = median
+    book.spread[s] = max(MAD * mad, LEAST_SPREAD * np.sqrt(np.float64(square) / size))
+
+
+@compiled
+def _at_place(values: F32, place: int) -> Any:
+    """The value that is at a place when all are in order; they are overwritten.
+
+    Found by halving the range of their bits and counting, which takes many values at once and has no branch.
+    """
+    bits = values.view(np.int32)
+    for i in range(len(bits)):  # into the order of the numbers
+        bits[i] ^= (bits[i] >> np.int32(31)) & np.int32(0x7FFFFFFF)
+    low: Any = np.int64(-(2**31))
+    high: Any = np.int64(2**31 - 1)
+    while low < high:
+        middle, count = (low + high) >> 1, np.int32(0)
+        for i in range(len(bits)):
+            count = np.int32(count + np.int32(bits[i] <= np.int32(middle)))
+        if count == place + 1:
+            low = high = _last_up_to(bits, np.int32(middle))
+        elif count > place:
+            high = middle
         else:
-            square = ring.var(axis=1) * RING
-        middle = size // 2
-        every = np.arange(len(slots))
-        median = np.sort(ring, axis=1)[every, middle]
-        off = np.abs(ring - median[:, None])
-        mad = np.sort(off, axis=1)[every, middle]
-        deviation = np.sqrt(square / size)
-        of["median"][slots] = median
-        of["spread"][slots] = np.maximum(MAD * mad, LEAST_SPREAD * deviation)
+            low = middle + 1
+    bits[0] = low ^ ((low >> 31) & 0x7FFFFFFF)
+    return values[0]
+
+
+@compiled
+def _last_up_to(values: NDArray[np.int32], most: Any) -> Any:
+    """The greatest of the values that are not above one."""
+    lowest = np.int32(-(2**31))
+    greatest = lowest
+    for i in range(len(values)):
+        value = values[i] if values[i] <= most else lowest
+        greatest = value if value > greatest else greatest
+    return greatest

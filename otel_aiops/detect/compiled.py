@@ -1,0 +1,50 @@
+"""Compiled kernels: loops over points that become machine code once for each version of the program."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from numba import config, njit
+
+Kernel = TypeVar("Kernel", bound=Callable[..., object])
+
+
+def compiled(function: Kernel) -> Kernel:
+    """The function as machine code, compiled when it is first called with arguments of some types.
+
+    Division by zero gives infinity or NaN as in numpy, and sums are added in the order that is written. What was
+    compiled is kept for the next start, where a directory for it can be written. Kernels make no arrays, they fill
+    those that they are given: so nothing counts references, which was measured to take most of the time of some.
+    """
+    settings, directory = cast(Any, config), _directory()
+    before, settings.CACHE_DIR = settings.CACHE_DIR, directory
+    options: Any = {"cache": bool(directory), "nogil": True, "error_model": "numpy", "_nrt": False}
+    try:
+        return cast(Kernel, njit(**options)(function))
+    finally:
+        settings.CACHE_DIR = before
+
+
+@cache
+def _directory() -> str:
+    """Where machine code is kept, "" for nowhere. The name changes with every change of a source, since code that
+    was compiled into other code would else stay as it was.
+    """
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    version = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    for parent in (Path(__file__).parent / "__pycache__", Path(home) / "otel-aiops"):
+        directory = parent / f"kernels-{version}"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=directory):
+                return str(directory)
+        except (OSError, RuntimeError):
+            continue
+    return ""
