@@ -2,56 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from otel_aiops.detect.memory import State
-from otel_aiops.otlp.points import F64, Bool
+from otel_aiops.detect.compiled import compiled
+from otel_aiops.detect.memory import MOST_FEW, Known
 
-SHARES = {"median": 0.5, "high": 0.9, "higher": 0.97, "highest": 0.995}  # of normal points with a lower score
+MEDIAN, HIGH, HIGHER, HIGHEST = 0.5, 0.9, 0.97, 0.995  # shares of normal points with a lower score
 EXTREME = 0.995  # of normal points that deviate less
-START_AT = {
-    "median": 0.67,
-    "high": 1.64,
-    "higher": 2.17,
-    "highest": 2.81,
-    "extreme": 2.81,
-    "lasting": 2.81,
-}  # spreads of a normal one
-STEPS = {"median": 0.03, "high": 0.03, "higher": 0.05, "highest": 0.1}  # of their logarithms, once much is known
+# Spreads of a normal distribution that these quantiles begin at, and steps of their logarithms once much is known.
+MEDIAN_AT, HIGH_AT, HIGHER_AT, HIGHEST_AT = 0.67, 1.64, 2.17, 2.81
+MEDIAN_STEP, HIGH_STEP, HIGHER_STEP, HIGHEST_STEP = 0.03, 0.03, 0.05, 0.1
 EXTREME_STEP = 0.1
-BURSTS = ("burst", "long_burst")  # of the two extreme quantiles
 SPIKE_STEP = 0.4  # of the extreme quantile, at a point over the threshold
 UNSURE_POINTS = 50.0  # known points that halve the extra steps of the beginning
 LEAST = 1e-3
 
 
-def begin(state: State, new: Bool, threshold: float) -> None:
-    """Quantiles of series that begin; strangeness is in thresholds of so many spreads."""
-    if new.any():
-        for name, spreads in START_AT.items():
-            state[name][new] = np.log(spreads / threshold)
+@compiled
+def begin(known: Known, r: int, threshold: float) -> None:
+    """Quantiles of a series that begins; strangeness is in thresholds of so many spreads."""
+    known.median[r], known.high[r] = np.log(MEDIAN_AT / threshold), np.log(HIGH_AT / threshold)
+    known.higher[r], known.highest[r] = np.log(HIGHER_AT / threshold), np.log(HIGHEST_AT / threshold)
+    known.extreme[r] = known.lasting[r] = known.highest[r]
 
 
-def probability(state: State, score: F64) -> F64:
-    """One minus the share of normal points that score at least as high, (K,) in [0, 1].
+@compiled
+def probability(known: Known, r: int, score: float) -> Any:
+    """One minus the share of normal points that score at least as high, in [0, 1].
 
     The logarithm of the share is linear between the tracked quantiles, and goes on like that beyond the last one: an
     exponential tail, which claims less than a normal distribution would.
     """
-    at, share = np.zeros(len(score)), 0.0
-    result = np.zeros(len(score))
-    for name, below in SHARES.items():
-        following, next_share = np.exp(state[name]), np.log1p(-below)
-        slope = (next_share - share) / np.maximum(following - at, LEAST)
-        result = np.where(score >= at, share + slope * (score - at), result)
+    at, share, result = 0.0, 0.0, 0.0
+    for name in range(4):
+        if not score >= at:
+            break
+        if name == 0:
+            quantile, below = known.median[r], MEDIAN
+        elif name == 1:
+            quantile, below = known.high[r], HIGH
+        elif name == 2:
+            quantile, below = known.higher[r], HIGHER
+        else:
+            quantile, below = known.highest[r], HIGHEST
+        following, next_share = np.exp(np.float64(quantile)), np.log1p(-below)
+        result = share + (next_share - share) / max(following - at, LEAST) * (score - at)
         at, share = following, next_share
-    return np.asarray(-np.expm1(np.minimum(result, 0.0)))
+    return -np.expm1(min(result, 0.0))
 
 
-def learn(state: State, score: F64, extremes: Mapping[str, F64], *, normal: Bool, isolated: Bool) -> None:
-    """Move the quantiles towards K points, in place; `extremes` are the deviations by the name of their quantile.
+@compiled
+def learn(known: Known, r: int, score: float, far: float, lasting: float, normal: bool, isolated: bool) -> None:
+    """Move the quantiles towards a point; `far` and `lasting` are how far it and the short means deviate.
 
     `isolated` points are over the threshold but stand alone: they count for the highest quantiles, so that a series
     which always had its spikes is not called strange for them. Of points in a row above an extreme quantile only the
@@ -59,23 +63,31 @@ def learn(state: State, score: F64, extremes: Mapping[str, F64], *, normal: Bool
     Source: Robbins and Monro, A Stochastic Approximation Method, 1951: a quantile rises by its share when a point is
     above it and falls by the rest when one is below.
     """
-    fresh = 1.0 + UNSURE_POINTS / (1.0 + state["points"])
-    counted = normal | isolated
-    spike = np.where(isolated, SPIKE_STEP, EXTREME_STEP)
-    for (name, deviation), burst in zip(extremes.items(), BURSTS, strict=True):
-        size = np.log(np.maximum(deviation, LEAST))
-        state[burst] = np.where(size > state[name], state[burst] + 1, 0.0)
-        first = counted & (state[burst] <= 1)
-        step = spike if name == "extreme" else EXTREME_STEP  # what lasts is no spike
-        state[name] = np.where(first, _moved(state[name], size, EXTREME, step * fresh), state[name])
-    logarithm = np.log(np.maximum(score, LEAST))
-    scored = ~np.isnan(score)  # a series that warms up has no score yet
-    for name, share in SHARES.items():
-        used = scored & (counted & (state["burst"] <= 1) if name == "highest" else normal)
-        state[name] = np.where(used, _moved(state[name], logarithm, share, STEPS[name] * fresh), state[name])
+    fresh = 1.0 + UNSURE_POINTS / (1.0 + known.points[r])
+    counted = normal or isolated
+    size = np.log(max(far, LEAST))
+    known.burst[r] = min(np.int64(known.burst[r]) + 1, MOST_FEW) if size > known.extreme[r] else 0
+    if counted and known.burst[r] <= 1:
+        step = SPIKE_STEP if isolated else EXTREME_STEP
+        known.extreme[r] = _moved(known.extreme[r], size, EXTREME, step * fresh)
+    size = np.log(max(lasting, LEAST))
+    known.long_burst[r] = min(np.int64(known.long_burst[r]) + 1, MOST_FEW) if size > known.lasting[r] else 0
+    if counted and known.long_burst[r] <= 1:  # what lasts is no spike
+        known.lasting[r] = _moved(known.lasting[r], size, EXTREME, EXTREME_STEP * fresh)
+    if np.isnan(score):  # a series that warms up has no score yet
+        return
+    size = np.log(max(score, LEAST))
+    if counted and known.burst[r] <= 1:
+        known.highest[r] = _moved(known.highest[r], size, HIGHEST, HIGHEST_STEP * fresh)
+    if normal:
+        known.median[r] = _moved(known.median[r], size, MEDIAN, MEDIAN_STEP * fresh)
+        known.high[r] = _moved(known.high[r], size, HIGH, HIGH_STEP * fresh)
+        known.higher[r] = _moved(known.higher[r], size, HIGHER, HIGHER_STEP * fresh)
 
 
-def _moved(before: F64, point: F64, share: float, step: F64) -> F64:
+@compiled
+def _moved(before: Any, point: float, share: float, step: float) -> Any:
     """A quantile after a step towards a point, and no further than up to it."""
-    moved = before + step * ((point > before) + (share - 1.0))
-    return np.maximum(np.minimum(moved, np.maximum(point, before)), np.log(LEAST))
+    was = np.float64(before)
+    moved = was + step * (share if point > was else share - 1.0)
+    return max(min(moved, max(point, was)), np.log(LEAST))

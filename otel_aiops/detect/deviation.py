@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otel_aiops.detect import calibrate, seasonal
+from otel_aiops.detect.compiled import compiled
 from otel_aiops.detect.detector import CONSTANT, FLAT, LEVEL, SEASON, SHIFT, VARIANCE
-from otel_aiops.detect.memory import Memory, State, indices
+from otel_aiops.detect.memory import LATEST_S, MOST_COUNTED, MOST_FEW, Known, Memory, place_of
 from otel_aiops.detect.seasonal import Clock
-from otel_aiops.otlp.points import F64, I32, Bool
+from otel_aiops.otlp.points import F64, I32, I64, Bool
 from otel_aiops.series.batch import Batch
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ FLAT_RUNS = 3.0  # times the longest run so far
 FLAT_LOG_CHANCE = 20.7  # -log(1e-9)
 MOST = 100.0  # of a score
 MOST_POINTS = 1e6
+SHARE_POINTS = 300.0  # that the share of equal points is of
+INTERVAL_WEIGHT = 0.125  # of the newest distance in time
 EXTREMES = 1.8  # the threshold is at least so many times the extreme quantile
 LONGEST_WARMUP_S = 14 * 86_400.0
 INHERITED_POINTS = 4.0  # that a new series counts as its own: it learns fast, under six times the threshold at first
@@ -70,34 +72,41 @@ OF_THE_MOMENT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(NamedTuple):
     """What a point looks like before it is learned; all (K,)."""
 
-    state: State
-    profile: F64  # seasonal prediction, NaN for none
     expected: F64
     scale: F64
+    score: F64  # 1 is the threshold
+    channel: NDArray[np.uint8]
+    factor: F64  # thresholds that are usual for the series, of one point
+    profile: F64  # seasonal prediction, NaN for none
     residual: F64
     drift: F64
     power: F64
     log_ratio: F64
-    run: F64
     guide: NDArray[np.uint8]
     far: F64  # how far the point itself is off, in thresholds, before what is usual for the series
     lasting: F64  # how far the short means are
-    strangeness: F64  # the larger one, in thresholds that are usual for the series
-    channel: NDArray[np.uint8]
-    factor: F64  # thresholds that are usual for the series, of one point
-    clock: Clock
 
-    @property
-    def score(self) -> F64:
-        """The deviation as a score: 1 is the threshold. Below it the square, which ranks small deviations behind what
-        other measures say of the same point.
-        """
-        score = np.minimum(self.strangeness, MOST)
-        return np.where(score < 1, score * score, score)
+
+class When(NamedTuple):
+    """When K points are; all (K,)."""
+
+    time_ns: I64
+    clock_ns: I64  # which the seasonal profiles go by
+    interval_s: F64
+    special: Bool  # days that do not form a profile
+
+
+class Rules(NamedTuple):
+    """What kernels need of the configuration."""
+
+    threshold: float
+    warmup_points: float
+    memory_points: float
+    adapt_after_s: float
+    seasons: bool
 
 
 class Deviation:
@@ -110,96 +119,36 @@ class Deviation:
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
         self.memory = Memory()
+        self._rules = Rules(
+            float(config.threshold),
+            float(config.warmup_points),
+            float(config.memory_points),
+            float(config.adapt_after),
+            config.seasons != "off",
+        )
 
     def look(self, batch: Batch, value: F64, clock: Clock) -> Look:
-        """What K points look like beside what is remembered; of the memory nothing changes."""
+        """What K points look like beside what is remembered; nothing is learned."""
         self.memory.reserve(batch.rows)
-        state = self.memory.read(batch.rows)
-        new = state["points"] == 0
-        calibrate.begin(state, new, self.config.threshold)
-        if new.any():
-            state["level"][new] = state["near"][new] = state["last"][new] = value[new]
-        profile = np.full(len(value), np.nan)
-        if self.config.seasons != "off":
-            profile = seasonal.predict(self.memory.profile, batch.rows, state, clock)
-        expected, error, guide = _expected(state, profile)
-        least = RELATIVE_LEAST / self.config.threshold * np.abs(state["level"])
-        scale = np.maximum(SIGMA * error, least)
-        residual = value - expected
-        clipped = np.clip(residual, -CLIP_SHORT * scale, CLIP_SHORT * scale)
-        drift = state["drift"] + DRIFT_WEIGHT * (clipped - state["drift"])
-        known_power = np.where(state["usual_power"] > 0, state["usual_power"], np.inf)
-        square = np.minimum(residual**2, CLIP_POWER**2 * np.minimum(scale**2, known_power))
-        power = state["power"] + POWER_WEIGHT * (square - state["power"])
-        log_ratio = _log_ratio(power, state["usual_power"])
-        run = np.where(value == state["last"], state["run"] + 1, 0.0)
-        constant = SIGMA * error <= 1e-9 * np.abs(state["level"])
-        spread = np.where(scale > 0, scale, 1.0)
-        drift_spread = np.maximum(SIGMA * state["drift_error"], DRIFT_LEAST * spread)
-        usual = np.where(constant, 0.0, 1.0) / self.config.threshold
-        power_spread = np.maximum(SIGMA * state["power_error"], POWER_LEAST)
-        far, channel = _largest(
-            {
-                LEVEL: np.abs(residual) / spread * usual,
-                FLAT: np.where(constant, 0.0, self._flat(state, run, value)),
-                CONSTANT: np.where(constant, self._changed(state, residual, least), 0.0),
-            }
-        )
-        lasting, lasts = _largest(
-            {
-                SHIFT: np.abs(drift) / drift_spread * usual / np.where(guide == BY_NEAR, LASTING_NEAR, LASTING),
-                VARIANCE: np.abs(log_ratio) / power_spread * usual / LASTING,
-            }
-        )
-        channel[(channel == LEVEL) & (guide == BY_SEASON)] = SEASON
-        young = 1 + 20 / np.maximum(state["points"], 1.0)
-        factor = np.maximum(1.0, EXTREMES * np.exp(state["extreme"])) * young
-        lasting_factor = np.maximum(1.0, EXTREMES * np.exp(state["lasting"])) * young
-        strangeness = np.maximum(far / factor, lasting / lasting_factor)
-        channel = np.where(lasting / lasting_factor > far / factor, lasts, channel)
-        return Look(
-            state,
-            profile,
-            expected,
-            scale,
-            residual,
-            drift,
-            power,
-            log_ratio,
-            run,
-            guide,
-            far,
-            lasting,
-            strangeness,
-            channel,
-            factor,
-            clock,
-        )
-
-    def _changed(self, state: State, residual: F64, least: F64) -> F64:
-        """A value that never changed, and now does: the longer it was constant, the stranger."""
-        longer = np.log10(np.maximum(state["points"] / self.config.warmup_points, 1.0))
-        return np.where(np.abs(residual) > self.config.threshold * least, 1.0 + longer, 0.0) * 1.5
-
-    def _flat(self, state: State, run: F64, value: F64) -> F64:
-        """Equal values in a row, in what a series that lives would have by chance or had before.
-
-        Zero is left to the level where it is usual: counters of what is rare are there most of the time.
-        """
-        same = np.clip(state["same"], 1e-6, 1 - 1e-9)
-        limit = np.maximum(np.maximum(FLAT_LEAST, FLAT_RUNS * state["longest_run"]), FLAT_LOG_CHANCE / -np.log(same))
-        return np.where((value == 0) & (state["same"] >= OFTEN_SAME), 0.0, run / limit)
+        known, k = self.memory.known, len(value)
+        if self._rules.seasons:
+            seasonal.look_up(self.memory.profile, known, batch.rows, clock)
+        empty: Any = [np.empty(k, np.uint8 if name in ("channel", "guide") else np.float64) for name in Look._fields]
+        look = Look(*empty)
+        _look(known, self._rules, batch.rows, clock.time_ns, value, look)
+        return look
 
     @property
     def bytes_per_series(self) -> int:
         """What is remembered of one series."""
         return self.memory.bytes_per_series
 
-    def warmup_s(self, state: State, interval_s: F64) -> F64:
+    def warmup_s(self, rows: I32, interval_s: F64) -> F64:
         """Seconds until K series have a score: 0 when they have, NaN when it cannot be told."""
-        left = np.maximum(self.config.warmup_points - state["points"], 0.0)
-        interval_s = np.where(state["interval_s"] > 0, state["interval_s"], interval_s)
-        wait_s = np.where(left > 0, left * interval_s, 0.0)
+        known, place = self.memory.known, place_of(rows)
+        left = np.maximum(self.config.warmup_points - known.points[place], 0.0)
+        usual_s = known.interval_s[place]
+        wait_s = np.where(left > 0, left * np.where(usual_s > 0, usual_s, interval_s), 0.0)
         with np.errstate(invalid="ignore"):
             return np.where(wait_s > LONGEST_WARMUP_S, np.nan, wait_s)
 
@@ -229,225 +178,274 @@ class Deviation:
         seasonal.begin(self.memory.profile, rows, state, values)
         self.memory.write(rows, state)
 
-    def learn(self, batch: Batch, value: F64, look: Look, score: F64, over: Bool) -> None:
+    def learn(self, batch: Batch, value: F64, look: Look, clock: Clock, score: F64, over: Bool) -> None:
         """Take in K points that were looked at; those `over` the threshold do not count for what is normal."""
-        state = look.state
-        time_s = batch.time_ns / 1e9
-        normal = ~over
-        _calm_down(state, look, over)
-        _believe_season(state, look, value, time_s, over)
-        state["over"] = np.where(over, state["over"] + 1, 0.0)
-        _learn_apart(state, value, over, self.config.memory_points)
-        state["over_since_s"] = np.where(state["over"] == 1, time_s, state["over_since_s"])
-        self._learn_level(state, look, value, normal)
-        calibrate.learn(
-            state,
-            score,
-            {"extreme": look.far, "lasting": look.lasting},
-            normal=normal & (state["points"] > UNCLIPPED),
-            isolated=over & (state["over"] <= 2),
-        )
-        changed = value != state["last"]
-        state["longest_run"] = np.where(
-            changed & normal, np.maximum(state["longest_run"] * 0.999, state["run"]), state["longest_run"]
-        )
-        equal = (~changed - state["same"]) * _share_weight(state)
-        state["same"] += np.where(normal & (state["points"] > 1), equal, 0.0)
-        state["run"], state["last"] = look.run, value.copy()
-        warm = state["points"] >= self.config.warmup_points
-        usual = normal & warm if batch.wall is None else normal & warm & ~batch.wall.special
-        if self.config.seasons != "off":
-            seasonal.learn(self.memory.profile, batch.rows, state, look.clock, value, normal=usual, warm=warm)
-        interval_s = np.nan_to_num(batch.interval_s)
-        state["interval_s"] += (
-            np.where(state["interval_s"] > 0, 0.125, 1.0) * (interval_s - state["interval_s"]) * (interval_s > 0)
-        )
-        late = over & (time_s - state["over_since_s"] >= self.config.adapt_after)
+        known = self.memory.known
+        if self._rules.seasons:
+            seasonal.finish(self.memory.profile, known, batch.rows, clock)
+        special = np.zeros(len(value), np.bool_) if batch.wall is None else batch.wall.special
+        when = When(batch.time_ns, clock.time_ns, batch.interval_s, special)
+        _learn(known, self._rules, batch.rows, when, value, look, score, over)
+
+
+@compiled
+def _look(known: Known, rules: Rules, rows: I32, clock_ns: I64, value: F64, look: Look) -> None:
+    for k in range(len(rows)):
+        r, x = rows[k], value[k]
+        if known.points[r] == 0:
+            calibrate.begin(known, r, rules.threshold)
+            known.level[r] = known.near[r] = known.last[r] = x
+        profile = seasonal.predicted(known, r, clock_ns[k]) if rules.seasons else np.nan
+        expected, error, guide = _expected(known, r, profile)
+        level = known.level[r]
+        least = RELATIVE_LEAST / rules.threshold * abs(level)
+        scale = max(SIGMA * error, least)
+        residual = x - expected
+        clipped = min(max(residual, -CLIP_SHORT * scale), CLIP_SHORT * scale)
+        drift = known.drift[r] + DRIFT_WEIGHT * (clipped - known.drift[r])
+        usual_power = np.float64(known.usual_power[r])
+        most = min(scale**2, usual_power if usual_power > 0 else np.inf)
+        power = known.power[r] + POWER_WEIGHT * (min(residual**2, CLIP_POWER**2 * most) - known.power[r])
+        log_ratio = np.log(max(power / usual_power, 1e-6)) if usual_power > 0 else 0.0
+        far, channel, lasting, lasts = 0.0, LEVEL, 0.0, SHIFT
+        spread = scale if scale > 0 else 1.0
+        if SIGMA * error <= 1e-9 * abs(level):  # constant so far
+            if abs(residual) > rules.threshold * least:  # the longer it was constant, the stranger
+                far, channel = 1.5 + 1.5 * np.log10(max(known.points[r] / rules.warmup_points, 1.0)), CONSTANT
+        else:
+            far = abs(residual) / spread / rules.threshold
+            flat = _flat(known, r, x)
+            if flat > far:
+                far, channel = flat, FLAT
+            drift_spread = max(SIGMA * known.drift_error[r], DRIFT_LEAST * spread)
+            share = LASTING_NEAR if guide == BY_NEAR else LASTING
+            lasting = abs(drift) / drift_spread / rules.threshold / share
+            power_spread = max(SIGMA * known.power_error[r], POWER_LEAST)
+            variance = abs(log_ratio) / power_spread / rules.threshold / LASTING
+            if variance > lasting:
+                lasting, lasts = variance, VARIANCE
+        far, lasting = min(far, MOST), min(lasting, MOST)
+        if channel == LEVEL and guide == BY_SEASON:
+            channel = SEASON
+        young = 1 + 20 / max(known.points[r], 1.0)
+        factor = max(1.0, EXTREMES * np.exp(np.float64(known.extreme[r]))) * young
+        lasting_factor = max(1.0, EXTREMES * np.exp(np.float64(known.lasting[r]))) * young
+        strangeness = far / factor
+        if lasting / lasting_factor > strangeness:
+            strangeness, channel = lasting / lasting_factor, lasts
+        # Below the threshold the square ranks small deviations behind what other measures say of the same point.
+        look.score[k] = strangeness * strangeness if strangeness < 1 else min(strangeness, MOST)
+        look.expected[k], look.scale[k], look.factor[k], look.channel[k] = expected, scale, factor, channel
+        look.profile[k], look.residual[k], look.drift[k], look.power[k] = profile, residual, drift, power
+        look.log_ratio[k], look.guide[k], look.far[k], look.lasting[k] = log_ratio, guide, far, lasting
+
+
+@compiled
+def _expected(known: Known, r: int, profile: float) -> tuple[float, Any, int]:
+    """(expected value, mean absolute error, where they come from): what was nearest of late, with a bonus for what
+    has lasted. The quick level must be much nearer, because it follows what is slow instead of noticing it.
+    """
+    expected, error, guide = known.level[r], np.float64(known.level_error[r]), BY_LEVEL
+    believed = known.season_points[r] >= SEASON_POINTS and not np.isnan(profile)
+    if believed and known.season_error[r] < (1.0 if known.guide[r] == BY_SEASON else SEASON_BETTER) * error:
+        expected, error, guide = profile + known.offset[r], np.float64(known.season_error[r]), BY_SEASON
+    needed = NEAR_STILL if known.guide[r] == BY_NEAR else NEAR_BETTER
+    if known.points[r] >= NEAR_POINTS and known.near_error[r] < needed * error:
+        expected, error, guide = np.float64(known.near[r]), np.float64(known.near_error[r]), BY_NEAR
+    return expected, error, guide
+
+
+@compiled
+def _flat(known: Known, r: int, value: float) -> Any:
+    """Equal values in a row, in what a series that lives would have by chance or had before.
+
+    Zero is left to the level where it is usual: counters of what is rare are there most of the time.
+    """
+    if value != known.last[r] or (value == 0 and known.same[r] >= OFTEN_SAME):
+        return 0.0
+    same = min(max(np.float64(known.same[r]), 1e-6), 1 - 1e-9)
+    limit = max(FLAT_LEAST, FLAT_RUNS * known.longest_run[r], FLAT_LOG_CHANCE / -np.log(same))
+    return (np.float64(known.run[r]) + 1) / limit
+
+
+@compiled
+def _learn(
+    known: Known,
+    rules: Rules,
+    rows: I32,
+    when: When,
+    value: F64,
+    look: Look,
+    score: F64,
+    over: Bool,
+) -> None:
+    for k in range(len(rows)):
+        r, x, time_s, strange = rows[k], value[k], when.time_ns[k] / 1e9, bool(over[k])
+        normal = not strange
+        _calm_down(known, r, look, k, strange)
+        if known.season_points[r] >= SEASON_POINTS and not np.isnan(look.profile[k]):
+            _believe_season(known, r, look, k, x - look.profile[k], time_s, strange)
+        if strange:
+            _learn_apart(known, r, x - known.level[r], rules.memory_points)
+            if known.over[r] == 1:
+                known.over_since_s[r] = min(max(time_s, 0.0), LATEST_S)
+        else:
+            known.over[r] = 0
+        changed = x != known.last[r]
+        run = 0 if changed else min(np.int64(known.run[r]) + 1, MOST_COUNTED)
+        _learn_level(known, r, look, k, x, normal, rules.memory_points)
+        points: Any = np.float64(known.points[r])
+        isolated = strange and known.over[r] <= 2
+        calibrate.learn(known, r, score[k], look.far[k], look.lasting[k], normal and points > UNCLIPPED, isolated)
+        if normal:
+            if changed:
+                known.longest_run[r] = max(known.longest_run[r] * 0.999, np.float64(known.run[r]))
+            if points > 1:
+                known.same[r] += ((0.0 if changed else 1.0) - known.same[r]) / min(points, SHARE_POINTS)
+        known.run[r], known.last[r] = run, x
+        if rules.seasons:
+            warm = points >= rules.warmup_points
+            usual = normal and warm and not bool(when.special[k])
+            seasonal.learn(known, r, when.clock_ns[k], x, usual, warm)
+        if when.interval_s[k] > 0:
+            weight = INTERVAL_WEIGHT if known.interval_s[r] > 0 else 1.0
+            known.interval_s[r] += weight * (when.interval_s[k] - known.interval_s[r])
         # Where the series is now: after a gap, or on the way back, it is not where the anomaly was.
-        late &= np.abs(value - state["level"] - state["apart"]) <= np.abs(look.residual)
-        if late.any():
-            _accept(state, look, late, time_s)
+        there = abs(x - known.level[r] - known.apart[r]) <= abs(look.residual[k])
+        if strange and there and time_s - known.over_since_s[r] >= rules.adapt_after_s:
+            _accept(known, r, look, k, time_s)
             # Few points known: what follows is learned fast, under a higher threshold.
-            state["points"][late] = self.config.warmup_points
-        self.memory.write(batch.rows, state)
-
-    def _learn_level(self, state: State, look: Look, value: F64, normal: Bool) -> None:
-        """Level, scale and the short means; only what is normal counts for what is usual."""
-        state["points"] = np.minimum(state["points"] + normal, MOST_POINTS)
-        weight = np.maximum(1.0 / np.maximum(state["points"], 1.0), 1.0 / self.config.memory_points) * normal
-        error = value - state["level"]
-        limit = CLIP * np.maximum(SIGMA * state["level_error"], look.scale * 0.1)
-        limit[state["points"] <= UNCLIPPED] = np.inf
-        state["level"] = state["level"] + weight * _clipped(error, limit)
-        # What is usual for the series counts fully: else one that jumps to and fro would seem to be near its level.
-        size = np.minimum(np.abs(error), look.factor * limit)
-        state["level_error"] = state["level_error"] + weight * (size - state["level_error"])
-        _learn_near(state, value, look, normal, self.config.memory_points)
-        seen = normal & ~np.isnan(look.profile)
-        if seen.any():
-            _learn_season(state, value - look.profile, look.factor, seen, self.config.memory_points)
-        state["drift"], state["power"] = look.drift, look.power
-        since = np.minimum(state["points"], BEGUN + state["settled"])
-        slow = np.maximum(weight / SPREAD_MEMORY, normal / np.maximum(since, 1.0))
-        state["drift_error"] = state["drift_error"] + slow * (np.abs(look.drift) - state["drift_error"])
-        square = np.minimum(np.abs(look.residual), CLIP_POWER * look.scale) ** 2
-        state["usual_power"] = state["usual_power"] + weight * (square - state["usual_power"])
-        state["power_error"] = state["power_error"] + slow * (np.abs(look.log_ratio) - state["power_error"])
-        turned = look.guide != state["guide"]
-        if turned.any():
-            _begin_spreads(state, look.scale, turned)
-        state["settled"] = np.where(turned, 1.0, np.minimum(state["settled"] + 1, MOST_POINTS))
-        state["guide"] = look.guide.astype(np.float64)
+            known.points[r] = rules.warmup_points
 
 
-def _learn_apart(state: State, value: F64, over: Bool, memory_points: int) -> None:
-    """Where the points of an anomaly are, from the level, and how they vary: the new normal, if they last."""
-    weight = np.where(over, 1.0 / np.clip(state["over"], 1.0, memory_points), 0.0)
-    off = np.where(over, value - state["level"] - state["apart"], 0.0)
-    first = state["over"] == 1
-    state["apart"] = np.where(first, value - state["level"], state["apart"] + weight * off)
-    error = state["apart_error"] + weight * (np.abs(off) - state["apart_error"])
-    state["apart_error"] = np.where(first, 0.0, error)
-
-
-def _calm_down(state: State, look: Look, over: Bool) -> None:
+@compiled
+def _calm_down(known: Known, r: int, look: Look, k: int, over: bool) -> None:
     """End what the short means remember of an anomaly, once some points in a row are where they belong.
 
     They would stay over the threshold for as long again, and that could pass for a new normal.
     """
-    usual = np.abs(look.residual) <= CALM * look.scale
-    state["calm"] = np.where(usual, state["calm"] + 1, 0.0)
-    wide = (look.channel == SHIFT) | ((look.channel == VARIANCE) & (look.log_ratio > 0))
-    over_it = indices(over & wide & (state["calm"] >= CALM_POINTS))
-    if len(over_it):
-        look.drift[over_it] = 0.0
-        look.power[over_it] = state["usual_power"][over_it]
+    usual = abs(look.residual[k]) <= CALM * look.scale[k]
+    known.calm[r] = min(np.int64(known.calm[r]) + 1, MOST_FEW) if usual else 0
+    wide = look.channel[k] == SHIFT or (look.channel[k] == VARIANCE and look.log_ratio[k] > 0)
+    if over and wide and known.calm[r] >= CALM_POINTS:
+        look.drift[k], look.power[k] = 0.0, known.usual_power[r]
 
 
-def _believe_season(state: State, look: Look, value: F64, time_s: F64, over: Bool) -> None:
-    """Go back to a season that comes true again, in place.
+@compiled
+def _believe_season(known: Known, r: int, look: Look, k: int, off: float, time_s: float, over: bool) -> None:
+    """Go back to a season that comes true again; the value is `off` from its profile.
 
     What lasted on one day (a holiday, an outage) became the new normal, with another offset, or with the level in
     charge. A value that is where the season was before brings that offset back, and the season is in charge again as
     soon as it explains a point that the level does not.
     """
-    known = ~np.isnan(look.profile) & (state["season_points"] >= SEASON_POINTS)
-    if not known.any():
-        return
-    off, spread = value - look.profile, CALM * SIGMA * state["season_error"]
-    true_now = known & (np.abs(off - state["offset"]) <= spread)
-    recent = (state["former"] != 0) & (time_s - state["accepted_s"] <= FORMER_S)
-    true_then = known & ~true_now & recent & (np.abs(off - state["former"]) <= spread)
-    offset, former = state["offset"], state["former"]
-    state["offset"], state["former"] = np.where(true_then, former, offset), np.where(true_then, offset, former)
-    far = np.abs(look.residual) > CLIP * look.scale
-    explained = over & far & (look.guide != BY_SEASON) & (true_now | true_then)
-    state["level_error"] = np.where(
-        explained, np.maximum(state["level_error"], 1.01 / SEASON_BETTER * state["season_error"]), state["level_error"]
-    )
-    state["near_error"] = np.where(
-        explained, np.maximum(state["near_error"], state["level_error"]), state["near_error"]
-    )
+    spread = CALM * SIGMA * known.season_error[r]
+    true = abs(off - known.offset[r]) <= spread
+    recent = known.former[r] != 0 and time_s - known.accepted_s[r] <= FORMER_S
+    if not true and recent and abs(off - known.former[r]) <= spread:
+        known.offset[r], known.former[r] = known.former[r], known.offset[r]
+        true = True
+    if true and over and look.guide[k] != BY_SEASON and abs(look.residual[k]) > CLIP * look.scale[k]:
+        known.level_error[r] = max(known.level_error[r], 1.01 / SEASON_BETTER * known.season_error[r])
+        known.near_error[r] = max(known.near_error[r], known.level_error[r])
 
 
-def _begin_spreads(state: State, scale: F64, turned: Bool) -> None:
-    """Start the short means anew, in place, where level and season took turns: each has its own errors."""
-    state["drift"][turned] = 0.0
-    state["drift_error"][turned] = (DRIFT_BEGIN / SIGMA) * scale[turned]
-    state["power"][turned] = state["usual_power"][turned] = scale[turned] ** 2
-    state["power_error"][turned] = POWER_LEAST / SIGMA
+@compiled
+def _learn_apart(known: Known, r: int, off: float, memory_points: float) -> None:
+    """Where the points of an anomaly are, from the level, and how they vary: the new normal, if they last."""
+    over: Any = min(np.int64(known.over[r]) + 1, MOST_COUNTED)
+    known.over[r] = over
+    if over == 1:
+        known.apart[r], known.apart_error[r] = off, 0.0
+    else:
+        weight, error = 1.0 / min(over, memory_points), off - known.apart[r]
+        known.apart[r] += weight * error
+        known.apart_error[r] += weight * (abs(error) - known.apart_error[r])
 
 
-def _largest(parts: dict[int, F64]) -> tuple[F64, NDArray[np.uint8]]:
-    """(the largest of the channels, at most MOST, and which one it is), (K,) each; the first among equals."""
-    (first, strangeness), *others = parts.items()
-    channel = np.full(len(strangeness), first, np.uint8)
-    for number, part in others:
-        channel[part > strangeness] = number
-        strangeness = np.maximum(strangeness, part)
-    return np.minimum(strangeness, MOST), channel
+@compiled
+def _learn_level(known: Known, r: int, look: Look, k: int, value: float, normal: bool, memory_points: float) -> None:
+    """Level, scale and the short means; only what is normal counts for what is usual."""
+    if normal:
+        known.points[r] = min(known.points[r] + 1, MOST_POINTS)
+    points: Any = max(np.float64(known.points[r]), 1.0)
+    scale, factor = look.scale[k], look.factor[k]
+    weight = max(1.0 / points, 1.0 / memory_points)
+    known.drift[r], known.power[r] = look.drift[k], look.power[k]
+    if normal:
+        error = value - known.level[r]
+        limit = CLIP * max(SIGMA * known.level_error[r], scale * 0.1) if points > UNCLIPPED else np.inf
+        known.level[r] += weight * min(max(error, -limit), limit)
+        # What is usual for the series counts fully: else one that jumps to and fro would seem to be near its level.
+        known.level_error[r] += weight * (min(abs(error), factor * limit) - known.level_error[r])
+    _learn_near(known, r, value, scale, factor, normal, memory_points)
+    if normal:
+        if not np.isnan(look.profile[k]):
+            _learn_season(known, r, value - look.profile[k], factor, memory_points)
+        slow = max(weight / SPREAD_MEMORY, 1.0 / max(min(points, BEGUN + known.settled[r]), 1.0))
+        known.drift_error[r] += slow * (abs(look.drift[k]) - known.drift_error[r])
+        known.usual_power[r] += weight * (min(abs(look.residual[k]), CLIP_POWER * scale) ** 2 - known.usual_power[r])
+        known.power_error[r] += slow * (abs(look.log_ratio[k]) - known.power_error[r])
+    if look.guide[k] == known.guide[r]:
+        known.settled[r] = min(np.int64(known.settled[r]) + 1, MOST_COUNTED)
+    else:  # each has its own errors
+        known.guide[r], known.settled[r] = look.guide[k], 1
+        known.drift[r], known.drift_error[r] = 0.0, DRIFT_BEGIN / SIGMA * scale
+        known.power[r] = known.usual_power[r] = scale**2
+        known.power_error[r] = POWER_LEAST / SIGMA
 
 
-def _share_weight(state: State) -> F64:
-    """The weight of a new point in a share that is known from `points` of them."""
-    return 1.0 / np.clip(state["points"], 1.0, 300.0)
-
-
-def _expected(state: State, profile: F64) -> tuple[F64, F64, NDArray[np.uint8]]:
-    """(expected value, mean absolute error, where they come from): what was nearest of late, with a bonus for what
-    has lasted. The quick level must be much nearer, because it follows what is slow instead of noticing it.
-    """
-    now = state["guide"]
-    known = ~np.isnan(profile) & (state["season_points"] >= SEASON_POINTS)
-    season_error = np.where(known, state["season_error"], np.inf)
-    seasoned = season_error < np.where(now == BY_SEASON, 1.0, SEASON_BETTER) * state["level_error"]
-    least = np.where(seasoned, season_error, state["level_error"])
-    quick = state["near_error"] < np.where(now == BY_NEAR, NEAR_STILL, NEAR_BETTER) * least
-    quick &= state["points"] >= NEAR_POINTS
-    expected = np.where(seasoned, profile + state["offset"], state["level"])
-    expected = np.where(quick, state["near"], expected)
-    guide = np.where(quick, np.uint8(BY_NEAR), np.where(seasoned, np.uint8(BY_SEASON), np.uint8(BY_LEVEL)))
-    return expected, np.where(quick, state["near_error"], least), guide
-
-
-def _learn_near(state: State, value: F64, look: Look, normal: Bool, memory_points: int) -> None:
+@compiled
+def _learn_near(
+    known: Known, r: int, value: float, scale: float, factor: float, normal: bool, memory_points: float
+) -> None:
     """The quick level, its trend and its error. An anomaly moves it little, while it goes on as before for a time."""
-    error = value - state["near"]
-    spread = np.maximum(SIGMA * state["near_error"], 0.1 * look.scale)
-    spread[state["points"] <= UNCLIPPED] = np.inf
-    clipped = _clipped(error, np.where(normal, CLIP_QUICK, CLIP_NEAR) * spread)
-    weight = np.maximum(1.0 / np.maximum(state["points"], 1.0), NEAR_WEIGHT)
-    trend = state["near_trend"] * np.where(normal, 1.0, NEAR_TREND_KEPT)
-    trend = trend + np.where(
-        normal & (state["points"] > 1 / NEAR_WEIGHT), NEAR_WEIGHT * NEAR_TREND_WEIGHT * clipped, 0.0
-    )
-    state["near"] = state["near"] + weight * clipped + trend
-    state["near_trend"] = trend
-    # Jumps count here as for the level, or what follows slowly would seem near to a series that jumps.
-    most = CLIP * look.factor * np.maximum(spread, SIGMA * state["level_error"])
-    weight = np.maximum(1.0 / np.maximum(state["points"], 1.0), 1.0 / memory_points) * normal
-    state["near_error"] = state["near_error"] + weight * (np.minimum(np.abs(error), most) - state["near_error"])
+    points = max(known.points[r], 1.0)
+    error = value - known.near[r]
+    spread = max(SIGMA * known.near_error[r], 0.1 * scale) if points > UNCLIPPED else np.inf
+    limit = (CLIP_QUICK if normal else CLIP_NEAR) * spread
+    clipped = min(max(error, -limit), limit)
+    trend = known.near_trend[r] * (1.0 if normal else NEAR_TREND_KEPT)
+    if normal and points > 1 / NEAR_WEIGHT:
+        trend += NEAR_WEIGHT * NEAR_TREND_WEIGHT * clipped
+    known.near[r] += max(1.0 / points, NEAR_WEIGHT) * clipped + trend
+    known.near_trend[r] = trend
+    if normal:
+        # Jumps count here as for the level, or what follows slowly would seem near to a series that jumps.
+        most = CLIP * factor * max(spread, SIGMA * known.level_error[r])
+        known.near_error[r] += max(1.0 / points, 1.0 / memory_points) * (min(abs(error), most) - known.near_error[r])
 
 
-def _learn_season(state: State, error: F64, factor: F64, seen: Bool, memory_points: int) -> None:
+@compiled
+def _learn_season(known: Known, r: int, error: float, factor: float, memory_points: float) -> None:
     """How far the profile is off on average, and at present."""
-    state["season_points"] = np.minimum(state["season_points"] + seen, MOST_POINTS)
-    weight = np.maximum(1.0 / np.maximum(state["season_points"], 1.0), 1.0 / memory_points)
-    rest = np.where(seen, error - state["offset"], 0.0)
-    known = (state["season_points"] > UNCLIPPED) & (state["points"] > UNCLIPPED)  # few points of its own: inherited
-    limit = np.where(known, CLIP * SIGMA * np.maximum(state["season_error"], state["level_error"]), np.inf)
-    spread = np.minimum(np.abs(rest), factor * limit)
-    quick = np.maximum(OFFSET_WEIGHT, 1.0 / np.maximum(state["points"], 1.0))  # also after a new normal
-    state["season_error"] = state["season_error"] + np.where(seen, weight * (spread - state["season_error"]), 0.0)
-    state["offset"] = state["offset"] + np.where(seen, quick * _clipped(rest, limit), 0.0)
+    known.season_points[r] = season_points = min(known.season_points[r] + 1, MOST_POINTS)
+    rest = error - known.offset[r]
+    limit = np.inf
+    if season_points > UNCLIPPED and known.points[r] > UNCLIPPED:  # few points of its own: inherited
+        limit = CLIP * SIGMA * max(known.season_error[r], known.level_error[r])
+    weight = max(1.0 / season_points, 1.0 / memory_points)
+    known.season_error[r] += weight * (min(abs(rest), factor * limit) - known.season_error[r])
+    quick = max(OFFSET_WEIGHT, 1.0 / max(known.points[r], 1.0))  # also after a new normal
+    known.offset[r] += quick * min(max(rest, -limit), limit)
 
 
-def _accept(state: State, look: Look, late: Bool, time_s: F64) -> None:
-    """Make what the last points were the normal of some series, in place."""
-    state["level"][late] += state["apart"][late]
-    error = state["level_error"][late] = np.maximum(state["apart_error"][late], 1e-12 * np.abs(state["level"][late]))
+@compiled
+def _accept(known: Known, r: int, look: Look, k: int, time_s: float) -> None:
+    """Make what the last points were the normal of a series."""
+    known.level[r] += known.apart[r]
+    level, error = known.level[r], max(known.apart_error[r], 1e-12 * abs(known.level[r]))
+    known.level_error[r] = known.near_error[r] = error
+    known.near[r], known.near_trend[r] = level, 0.0
     # The season must prove itself again, from where the series is now, unless it was in charge: that may come back.
-    profile, seasoned = look.profile[late], look.guide[late] == BY_SEASON
-    before = state["offset"][late]
-    state["former"][late] = np.where(seasoned, np.where(before == 0, 1e-30, before), state["former"][late])
-    state["near"][late], state["near_trend"][late], state["near_error"][late] = state["level"][late], 0.0, error
-    state["offset"][late] = np.where(np.isnan(profile), 0.0, state["level"][late] - profile)
-    state["season_points"][late] = np.where(seasoned, state["season_points"][late], 0.0)
-    state["usual_power"][late] = state["power"][late] = (SIGMA * error) ** 2
-    state["drift"][late] = 0.0
-    state["drift_error"][late] = DRIFT_BEGIN * error
-    state["power_error"][late] = POWER_LEAST / SIGMA
-    state["longest_run"][late] = np.maximum(state["longest_run"][late], look.run[late])
-    state["over"][late] = 0.0
-    state["accepted_s"][late] = time_s[late]
-
-
-def _clipped(value: F64, limit: F64) -> F64:
-    return np.clip(value, -limit, limit)
-
-
-def _log_ratio(power: F64, usual: F64) -> F64:
-    """Logarithm of the ratio of two powers, 0 where there is no usual one yet."""
-    known = usual > 0
-    ratio = np.where(known, power, 1.0) / np.where(known, usual, 1.0)
-    return np.log(np.maximum(ratio, 1e-6))
+    if look.guide[k] == BY_SEASON:
+        known.former[r] = known.offset[r] if known.offset[r] != 0 else 1e-30
+    else:
+        known.season_points[r] = 0.0
+    known.offset[r] = 0.0 if np.isnan(look.profile[k]) else level - look.profile[k]
+    known.usual_power[r] = known.power[r] = (SIGMA * error) ** 2
+    known.drift[r], known.drift_error[r] = 0.0, DRIFT_BEGIN * error
+    known.power_error[r] = POWER_LEAST / SIGMA
+    known.longest_run[r] = max(known.longest_run[r], np.float64(known.run[r]))
+    known.over[r] = 0
+    known.accepted_s[r] = min(max(time_s, 0.0), LATEST_S)

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from otel_aiops.detect import calibrate, explain
 from otel_aiops.detect.alerts import Alerts, alarming
+from otel_aiops.detect.compiled import compiled
 from otel_aiops.detect.detector import CHANNELS, NONE, NOVELTY, STOPPED, Scores
 from otel_aiops.detect.deviation import MOST, Deviation, Look
-from otel_aiops.detect.memory import HOURS, indices
+from otel_aiops.detect.memory import HOURS, Known, indices, place_of
 from otel_aiops.detect.novelty import Novelty, NoveltyTier
+from otel_aiops.detect.seasonal import Clock
 from otel_aiops.errors import ConfigError, StateError
 from otel_aiops.otlp.points import F64, I32, Bool
 from otel_aiops.series.batch import Batch
@@ -55,6 +57,7 @@ class _Last:
     batch: Batch
     value: F64
     look: Look
+    clock: Clock
     novelty: Novelty
     score: F64
     alert: F64
@@ -100,13 +103,16 @@ class Engine:
             self._rows = max(self._rows, int(batch.rows.max()) + 1)
             self._alerts.reserve(self._rows)
         value = np.clip(batch.value, -LARGEST, LARGEST)
-        look = self._deviation.look(batch, value, self._novelty.clock(batch.rows, batch.time_ns, batch.wall_ns))
+        clock = self._novelty.clock(batch.rows, batch.time_ns, batch.wall_ns)
+        look = self._deviation.look(batch, value, clock)
         novelty = self._novelty.look(batch.rows, batch.wall_ns, value)
-        cold = look.state["points"] < self.config.warmup_points
+        memory = self._deviation.memory.known
+        points = memory.points[place_of(batch.rows)]
+        cold = points < self.config.warmup_points
         if len(self._inherited) and cold.any():
             cold, novelty = self._with_inherited(batch.rows, cold, novelty)
         deviation = look.score
-        known = np.where(np.isnan(novelty.points), look.state["points"], novelty.points)
+        known = np.where(np.isnan(novelty.points), points, novelty.points)
         if self.config.preset == "novelty":
             score = np.where(np.isnan(novelty.strange), deviation, novelty.strange)
             worth = alarming(score, None, novelty.strange, novelty.novel, known)
@@ -114,19 +120,21 @@ class Engine:
             score = np.fmax(deviation, novelty.strange)
             worth = alarming(score, deviation, novelty.strange, novelty.novel, known)
         alert = self._alerts.look(batch.rows, worth, known)
-        self._last = _Last(batch, value, look, novelty, score, alert)
-        state, band = look.state, self.config.threshold * look.scale * look.factor
+        self._last = _Last(batch, value, look, clock, novelty, score, alert)
+        band = self.config.threshold * look.scale * look.factor
+        probability = np.empty(len(value))
+        _probability(memory, batch.rows, score, probability)
         absent = np.where(cold, np.nan, 0.0)
         # A deviation is easier to understand than novelty, so it gives the reason where it suffices.
         channel = np.where((deviation >= 1) | (deviation >= score), look.channel, np.uint8(NOVELTY))
         return Scores(
             score=score + absent,
-            probability=calibrate.probability(state, score) + absent,
+            probability=probability + absent,
             expected=look.expected + absent,
             lower=look.expected - band + absent,
             upper=look.expected + band + absent,
             channel=np.where(cold, np.uint8(NONE), channel),
-            warmup_s=self._deviation.warmup_s(state, batch.interval_s),
+            warmup_s=self._deviation.warmup_s(batch.rows, batch.interval_s),
             alert=np.where(cold, 0.0, alert),
         )
 
@@ -146,14 +154,15 @@ class Engine:
                 self.learn(some, self.score(some), alert=None if alert is None else alert[k])
             return
         told = last.alert if alert is None else np.where(alert == scores.alert, last.alert, alert)
-        self._novelty.learn(batch.wall_ns, last.value, last.look.state["interval_s"])
+        memory, place = self._deviation.memory.known, place_of(batch.rows)
+        self._novelty.learn(batch.wall_ns, last.value, memory.interval_s[place].astype(np.float64))
         self._alerts.learn(batch.rows, told)
         with np.errstate(invalid="ignore"):
             over = scores.score >= 1
-        self._deviation.learn(batch, last.value, last.look, last.score, over)
+        self._deviation.learn(batch, last.value, last.look, last.clock, last.score, over)
         if self.config.seasons == "auto":
-            state = last.look.state
-            known_s = np.where(state["points"] >= self.config.warmup_points, state["interval_s"], 0.0)
+            interval_s = memory.interval_s[place].astype(np.float64)
+            known_s = np.where(memory.points[place] >= self.config.warmup_points, interval_s, 0.0)
             begun = self._novelty.learn_rhythm(batch.rows, batch.time_ns, last.value, known_s)
             if begun is not None:
                 self._deviation.begin_seasons(*begun)
@@ -229,7 +238,7 @@ class Engine:
         rows = np.array([row], np.int32)
         self._deviation.memory.reserve(rows)
         state = self._deviation.memory.read(rows)
-        warmup_s = float(self._deviation.warmup_s(state, state["interval_s"])[0])
+        warmup_s = float(self._deviation.warmup_s(rows, state["interval_s"])[0])
         origin = self._inherited[self._inherited[:, 0] == row, 1].tolist()
         begun = None if not origin else name(origin[0]) if origin[0] >= 0 else "a peer that is gone"
         now = {key: float(value[0]) for key, value in state.items()}
@@ -268,3 +277,9 @@ class Engine:
         """Go by hours of the week again where a configuration before this one went by other periods."""
         rows = self._novelty.drop_rhythms()
         self._deviation.begin_seasons(rows, np.full((len(rows), HOURS), np.nan))
+
+
+@compiled
+def _probability(known: Known, rows: I32, score: F64, probability: F64) -> None:
+    for k in range(len(rows)):
+        probability[k] = calibrate.probability(known, rows[k], score[k])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,83 +11,84 @@ from numpy.typing import NDArray
 from otel_aiops.otlp.points import F64, I32
 from otel_aiops.series.columns import Columns, checked
 
+Wide = Annotated[NDArray[Any], np.float64]  # where the last digits matter
+Narrow = Annotated[NDArray[Any], np.float32]
+Seconds = Annotated[NDArray[Any], np.uint32]  # whole ones since the epoch
+Count = Annotated[NDArray[Any], np.uint16]  # up to MOST_COUNTED
+FewCount = Annotated[NDArray[Any], np.uint8]  # up to MOST_FEW
+
 HOURS = 168  # of a week
 
-# Where the last digits matter: values in the series' unit.
-WIDE = (
-    "level",  # usual value
-    "last",  # newest value
-)
-SECONDS = (  # whole ones since the epoch
-    "over_since_s",  # when the current anomaly began
-    "accepted_s",  # when a new normal was accepted
-)
-NARROW = (
-    "points",  # learned from, up to MOST_POINTS
-    "interval_s",  # typical time between points
-    "near",  # quick level, of the newest points
-    "near_trend",  # what it moves by from point to point
-    "near_error",  # mean absolute error of it
-    "level_error",  # mean absolute error of the level
-    "hour_mean",  # of the current hour so far
-    "centre",  # zero of the seasonal profile
-    "season_error",  # the same of the seasonal profile
-    "season_points",  # of which it is the mean
-    "offset",  # what the profile is off by at present
-    "former",  # and was before a new normal was accepted; 0 is unknown
-    "unit",  # one step of the profile, in the series' unit
-    "between",  # hour since the epoch in whose middle the current stretch of the profile begins
-    "early",  # profile where it begins, in units
-    "late",  # and where it ends
-    "hour",  # current hour since the epoch
-    "drift",  # short mean of the residual
-    "drift_error",  # mean absolute drift
-    "power",  # short mean of the squared residual
-    "usual_power",  # long mean of it
-    "power_error",  # mean absolute logarithm of their ratio
-    "longest_run",
-    "same",  # share of points equal to the one before
-    "apart",  # their mean distance from the level
-    "apart_error",  # and the mean absolute deviation from that
-    "median",  # logarithms of quantiles of the score of normal points
-    "high",
-    "higher",
-    "highest",
-    "extreme",  # of how far they deviate one by one
-    "lasting",  # and of the short means
-)
-COUNTS = (  # up to MOST_COUNTED
-    "run",  # equal values in a row
-    "settled",  # points since what is expected comes from where it does
-    "hour_points",  # in the current hour
-    "over",  # points in a row over the threshold
-)
-SMALL_COUNTS = (  # up to MOST_FEW
-    "guide",  # where what is expected comes from
-    "burst",  # points in a row above the extreme quantile
-    "long_burst",  # and above that of the short means
-    "calm",  # points in a row near the expected value
-)
-MOST_COUNTED, MOST_FEW = 65_535, 255
+
+class Known(NamedTuple):
+    """The columns, all (S,); values are in the series' unit."""
+
+    level: Wide  # usual value
+    last: Wide  # newest value
+    over_since_s: Seconds  # when the current anomaly began
+    accepted_s: Seconds  # when a new normal was accepted
+    points: Narrow  # learned from, up to MOST_POINTS
+    interval_s: Narrow  # typical time between points
+    near: Narrow  # quick level, of the newest points
+    near_trend: Narrow  # what it moves by from point to point
+    near_error: Narrow  # mean absolute error of it
+    level_error: Narrow  # mean absolute error of the level
+    hour_mean: Narrow  # of the current hour so far
+    centre: Narrow  # zero of the seasonal profile
+    season_error: Narrow  # the same of the seasonal profile
+    season_points: Narrow  # of which it is the mean
+    offset: Narrow  # what the profile is off by at present
+    former: Narrow  # and was before a new normal was accepted; 0 is unknown
+    unit: Narrow  # one step of the profile, in the series' unit
+    between: Narrow  # hour since the epoch in whose middle the current stretch of the profile begins
+    early: Narrow  # profile where it begins, in units
+    late: Narrow  # and where it ends
+    hour: Narrow  # current hour since the epoch
+    drift: Narrow  # short mean of the residual
+    drift_error: Narrow  # mean absolute drift
+    power: Narrow  # short mean of the squared residual
+    usual_power: Narrow  # long mean of it
+    power_error: Narrow  # mean absolute logarithm of their ratio
+    longest_run: Narrow
+    same: Narrow  # share of points equal to the one before
+    apart: Narrow  # mean distance of the points of the current anomaly from the level
+    apart_error: Narrow  # and the mean absolute deviation from that
+    median: Narrow  # logarithms of quantiles of the score of normal points
+    high: Narrow
+    higher: Narrow
+    highest: Narrow
+    extreme: Narrow  # of how far they deviate one by one
+    lasting: Narrow  # and of the short means
+    run: Count  # equal values in a row
+    settled: Count  # points since what is expected comes from where it does
+    hour_points: Count  # in the current hour
+    over: Count  # points in a row over the threshold
+    guide: FewCount  # where what is expected comes from
+    burst: FewCount  # points in a row above the extreme quantile
+    long_burst: FewCount  # and above that of the short means
+    calm: FewCount  # points in a row near the expected value
+
+
+MOST_COUNTED, MOST_FEW, LATEST_S = 65_535, 255, 4_294_967_295
 WORTH_A_SLICE = 64  # rows; for fewer the look costs more than it saves
-LATEST_S = 4_294_967_295
-NAMES = WIDE + SECONDS + NARROW + COUNTS + SMALL_COUNTS
 State = dict[str, F64]
-Spec = dict[str, tuple[Any, tuple[int, ...], Any]]
 
 
 class Memory:
-    """Columns by row: `read` and `write` move K rows at once, as float64 arrays by name."""
+    """Columns by row: `known` is all of them, `read` and `write` move K rows at once, as float64 arrays by name."""
 
     def __init__(self) -> None:
-        wide: Spec = dict.fromkeys(WIDE, (np.float64, (), 0))
-        seconds: Spec = dict.fromkeys(SECONDS, (np.uint32, (), 0))
-        narrow: Spec = dict.fromkeys(NARROW, (np.float32, (), 0))
-        counts: Spec = dict.fromkeys(COUNTS, (np.uint16, (), 0))
-        counts |= dict.fromkeys(SMALL_COUNTS, (np.uint8, (), 0))
+        kinds = {name: hint.__metadata__[0] for name, hint in get_type_hints(Known, include_extras=True).items()}
         # Hours of the week in units from the centre. Zero is "not seen": what is not used costs no memory.
-        self._columns = Columns({**wide, **seconds, **narrow, **counts, "profile": (np.float16, (HOURS,), 0)})
+        spec = {name: (kind, (), 0) for name, kind in kinds.items()} | {"profile": (np.float16, (HOURS,), 0)}
+        self._columns = Columns(spec)
         self._size = 0
+
+    @property
+    def known(self) -> Known:
+        """What is remembered of all series, to change in place; until more are reserved."""
+        of = self._columns.of
+        return Known(*[of[name] for name in Known._fields])
 
     @property
     def bytes_per_series(self) -> int:
@@ -108,19 +109,15 @@ class Memory:
     def read(self, rows: I32) -> State:
         """All that is remembered of K rows, but the profile: name → (K,), free to change."""
         place, of = place_of(rows), self._columns.of
-        return {name: of[name][place].astype(np.float64) for name in NAMES}
+        return {name: of[name][place].astype(np.float64) for name in Known._fields}
 
     def write(self, rows: I32, state: Mapping[str, F64]) -> None:
         """The opposite of `read`."""
-        place, of = place_of(rows), self._columns.of
-        for name in WIDE + NARROW:
-            of[name][place] = state[name]
-        for name in SECONDS:
-            of[name][place] = np.clip(state[name], 0, LATEST_S)
-        for name in COUNTS:
-            of[name][place] = np.minimum(state[name], MOST_COUNTED)
-        for name in SMALL_COUNTS:
-            of[name][place] = np.minimum(state[name], MOST_FEW)
+        place = place_of(rows)
+        for name in Known._fields:
+            column = self._columns.of[name]
+            whole = column.dtype.kind == "u"
+            column[place] = np.clip(state[name], 0, np.iinfo(column.dtype).max) if whole else state[name]
 
     def copy(self, rows: I32, sources: I32) -> None:
         """Give K rows what K others have, the profile too."""

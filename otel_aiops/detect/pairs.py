@@ -197,11 +197,11 @@ def _vary(book: _Book, s: int, x: float, count: int) -> None:
 @compiled
 def _refresh(book: _Book, s: int, newest: F32) -> None:
     """Look at the median and the spread of the newest values again."""
-    ring, size, mean, square = book.ring[s], len(newest), np.float32(0), np.float32(0)
+    ring, size, mean, square = book.ring[s], len(newest), 0.0, 0.0
     for i in range(size):
         newest[i] = ring[i]
         mean += ring[i]
-    mean /= np.float32(size)
+    mean /= size
     for i in range(size):
         square += (ring[i] - mean) ** 2
     median = _at_place(newest, size // 2)
@@ -209,7 +209,7 @@ def _refresh(book: _Book, s: int, newest: F32) -> None:
         newest[i] = abs(ring[i] - median)
     mad = _at_place(newest, size // 2)
     book.median[s] = median
-    book.spread[s] = max(MAD * mad, LEAST_SPREAD * np.sqrt(np.float64(square) / size))
+    book.spread[s] = max(MAD * mad, LEAST_SPREAD * np.sqrt(square / size))
 
 
 @compiled

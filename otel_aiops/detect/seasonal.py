@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_aiops.detect.memory import HOURS, State, indices
-from otel_aiops.otlp.points import F64, I32, I64, Bool
+from otel_aiops.detect.compiled import compiled
+from otel_aiops.detect.memory import HOURS, MOST_COUNTED, Known, State, indices, place_of
+from otel_aiops.otlp.points import F64, I32, I64
 
 HOUR_NS = 3_600_000_000_000
 EPOCH_HOUR = 72  # 1970-01-01 was a Thursday; weeks begin on Monday
@@ -36,24 +37,29 @@ class Clock(NamedTuple):
         return Clock(*(np.asarray(part)[k] for part in self))
 
 
-def predict(profile: NDArray[np.float16], rows: I32, state: State, clock: Clock) -> F64:
-    """The profile at K times, linear between the middles of hours; NaN where no comparable hour was seen.
+def look_up(profile: NDArray[np.float16], known: Known, rows: I32, clock: Clock) -> None:
+    """See that `known` has the stretch of the profile at K times: the two hours around each, NaN where no comparable
+    hour was seen.
 
-    An hour that was not seen last week is taken from the day before; with another clock, from the cell before. The two
-    hours around a time are looked up when the time first comes between them, and kept in `state`: what belongs to the
-    current hour is not in the profile yet, so nothing predicts itself.
+    An hour that was not seen last week is taken from the day before; with another clock, from the cell before. What
+    belongs to the current hour is not in the profile yet, so nothing predicts itself.
     """
-    position = (clock.time_ns - HOUR_NS // 2) / HOUR_NS + EPOCH_HOUR
-    between = np.floor(position)
-    moved = indices(between != state["between"])
+    between = np.floor((clock.time_ns - HOUR_NS // 2) / HOUR_NS + EPOCH_HOUR)
+    moved = indices(between != known.between[place_of(rows)])
     if len(moved):
-        hour, some = between[moved].astype(np.int64), clock.at(moved)
-        a, b = _at(profile, rows[moved], hour, some), _at(profile, rows[moved], hour + 1, some)
-        state["between"][moved] = between[moved]
-        state["early"][moved] = np.where(np.isnan(a), b, a)
-        state["late"][moved] = np.where(np.isnan(b), a, b)
-    share = position - between
-    return state["centre"] + state["unit"] * (state["early"] + share * (state["late"] - state["early"]))
+        hour, some, rows = between[moved].astype(np.int64), clock.at(moved), rows[moved]
+        a, b = _at(profile, rows, hour, some), _at(profile, rows, hour + 1, some)
+        known.between[rows] = between[moved]
+        known.early[rows] = np.where(np.isnan(a), b, a)
+        known.late[rows] = np.where(np.isnan(b), a, b)
+
+
+@compiled
+def predicted(known: Known, r: int, time_ns: int) -> Any:
+    """The profile at a time, linear between the middles of hours; NaN where no comparable hour was seen."""
+    share = (time_ns - HOUR_NS // 2) / HOUR_NS + EPOCH_HOUR - known.between[r]
+    early, late = np.float64(known.early[r]), np.float64(known.late[r])
+    return known.centre[r] + known.unit[r] * (early + share * (late - early))
 
 
 def _at(profile: NDArray[np.float16], rows: I32, hour: I64, clock: Clock) -> F64:
@@ -89,39 +95,37 @@ def begin(profile: NDArray[np.float16], rows: I32, state: State, values: F64) ->
     state["between"][:] = state["hour"][:] = -1.0
 
 
-def learn(
-    profile: NDArray[np.float16], rows: I32, state: State, clock: Clock, value: F64, *, normal: Bool, warm: Bool
-) -> None:
-    """Add K values to their hours, and finished hours to the profile, in place."""
-    hour = clock.time_ns // HOUR_NS
-    done = (hour != state["hour"]) & (state["hour_points"] > 0)
-    if done.any():
-        growth = _finish(
-            profile,
-            rows[done],
-            {name: state[name][done] for name in ("hour", "hour_mean", "centre", "unit")},
-            clock.at(indices(done)),
-        )
-        state["unit"][done] *= growth
-        for name in ("early", "late"):
-            state[name][done] /= growth
-    state["hour_points"][hour != state["hour"]] = 0
-    state["hour"][:] = hour
-    unset = warm & (state["unit"] == 0)
-    state["centre"][unset] = state["level"][unset]
-    scale = np.maximum(state["level_error"], 1e-3 * np.abs(state["level"]))
-    state["unit"][unset] = np.where(scale > 0, scale, 1.0)[unset]
-    used = normal & (state["unit"] > 0)
-    state["hour_points"] += used
-    with np.errstate(divide="ignore", invalid="ignore"):
-        step = np.where(used, (value - state["hour_mean"]) / state["hour_points"], 0.0)
-    state["hour_mean"] += step
+def finish(profile: NDArray[np.float16], known: Known, rows: I32, clock: Clock) -> None:
+    """Move the hours of K series that are over into their profiles."""
+    place = place_of(rows)
+    over = (clock.time_ns // HOUR_NS != known.hour[place]) & (known.hour_points[place] > 0)
+    done = indices(over)
+    if len(done):
+        rows = rows[done]
+        growth = _finish(profile, known, rows, clock.at(done))
+        known.unit[rows] *= growth
+        known.early[rows] /= growth
+        known.late[rows] /= growth
 
 
-def _finish(profile: NDArray[np.float16], rows: I32, state: State, clock: Clock) -> F64:
+@compiled
+def learn(known: Known, r: int, time_ns: int, value: float, normal: bool, warm: bool) -> None:
+    """Add a value to its hour, after the one before was finished."""
+    hour = time_ns // HOUR_NS
+    if hour != known.hour[r]:
+        known.hour[r], known.hour_points[r] = hour, 0
+    if warm and known.unit[r] == 0:
+        scale = max(np.float64(known.level_error[r]), 1e-3 * abs(known.level[r]))
+        known.centre[r], known.unit[r] = known.level[r], scale if scale > 0 else 1.0
+    if normal and known.unit[r] > 0:
+        known.hour_points[r] = points = min(np.int64(known.hour_points[r]) + 1, MOST_COUNTED)
+        known.hour_mean[r] += (value - known.hour_mean[r]) / points
+
+
+def _finish(profile: NDArray[np.float16], known: Known, rows: I32, clock: Clock) -> F64:
     """Move the mean of a finished hour into the profile; returns by how much its unit grew so that all fits, (K,)."""
-    hour = (state["hour"].astype(np.int64) + EPOCH_HOUR) % clock.cells
-    now = (state["hour_mean"] - state["centre"]) / state["unit"]
+    hour = (known.hour[rows].astype(np.int64) + EPOCH_HOUR) % clock.cells
+    now = (known.hour_mean[rows].astype(np.float64) - known.centre[rows]) / known.unit[rows]
     # A power of two, so that what is there loses no digits.
     growth = np.ldexp(1.0, np.maximum(np.frexp(np.abs(now) / WIDEST)[1], 0))
     grown = indices(growth > 1)
