@@ -43,6 +43,8 @@ CLIP_QUICK = 1.0  # spreads that a point moves it like at most
 CLIP_NEAR = 0.5  # spreads, by which a point of an anomaly moves it at most
 BY_LEVEL, BY_SEASON, BY_NEAR = range(3)  # where what is expected comes from
 RELATIVE_LEAST = 1e-3  # of the level; no smaller change is an anomaly
+AT_ONCE = 2.0  # spreads from one point to the next, with which an anomaly comes at once
+STILL_THERE = 0.5  # of the way from where it came
 FLAT_LEAST = 30  # points
 CALM = 2.0  # spreads
 FORMER_S = 8 * 86_400.0  # after a new normal the season before it may come back for a week
@@ -63,6 +65,7 @@ OF_THE_MOMENT = (
     "over_since_s",
     "apart",
     "apart_error",
+    "before",
     "accepted_s",
     "burst",
     "calm",
@@ -233,11 +236,25 @@ def _look(known: Known, rules: Rules, rows: I32, clock_ns: I64, value: F64, look
         strangeness = far / factor
         if lasting / lasting_factor > strangeness:
             strangeness, channel = lasting / lasting_factor, lasts
+        if strangeness < 1 and _still_there(known, r, x):
+            strangeness, channel = 1.0, SHIFT
         # Below the threshold the square ranks small deviations behind what other measures say of the same point.
         look.score[k] = strangeness * strangeness if strangeness < 1 else min(strangeness, MOST)
         look.expected[k], look.scale[k], look.factor[k], look.channel[k] = expected, scale, factor, channel
         look.profile[k], look.residual[k], look.drift[k], look.power[k] = profile, residual, drift, power
         look.log_ratio[k], look.guide[k], look.far[k], look.lasting[k] = log_ratio, guide, far, lasting
+
+
+@compiled
+def _still_there(known: Known, r: int, value: float) -> bool:
+    """Whether an anomaly that came at once goes on: the value is nearer to the others of it than to what was before.
+
+    What wanders by itself is hardly ever so far from its level that each point of a shift is strange alone.
+    """
+    if known.over[r] == 0 or known.before[r] == 0:
+        return False
+    way = known.apart[r] - np.float64(known.before[r])
+    return (value - known.level[r] - known.before[r]) / way >= STILL_THERE
 
 
 @compiled
@@ -289,6 +306,8 @@ def _learn(
             _learn_apart(known, r, x - known.level[r], rules.memory_points)
             if known.over[r] == 1:
                 known.over_since_s[r] = min(max(time_s, 0.0), LATEST_S)
+                before = known.last[r] - known.level[r] if abs(x - known.last[r]) >= AT_ONCE * look.scale[k] else 0.0
+                known.before[r] = before
         else:
             known.over[r] = 0
         changed = x != known.last[r]

@@ -53,6 +53,7 @@ class Known(NamedTuple):
     same: Narrow  # share of points equal to the one before
     apart: Narrow  # mean distance of the points of the current anomaly from the level
     apart_error: Narrow  # and the mean absolute deviation from that
+    before: Narrow  # how far the newest value was from the level before the current anomaly came at once; 0 for none
     median: Narrow  # logarithms of quantiles of the score of normal points
     high: Narrow
     higher: Narrow
