@@ -84,7 +84,8 @@ class Run:
             out[0][rows] = np.where(half > 0, off / half, np.sign(off) * scores.score)
         out[1][rows], out[2][rows] = scores.score, scores.probability
         joint = np.full(len(self.names), np.nan)
-        joint[groups.group] = groups.score
+        if groups is not None:
+            joint[groups.group] = groups.score
         return out[0], out[1], out[2], joint
 
 
@@ -399,7 +400,8 @@ def made_peers() -> Iterator[Row]:
         peers.update(batch)
         with np.errstate(invalid="ignore"):
             alone[i] = scores.score >= 1
-            over[i] = peers.step((i + 1) * 10**10).score >= 1
+            found = peers.step((i + 1) * 10**10)
+            over[i] = found is not None and found.score >= 1
     normal = np.ones((steps, pods), bool)
     normal[first:, 5] = False
     yield Row("drifting pod, share of its time flagged", over[first:, 5].mean(), alone[first:, 5].mean(), "", "alone")

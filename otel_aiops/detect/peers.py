@@ -156,9 +156,11 @@ class Peers:
         """The newest scores of K known rows by their own past, NaN where there is none."""
         return self._ticks.row["own"][rows].astype(np.float64)
 
-    def step(self, event_ns: int) -> PeerScores:
-        """Scores of the members of groups that got values, once an interval of event time; at other times of none."""
+    def step(self, event_ns: int) -> PeerScores | None:
+        """Scores of the members of groups that got values, once an interval of event time; None for nothing to say."""
         closed = self._ticks.close(event_ns, LEAST_PEERS)
+        if closed is None:
+            return None
         row = self._ticks.row
         with np.errstate(all="ignore"):  # differences of huge values; what overflows is not scored
             median = _median_of_others(closed, closed.value)
