@@ -356,7 +356,8 @@ def made(rows: int, seed: int = 0) -> tuple[Batch, Scores]:
     value, absent = rng.normal(10, 1, rows), np.zeros(rows)
     batch = Batch(np.arange(rows, dtype=np.int32), np.full(rows, 10**12, np.int64), value, np.full(rows, 10.0))
     channel = np.zeros(rows, np.uint8)
-    return batch, Scores(rng.exponential(0.1, rows), absent, np.full(rows, 10.0), absent, absent, channel, absent)
+    score, expected = rng.exponential(0.1, rows), np.full(rows, 10.0)
+    return batch, Scores(score, absent, expected, absent, absent, channel, absent, score)
 
 
 def costs() -> Iterator[Row]:
