@@ -264,7 +264,8 @@ class Peers:
     def _learn_size(self, closed: Closed) -> None:
         group, size = self._ticks.group, np.abs(closed.value)
         zeros = np.bincount(closed.of[size == 0], minlength=len(closed.groups))
-        for name, now in (("size", _middle(closed, size)), ("busy", _middle(closed, size, zeros))):
+        ordered = size[np.lexsort((size, closed.of))]
+        for name, now in (("size", _middle(closed, ordered)), ("busy", _middle(closed, ordered, zeros))):
             before = group[name][closed.groups]
             # without zeros there is nothing to learn of what is not zero
             learned = before + (np.minimum(now, 3 * before) - before) / MEMORY
@@ -286,9 +287,11 @@ def _median_of_others(closed: Closed, values: F64) -> F64:
     return np.asarray(0.5 * ordered[low] + 0.5 * ordered[high])
 
 
-def _middle(closed: Closed, values: F64, without: I64 | int = 0) -> F64:
-    """The lower median of the values of each group but the `without` smallest, (K,); 0 when none is left."""
-    ordered = values[np.lexsort((values, closed.of))]
+def _middle(closed: Closed, ordered: F64, without: I64 | int = 0) -> F64:
+    """The lower median of the values of each group but the `without` smallest, (K,); 0 when none is left.
+
+    `ordered` (R,) are the values by group, ascending in each.
+    """
     left = closed.sizes - without
     return np.where(left > 0, ordered[closed.starts + np.minimum(without + (left - 1) // 2, closed.sizes - 1)], 0.0)
 
