@@ -84,7 +84,8 @@ class Run:
             out[0][rows] = np.where(half > 0, off / half, np.sign(off) * scores.score)
         out[1][rows], out[2][rows] = scores.score, scores.probability
         joint = np.full(len(self.names), np.nan)
-        joint[groups.group] = groups.score
+        if groups is not None:
+            joint[groups.group] = groups.score
         return out[0], out[1], out[2], joint
 
 
@@ -355,7 +356,8 @@ def made(rows: int, seed: int = 0) -> tuple[Batch, Scores]:
     value, absent = rng.normal(10, 1, rows), np.zeros(rows)
     batch = Batch(np.arange(rows, dtype=np.int32), np.full(rows, 10**12, np.int64), value, np.full(rows, 10.0))
     channel = np.zeros(rows, np.uint8)
-    return batch, Scores(rng.exponential(0.1, rows), absent, np.full(rows, 10.0), absent, absent, channel, absent)
+    score, expected = rng.exponential(0.1, rows), np.full(rows, 10.0)
+    return batch, Scores(score, absent, expected, absent, absent, channel, absent, score)
 
 
 def costs() -> Iterator[Row]:
@@ -399,7 +401,8 @@ def made_peers() -> Iterator[Row]:
         peers.update(batch)
         with np.errstate(invalid="ignore"):
             alone[i] = scores.score >= 1
-            over[i] = peers.step((i + 1) * 10**10).score >= 1
+            found = peers.step((i + 1) * 10**10)
+            over[i] = found is not None and found.score >= 1
     normal = np.ones((steps, pods), bool)
     normal[first:, 5] = False
     yield Row("drifting pod, share of its time flagged", over[first:, 5].mean(), alone[first:, 5].mean(), "", "alone")

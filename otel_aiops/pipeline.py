@@ -22,8 +22,7 @@ from otel_aiops.detect.peers import PeersConfig, PeerScores
 from otel_aiops.detect.policy import PolicyConfig
 from otel_aiops.detect.scorer import Scored, Scorer
 from otel_aiops.errors import StateError
-from otel_aiops.labels import Attributes, Labels
-from otel_aiops.otlp.attributes import resource
+from otel_aiops.labels import Labels
 from otel_aiops.otlp.points import I32, Points
 from otel_aiops.series.align import Align, AlignConfig
 from otel_aiops.series.batch import Batch
@@ -239,18 +238,8 @@ class Pipeline:
 
     def _labels_of(self, rows: I32) -> list[Labels]:
         """Labels as far as rules look at them: attributes take long to read, and decide nothing by default."""
-        if self.config.policies or self.config.calendar or self.config.budgets:
-            return self.table.labels_of(rows)
-        resources: dict[bytes, Attributes] = {}
-        found = []
-        for row in rows.tolist():
-            source = self.table.source(row)
-            stream = source.stream
-            if stream.resource not in resources:
-                resources[stream.resource] = resource(stream.resource)
-            kind = stream.kind.name.lower()
-            found.append(Labels(stream.name, stream.unit, kind, source.stat, resources[stream.resource]))
-        return found
+        config = self.config
+        return self.table.labels_of(rows, whole=bool(config.policies or config.calendar or config.budgets))
 
     def _advance(self, now_ns: int, seen_ns: int) -> None:
         """Move the event clock: with the data when it comes, with the receiver's clock when none does.

@@ -293,9 +293,14 @@ class TestOverload:
 
     def test_a_queue_that_is_full_says_come_again(self, tmp_path: Path) -> None:
         with running(tmp_path) as up:
-            hold = threading.Event()
-            up.service._questions.append(lambda: hold.wait(20))
-            time.sleep(0.5)
+            held, hold = threading.Event(), threading.Event()
+
+            def keep_the_loop() -> None:
+                held.set()
+                hold.wait(20)
+
+            up.service._questions.append(keep_the_loop)
+            assert held.wait(20)
             up.service.history._inbox._limit = (2, 1 << 30)
             try:
                 statuses = [up.send(Feed().gauge("a", time.time(), 1)).status_code for _ in range(4)]

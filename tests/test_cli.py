@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import requests
 
+from otel_aiops.cli.terminal import print_table
 from tests.feed import Feed
 from tests.servers import Aiops, wait_for
 
@@ -238,3 +239,8 @@ def test_alerts_budgets_and_verdicts_are_told_by_commands(tmp_path: Path) -> Non
         done = cli("verdict", "cpu", "-2d", "missed", "--ratio", "0.8", "--by", "ann", "--url", aiops.url, "--json")
         assert json.loads(done.stdout)["verdicts"][0]["source"] == "given"
         assert cli("verdict", "disk", "now", "missed", "--url", aiops.url).returncode == 3
+
+
+def test_names_with_brackets_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("series", "points"), [('load{disk="[red]"}', "3")])
+    assert 'load{disk="[red]"}' in capsys.readouterr().out

@@ -58,8 +58,9 @@ class Alerting:
 
     def end(self, rows: I32) -> None:
         """Series that end have no alert any more."""
-        self.budget.end(rows)
-        self.ledger.end(rows)
+        if len(rows):
+            self.budget.end(rows)
+            self.ledger.end(rows)
 
     def judge(self, batch: Batch, scores: Scores, *, event_ns: int) -> Alerted:
         """Say which of K points are alerts; `event_ns` is the event clock."""

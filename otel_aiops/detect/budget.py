@@ -214,8 +214,8 @@ class Budget:
                 owner[which],
                 self._owned.of["group"][rows[which]].astype(np.int64),
                 batch.time_ns[which],
-                np.clip(np.nan_to_num(alert[which], nan=0.0), 0.0, MOST),
-                np.nan_to_num(scores.score[which], nan=0.0) >= CLOSES_BELOW,
+                np.fmin(np.fmax(alert[which], 0.0), MOST),
+                scores.score[which] >= CLOSES_BELOW,
             )
             self._judge(result, which, strange, scores.probability[which], event_ns)
         return result

@@ -255,7 +255,7 @@ def _country(rule: str) -> I64:
     country, _, part = rule.partition("-")
     try:
         found = library.country_holidays(country, subdiv=part or None, years=COUNTRY_YEARS)
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # its word for a country or part of one that it does not know
         raise ConfigError("", f"expected a country that the package holidays knows, got {rule!r}") from error
     return _within(np.array(sorted((day - EPOCH).days for day in found), np.int64))
 

@@ -95,6 +95,8 @@ class Discovery:
     def _advance(self, event_ns: int) -> tuple[Crowd, ...]:
         """Close the minutes that are over."""
         of, window = self._columns.of, event_ns // WINDOW_NS
+        if (of["window"][: self._objectives] >= window).all():
+            return ()
         over = np.flatnonzero((of["window"][: self._objectives] < window) & (of["points"][: self._objectives] > 0))
         crowds = self._crowds(over) if len(over) else ()
         of["before"][over], of["points"][over], of["cells"][over] = of["points"][over], 0, 0

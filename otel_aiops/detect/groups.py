@@ -140,9 +140,7 @@ class Groups:
         """What there is to say once an interval closes, nothing before and of groups without new points."""
         together = self.joint.step(event_ns) if self.joint and self.joint.due(event_ns) else None
         apart = self.peers.step(event_ns) if self.peers and self.peers.due(event_ns) else None
-        together = together if together is not None and len(together.group) else None
-        apart = apart if apart is not None and len(apart.rows) else None
-        return Compared(together, apart, self._hold(apart) if self.peers and apart is not None else None)
+        return Compared(together, apart, self._hold(apart) if apart is not None else None)
 
     def combined(self, batch: Batch, scores: Scores) -> Scores:
         """The scores of K points with what the newest comparison said of their rows, where that is more."""

@@ -46,6 +46,8 @@ MOST_SIZE = 60_000.0  # of float16
 MOVES_S = 3_700  # how much a clock may be moved before a job is due
 IDLE_S = 15 * DAY  # without an excursion for so long, what is remembered tells of no job any more
 
+NO_SLOTS = np.empty(0, np.intp)
+
 
 @dataclass(frozen=True, slots=True)
 class JobsConfig:
@@ -251,20 +253,25 @@ class Jobs:
     def _taken(self, rows: I32, time_ns: I64) -> tuple[I32, NDArray[np.intp]]:
         """(slots, which of K rows they are of); rows that had none get one where there is one."""
         slots = self._slots.of(rows)
-        if (slots < 0).any():
-            newest = self._columns.of["newest"][: self._slots.used].astype(np.int64)
-            idle = indices(newest < second_of(time_ns).max() - IDLE_S)
-            idle = np.setdiff1d(idle, slots)  # not those of this batch
-            slots, fresh = self._slots.take(rows, idle[np.argsort(newest[idle], kind="stable")])
+        wanted = int((slots < 0).sum())
+        if wanted:
+            scarce = self._slots.used + wanted > self.config.max_series
+            slots, fresh = self._slots.take(rows, self._idle(slots, time_ns) if scarce else NO_SLOTS)
             self._columns.reserve(self._slots.used)
             self._columns.clear(fresh)
         k = indices(slots >= 0)
         return slots[k], k
 
+    def _idle(self, slots: I32, time_ns: I64) -> NDArray[np.intp]:
+        """The slots that may be given away, idle for longest first, but none of these."""
+        newest = self._columns.of["newest"][: self._slots.used].astype(np.int64)
+        idle = np.setdiff1d(indices(newest < second_of(time_ns).max() - IDLE_S), slots)
+        return idle[np.argsort(newest[idle], kind="stable")]
+
     def _with_jobs(self, rows: I32) -> tuple[NDArray[np.intp], Table]:
         """(which of K rows have any job, what is known of those): most have none, and cost nothing."""
         k = self._slots.marked(rows)
-        return k, self._read(self._slots.of(rows[k]))
+        return k, self._read(self._slots.of(rows[k])) if len(k) else {}
 
     def _read(self, slots: I32) -> Table:
         """All columns of K slots; whole numbers as int64, so that differences have signs."""
@@ -306,13 +313,15 @@ class Jobs:
         return self._within(table, clock(table, utc, local) - table["last"])
 
     def _within(self, table: Table, since_s: I64) -> Bool:
-        early, late = -self._tolerance_s(table), table["lasts_s"] + self._tolerance_s(table)
-        found: Bool = (table["kind"] != NONE) & (since_s >= early) & (since_s <= late)
+        tolerance_s = self._tolerance_s(table)
+        found: Bool = (table["kind"] != NONE) & (since_s >= -tolerance_s) & (since_s <= table["lasts_s"] + tolerance_s)
         return found
 
     def _lengthen(self, table: Table, utc: I64, local: I64) -> None:
         """Learn in place how long the current excursions last that are jobs."""
         k = indices(table["current"] != NO_JOB)
+        if not len(k):
+            return
         j = table["current"][k]
         since_s = (clock(table, utc, local) - table["last"])[k, j]
         longest_s = np.minimum(LONGEST_PART * gap_s(table)[k, j], np.iinfo(np.uint16).max)
@@ -321,6 +330,8 @@ class Jobs:
     def _recur(self, table: Table, fits: Bool, utc: I64, local: I64, size: F64) -> None:
         """Learn in place that the first job that fits, of each row that has one, has come again; NaN is no size."""
         k = indices(np.asarray(fits.any(axis=1)))
+        if not len(k):
+            return
         j = np.argmax(fits[k], axis=1)
         next_s, tolerance_s = due(table)[k, j], self._tolerance_s(table)[k, j]
         off_s = np.clip(clock(table, utc, local)[k, j] - next_s, -tolerance_s, tolerance_s).astype(np.int64)

@@ -17,6 +17,7 @@ from otel_aiops.series.columns import Columns, checked
 
 Arrays = dict[str, NDArray[Any]]
 Spec = dict[str, tuple[Any, tuple[int, ...], Any]]
+Some = NDArray[np.bool_] | slice  # of K points
 
 SERIES = 32  # of a group that count, the strangest ones: or a fault of a few would drown in a large group
 CAUSES = 5  # rows that are named
@@ -49,20 +50,17 @@ _GROUPS: Spec = {"members": (np.int32, (), 0), "fresh": (np.bool_, (), False)}
 class Closed:
     """Groups that got values in an interval that has closed, (K,), and their current rows, (R,), ordered by group.
 
-    `of` (R,) says which of the K groups a row belongs to; `starts` (K,) is the first row of each.
+    `of` (R,) says which of the K groups a row belongs to; of each group, `starts` (K,) is the first row and `sizes`
+    (K,) how many there are.
     """
 
     time_ns: int
     groups: I32
     starts: I64
+    sizes: I64
     rows: I32
     of: I64
     value: F64
-
-    @property
-    def sizes(self) -> I64:
-        """Number of current rows of each group, (K,)."""
-        return np.diff(np.append(self.starts, len(self.rows)))
 
 
 class Ticks:
@@ -113,25 +111,29 @@ class Ticks:
         """Whether an interval closes."""
         return int(event_ns // (self.interval_s * 1e9)) > self._interval
 
-    def update(self, batch: Batch, value: F64) -> tuple[I32, NDArray[np.bool_]]:
+    def update(self, batch: Batch, value: F64) -> tuple[I32, Some]:
         """Take the newest value of K rows; (rows that have a group, which of the K they are). NaN is none."""
         if not len(batch.rows):
-            return NO_ROWS, np.zeros(0, np.bool_)
+            return NO_ROWS, slice(None)
         self._reserve(int(batch.rows.max()) + 1, 0)
-        known = self.row["group"][batch.rows] >= 0
+        groups = self.row["group"][batch.rows]
+        has = groups >= 0
+        known: Some = slice(None) if has.all() else has  # the usual case, and a slice copies nothing
         rows = batch.rows[known]
         self.row["time_ns"][rows] = batch.time_ns[known]
         with np.errstate(over="ignore"):
             self.row["interval_s"][rows] = batch.interval_s[known]
         self.row["value"][rows] = value[known]
-        self.group["fresh"][self.row["group"][rows]] = True
+        self.group["fresh"][groups[known]] = True
         return rows, known
 
-    def close(self, event_ns: int, least: int) -> Closed:
-        """What came since an interval closed the last time, of groups with at least `least` current rows."""
+    def close(self, event_ns: int, least: int) -> Closed | None:
+        """What came since an interval closed the last time, of groups with at least `least` current rows; None where
+        nothing came, or the interval goes on.
+        """
         interval = int(event_ns // (self.interval_s * 1e9))
         if interval <= self._interval or not self.group["fresh"].any():
-            return Closed(event_ns, NO_ROWS, np.empty(0, np.int64), NO_ROWS, np.empty(0, np.int64), np.empty(0))
+            return None
         self._interval = interval
         of_row, value = self.row["group"][: self._used[0]], self.row["value"][: self._used[0]]
         wanted = self.group["fresh"] & (self.group["members"] >= least)
@@ -140,9 +142,13 @@ class Ticks:
         self.group["fresh"][:] = False
         counts = np.bincount(of_row[rows], minlength=len(wanted))
         rows = rows[counts[of_row[rows]] >= least]
+        if not len(rows):
+            return None
         rows = rows[np.argsort(of_row[rows], kind="stable")]
-        groups, starts, of = np.unique(of_row[rows], return_index=True, return_inverse=True)
-        return Closed(event_ns, groups, starts, rows, of, value[rows])
+        starts = np.flatnonzero(np.diff(of_row[rows], prepend=np.int32(-1)))
+        groups = of_row[rows[starts]]
+        sizes = counts[groups]
+        return Closed(event_ns, groups, starts, sizes, rows, np.repeat(np.arange(len(groups)), sizes), value[rows])
 
     def _current(self, rows: I32, event_ns: int) -> NDArray[np.bool_]:
         # in float seconds: times that are nonsense must not overflow
@@ -264,13 +270,15 @@ class Joint:
     def update(self, batch: Batch, scores: Scores) -> None:
         """Take the newest scores of K rows; those without a group are passed over."""
         rows, known = self._ticks.update(batch, scores.score)
-        with np.errstate(invalid="ignore", over="ignore"):
-            above = np.sign(batch.value - scores.expected)
-        self._ticks.row["above"][rows] = np.nan_to_num(above[known]).astype(np.int8)
+        with np.errstate(invalid="ignore"):
+            above = (batch.value > scores.expected).view(np.int8) - (batch.value < scores.expected).view(np.int8)
+        self._ticks.row["above"][rows] = above[known]
 
-    def step(self, event_ns: int) -> GroupScores:
-        """Scores of the groups that got points, once an interval of event time; at other times of none."""
+    def step(self, event_ns: int) -> GroupScores | None:
+        """Scores of the groups that got points, once an interval of event time; None for nothing to say."""
         closed = self._ticks.close(event_ns, LEAST_SERIES)
+        if closed is None:
+            return None
         strange = np.sqrt(np.clip(closed.value, 0.0, SATURATED))
         counted = first(closed, strange, SERIES)
         strangeness = _sum(closed.of[counted], strange[counted], len(closed.groups)) / np.minimum(closed.sizes, SERIES)

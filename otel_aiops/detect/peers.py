@@ -156,9 +156,11 @@ class Peers:
         """The newest scores of K known rows by their own past, NaN where there is none."""
         return self._ticks.row["own"][rows].astype(np.float64)
 
-    def step(self, event_ns: int) -> PeerScores:
-        """Scores of the members of groups that got values, once an interval of event time; at other times of none."""
+    def step(self, event_ns: int) -> PeerScores | None:
+        """Scores of the members of groups that got values, once an interval of event time; None for nothing to say."""
         closed = self._ticks.close(event_ns, LEAST_PEERS)
+        if closed is None:
+            return None
         row = self._ticks.row
         with np.errstate(all="ignore"):  # differences of huge values; what overflows is not scored
             median = _median_of_others(closed, closed.value)
@@ -262,7 +264,8 @@ class Peers:
     def _learn_size(self, closed: Closed) -> None:
         group, size = self._ticks.group, np.abs(closed.value)
         zeros = np.bincount(closed.of[size == 0], minlength=len(closed.groups))
-        for name, now in (("size", _middle(closed, size)), ("busy", _middle(closed, size, zeros))):
+        ordered = size[np.lexsort((size, closed.of))]
+        for name, now in (("size", _middle(closed, ordered)), ("busy", _middle(closed, ordered, zeros))):
             before = group[name][closed.groups]
             # without zeros there is nothing to learn of what is not zero
             learned = before + (np.minimum(now, 3 * before) - before) / MEMORY
@@ -284,9 +287,11 @@ def _median_of_others(closed: Closed, values: F64) -> F64:
     return np.asarray(0.5 * ordered[low] + 0.5 * ordered[high])
 
 
-def _middle(closed: Closed, values: F64, without: I64 | int = 0) -> F64:
-    """The lower median of the values of each group but the `without` smallest, (K,); 0 when none is left."""
-    ordered = values[np.lexsort((values, closed.of))]
+def _middle(closed: Closed, ordered: F64, without: I64 | int = 0) -> F64:
+    """The lower median of the values of each group but the `without` smallest, (K,); 0 when none is left.
+
+    `ordered` (R,) are the values by group, ascending in each.
+    """
     left = closed.sizes - without
     return np.where(left > 0, ordered[closed.starts + np.minimum(without + (left - 1) // 2, closed.sizes - 1)], 0.0)
 

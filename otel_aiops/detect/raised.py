@@ -61,7 +61,11 @@ class Ledger:
             return
         self._rows.reserve(int(batch.rows.max()) + 1)
         slot = self._rows.of["slot"][batch.rows]
-        self.end(batch.rows[(slot >= 0) & ~alerted.active])
+        ended = (slot >= 0) & ~alerted.active
+        if ended.any():
+            self.end(batch.rows[ended])
+        if not alerted.active.any():
+            return
         new = np.flatnonzero((slot < 0) & alerted.active)[: self._most]
         if len(new):
             self._open(batch.rows[new], batch.time_ns[new], fingerprint(batch.rows[new]))

@@ -218,10 +218,10 @@ class Align:
         interval_s = np.where(before_ns > 0, (time_ns - before_ns) / 1e9, np.nan)
         usual_s = column["interval_s"][head]
         with np.errstate(invalid="ignore"):
-            counts["gap"] += int((interval_s > self._config.gap_intervals * usual_s)[usual_s > 0].sum())
+            counts["gap"] += int(((interval_s > self._config.gap_intervals * usual_s) & (usual_s > 0)).sum())
         # A gap says little of how often a stream reports; without the bound one long one would hide the next silence.
         change = np.minimum(interval_s, 2 * usual_s) - usual_s
-        usual_s = np.where(usual_s > 0, usual_s + INTERVAL_WEIGHT * change, np.nan_to_num(interval_s))
+        usual_s = np.where(usual_s > 0, usual_s + INTERVAL_WEIGHT * change, np.fmax(interval_s, 0.0))
         column["interval_s"][head] = usual_s
         column["last_ns"][head] = time_ns
         column["seen"][head] = np.minimum(column["seen"][head], MOST_SEEN - 1) + 1

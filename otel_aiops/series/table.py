@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain, pairwise, repeat
+from functools import cache
+from itertools import pairwise, repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otel_aiops.errors import ConfigError, StateError
-from otel_aiops.labels import Attributes, Labels
+from otel_aiops.labels import Labels
 from otel_aiops.otlp.attributes import attributes, resource, scope
-from otel_aiops.otlp.points import I32, I64, Bool, Kind, Points, Stream, Temporality
+from otel_aiops.otlp.points import I32, I64, Bool, Kind, Points, Stream
 from otel_aiops.series.cardinality import SAMPLE, Cardinality, Refusals, busiest, worst_metric
-from otel_aiops.series.columns import Arrays, Columns, checked, joined, pack, unpack
+from otel_aiops.series.columns import Arrays, Columns, Expected, checked, joined, pack, unpack
 from otel_aiops.series.forms import Form, Forms
 from otel_aiops.series.identity import DIGEST_BYTES, fingerprint
 from otel_aiops.series.lookup import ENDED, MISS, REFUSED, VERDICTS, Entry, Lookup
+from otel_aiops.series.streams import STREAMS, pack_streams, unpack_streams
 
 U64 = NDArray[np.uint64]
 
 SCAN_INTERVAL_NS = 60_000_000_000  # a full table looks for idle series at most this often
 SCAN_BLOCKS = 16_384  # and takes at most so many at once, so that no step stands still for long
-
-NO_STREAM = Stream(b"", b"", "", "", Kind.GAUGE, Temporality.UNSPECIFIED, False)
 
 # Columns by row: dtype, shape of one row, and what a row without a series holds.
 COLUMNS: dict[str, tuple[Any, tuple[int, ...], int]] = {
@@ -40,16 +39,12 @@ COLUMNS: dict[str, tuple[Any, tuple[int, ...], int]] = {
     "ended": (np.bool_, (), 0),  # and whether it said that the series ends
     "digest": (np.uint64, (2,), 0),
 }
-SAVED: dict[str, tuple[Any, tuple[int | str, ...]]] = {
+SAVED: Expected = {
+    **STREAMS,
     "form_quantiles": (np.float64, ("quantiles",)),
     "form_ends": (np.int64, ("forms",)),
     "attribute_bytes": (np.uint8, ("attribute bytes",)),
     "attribute_ends": (np.int64, ("rows",)),
-    "text_bytes": (np.uint8, ("text bytes",)),
-    "text_ends": (np.int64, ("texts",)),
-    "stream_texts": (np.int32, ("streams", 4)),
-    "stream_kind": (np.uint8, ("streams", 3)),
-    "stream_digest": (np.uint64, ("streams", 2)),
     "free_ids": (np.int32, ("free streams",)),
     "free_blocks": (np.int32, ("free blocks", 2)),
     "next_scan_ns": (np.int64, (1,)),
@@ -316,44 +311,23 @@ class SeriesTable:
 
     def labels(self, row: int) -> Labels:
         """The identity of a scored series. Raises: KeyError if the row has none."""
-        source = self.source(row)
-        stream = source.stream
-        name, version, of_scope = scope(stream.scope)
-        return Labels(
-            name=stream.name,
-            unit=stream.unit,
-            kind=stream.kind.name.lower(),
-            stat=source.stat,
-            resource=resource(stream.resource),
-            scope_name=name,
-            scope_version=version,
-            scope_attributes=of_scope,
-            attributes=attributes(source.attributes),
-        )
+        return self.labels_of(np.array([row], np.int32))[0]
 
-    def labels_of(self, rows: I32) -> list[Labels]:
-        """The identities of K rows that have series; what they share is read once."""
-        resources: dict[bytes, Attributes] = {}
-        scopes: dict[bytes, tuple[str, str, Attributes]] = {}
+    def labels_of(self, rows: I32, *, whole: bool = True) -> list[Labels]:
+        """The identities of K rows that have series; what they share is read once.
+
+        Unless `whole` they are without scope and attributes of the point, which take longest to read.
+        """
+        of_resource, of_scope = cache(resource), cache(scope)
         heads: dict[int, Labels] = {}
         found = []
         for row in rows.tolist():
             head = self.stream_row(row)
             if head not in heads:
                 stream = self._entry(head).stream
-                if stream.resource not in resources:
-                    resources[stream.resource] = resource(stream.resource)
-                if stream.scope not in scopes:
-                    scopes[stream.scope] = scope(stream.scope)
-                heads[head] = Labels(
-                    stream.name,
-                    stream.unit,
-                    stream.kind.name.lower(),
-                    "",
-                    resources[stream.resource],
-                    *scopes[stream.scope],
-                    attributes(self._raw[head]),
-                )
+                shared = (stream.name, stream.unit, stream.kind.name.lower(), "", of_resource(stream.resource))
+                rest = (*of_scope(stream.scope), attributes(self._raw[head])) if whole else ()
+                heads[head] = Labels(*shared, *rest)
             stat = self.stats(row)[row - head]
             found.append(replace(heads[head], stat=stat) if stat else heads[head])
         return found
@@ -430,23 +404,14 @@ class SeriesTable:
 
     def state(self) -> Arrays:
         """All identities, and which rows they have."""
-        streams = [entry.stream if entry is not None else NO_STREAM for entry in self._entries]
-        parts = [(s.resource, s.scope, s.name.encode(), s.unit.encode()) for s in streams]
-        texts = {text: i for i, text in enumerate(dict.fromkeys(chain.from_iterable(parts)))}
-        digests = b"".join(bytes(DIGEST_BYTES) if entry is None else entry.digest for entry in self._entries)
         free = [(width, row) for width, rows in sorted(self._free.items()) for row in rows]
-        text_bytes, text_ends = pack(list(texts))
         attribute_bytes, attribute_ends = pack(self._raw)
         return {
             **self._columns.state(self._size),
             **self._forms.state(),
+            **pack_streams(self._entries),
             "attribute_bytes": attribute_bytes,
             "attribute_ends": attribute_ends,
-            "text_bytes": text_bytes,
-            "text_ends": text_ends,
-            "stream_texts": np.array([list(map(texts.__getitem__, p)) for p in parts], np.int32).reshape(-1, 4),
-            "stream_kind": np.array([[s.kind, s.temporality, s.monotonic] for s in streams], np.uint8).reshape(-1, 3),
-            "stream_digest": np.frombuffer(digests, np.uint64).reshape(-1, 2).copy(),
             "free_ids": np.array(self._free_ids, np.int32),
             "free_blocks": np.array(free, np.int32).reshape(-1, 2),
             "next_scan_ns": np.array([self._next_scan_ns], np.int64),
@@ -471,30 +436,8 @@ class SeriesTable:
         self._free_ids = arrays["free_ids"].tolist()
         for width, row in arrays["free_blocks"].tolist():
             self._free.setdefault(width, []).append(row)
-        self._restore_streams(arrays)
+        self._entries = unpack_streams(arrays, set(self._free_ids))
         self._restore_index()
-
-    def _restore_streams(self, arrays: Arrays) -> None:
-        texts = unpack(arrays["text_bytes"], arrays["text_ends"])
-        free = set(self._free_ids)
-        columns = (arrays[name].tolist() for name in ("stream_texts", "stream_kind"))
-        digests = arrays["stream_digest"]
-        for number, ((of_resource, of_scope, name, unit), (kind, temporality, monotonic)) in enumerate(
-            zip(*columns, strict=True)
-        ):
-            if number in free:
-                self._entries.append(None)
-                continue
-            stream = Stream(
-                texts[of_resource],
-                texts[of_scope],
-                sys.intern(texts[name].decode()),
-                sys.intern(texts[unit].decode()),
-                Kind(kind),
-                Temporality(temporality),
-                bool(monotonic),
-            )
-            self._entries.append(Entry(stream, digests[number].tobytes(), id=number))
 
     def _restore_index(self) -> None:
         """Make the lookups anew, a stream at a time."""

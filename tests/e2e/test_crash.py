@@ -65,7 +65,7 @@ class Sender:
                 try:
                     export(body(number), timeout=5, wait_for_ready=True, compression=grpc.Compression.Gzip)
                 except grpc.RpcError:
-                    time.sleep(0.02)  # not acknowledged: the same once more
+                    self._stop.wait(0.02)  # not acknowledged: the same once more
                     continue
                 self.acknowledged.append(number)
                 number += 1

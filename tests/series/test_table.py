@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,13 @@ class TestIdentity:
         assert labels[0].resource == (("pod", "p1"), ("service.name", "cart"))
         assert labels[0].attributes == (("route", "/pay"),) and labels[0].scope_name == "app"
         assert labels[0].service == "cart"
+
+    def test_labels_without_what_takes_long_to_read_are_the_same_in_the_rest(self) -> None:
+        table = SeriesTable(TableConfig())
+        add(table, Feed("cart").histogram("latency", 10, [1, 2], [0.5], 3.0, route="/pay").gauge("cpu", 10, 1, cpu="0"))
+        short, whole = table.labels_of(table.live(), whole=False), table.labels_of(table.live())
+        bare = {"scope_name": "", "scope_version": "", "scope_attributes": (), "attributes": ()}
+        assert short == [replace(one, **bare) for one in whole] != whole
 
     def test_fingerprints_are_the_same_on_every_machine(self) -> None:
         one, other = SeriesTable(TableConfig()), SeriesTable(TableConfig())

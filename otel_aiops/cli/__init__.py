@@ -1,0 +1,64 @@
+"""The command line: which commands there are; each imports what it needs when it runs, so `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from otel_aiops import __version__
+from otel_aiops.cli.imports import promql, vmanomaly
+from otel_aiops.cli.recorded import plan, preview, replay, score, selftest
+from otel_aiops.cli.series import explain, forecast
+from otel_aiops.cli.service import alerts, backfill, budget, check, serve, verdict
+from otel_aiops.cli.terminal import FAULT
+from otel_aiops.errors import AiopsError
+
+app = typer.Typer(
+    name="otel-aiops",
+    help="Anomaly scores for the telemetry that your OpenTelemetry Collector already has.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+importing = typer.Typer(help="Convert the configuration of another detector: YAML for otel-aiops, and notes about it.")
+app.add_typer(importing, name="import")
+
+TAKES_TIMES_AGO = {"help_option_names": ["--help"], "ignore_unknown_options": True}  # or -2h would be an option
+
+for command in (serve, check, replay, backfill, preview, score, selftest, plan):
+    app.command()(command)
+app.command(context_settings=TAKES_TIMES_AGO)(explain)
+app.command()(alerts)
+app.command()(budget)
+app.command(context_settings=TAKES_TIMES_AGO)(verdict)
+app.command()(forecast)
+importing.command()(vmanomaly)
+importing.command()(promql)
+
+
+def main() -> None:
+    """Run, and turn the project's own errors into one line and an exit code."""
+    try:
+        app()
+    except AiopsError as error:
+        typer.echo(f"otel-aiops: {error}", err=True)
+        sys.exit(FAULT)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _version(wanted: bool) -> None:  # as typer calls it
+    if wanted:
+        typer.echo(f"otel-aiops {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Anomaly scores for the telemetry that your OpenTelemetry Collector already has."""

@@ -1,0 +1,93 @@
+"""What commands share: options, the configuration, progress and tables, and questions to a running service."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from otel_aiops.batch.client import Api
+    from otel_aiops.config import Config
+
+NO = 1  # the answer is no: a check found errors
+USAGE = 2  # wrong usage
+FAULT = 3  # something failed
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="YAML configuration; without one every default holds.")
+]
+DataDirOption = Annotated[
+    Path | None, typer.Option("--data-dir", "-d", help="Where state is kept; overrides storage.directory.")
+]
+UrlOption = Annotated[str | None, typer.Option(help="A running otel-aiops; without files, --data-dir: localhost:9464.")]
+TokenOption = Annotated[str | None, typer.Option(help="Bearer token for otel-aiops.", envvar="OTEL_AIOPS_TOKEN")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def load_config(path: Path | None) -> Config:
+    """The configuration of a file, or the default one."""
+    from otel_aiops.config import Config, load
+
+    return load(path).config if path else Config()
+
+
+@contextmanager
+def service(url: str | None, token: str | None) -> Iterator[Api]:
+    """A connection to a running service, the one of this machine unless said otherwise."""
+    from otel_aiops.batch.client import Api
+
+    api = Api("otel-aiops", url or "http://localhost:9464", token)
+    try:
+        yield api
+    finally:
+        api.close()
+
+
+def ask(url: str | None, token: str | None, what: str, parameters: Mapping[str, str]) -> Any:
+    """What a running service answers, as plain values."""
+    with service(url, token) as api:
+        return api.get(f"/api/v1/{what}", dict(parameters))
+
+
+def show(found: object) -> None:
+    """Print text as it is, and anything else as JSON."""
+    typer.echo(found if isinstance(found, str) else json.dumps(found))
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[float, float, str], None]]:
+    """A bar on standard error with the time that is left, for a call of (done, total, text); nothing where nobody
+    sees it.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as shown:
+        task = shown.add_task(what)
+
+        def tell(done: float, total: float, text: str) -> None:
+            shown.update(task, completed=done, total=total, description=escape(f"{what} {text}"))
+
+        yield tell
+
+
+def print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print a table whose first column is text and whose others are numbers."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=SIMPLE)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)
