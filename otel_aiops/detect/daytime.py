@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from otel_aiops.detect.compiled import compiled
-from otel_aiops.detect.seen import U64, Look, Moved
+from otel_aiops.detect.seen import U64, Look, Moved, highest, lowest
 from otel_aiops.otlp.points import F64, I32, I64
 from otel_aiops.series.columns import Columns
 
@@ -73,10 +73,14 @@ def _look(day: _Day, slots: I32, time_ns: I64, seen: Look, joined: int, distance
 @compiled
 def _distance(word: Any, cell: float, low: Any) -> float:
     """Coarse cells to the nearest one whose bit is set; `low` is the lowest of all."""
-    least = np.inf
-    for bit in range(COARSE):
-        if word >> np.uint64(bit) & np.uint64(1):
-            least = min(least, abs(_cell(bit, low) - cell))
+    at, turn, least = cell - low, np.uint64(low & (COARSE - 1)), np.inf
+    # Turned so that the lowest cell is bit 0; two shifts, as one by 64 is not defined.
+    word = word >> turn | word << (np.uint64(COARSE - 1) - turn) << np.uint64(1)
+    below = (np.uint64(2) << np.uint64(min(max(at, 0.0), COARSE - 1))) - np.uint64(1)
+    if word & below != 0:
+        least = abs(at - highest(word & below))
+    if word & ~below != 0:
+        least = min(least, lowest(word & ~below) - at)
     return least
 
 

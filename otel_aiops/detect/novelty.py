@@ -69,7 +69,6 @@ class _Seen:
     residual: Look
     spread: Look
     pair: PairLook
-    next_spread: dict[str, NDArray[Any]]
     kind: NDArray[np.uint8]
     daytime: F64
     strange: F64
@@ -148,8 +147,7 @@ class NoveltyTier:
         of, place = self._level.of, place_of(slots)
         level = np.where(of["count"][place] > 0, of["level"][place], value)
         residual = self._residual.look(slots, value - level)
-        deviation, next_spread = self._spread.step(slots, value)
-        spread = self._spreads.look(slots, deviation)
+        spread = self._spreads.look(slots, self._spread.look(slots, value))
         daytime = self._daytime.look(slots, time_ns, seen)
         pair = self._pairs.look(slots, value)
         surprise = pair.surprise / PAIR_SCALE
@@ -170,7 +168,7 @@ class NoveltyTier:
         kinds = kind.astype(np.uint8)
         varied = self._pairs.of["power"][place] > 0  # a series that never changed is not new, it is no longer constant
         strange, novel = np.where(varied, strange, 0.0), np.where(varied, novel, 0.0)
-        self._last = _Seen(which, slots, seen, residual, spread, pair, next_spread, kinds, daytime, strange)
+        self._last = _Seen(which, slots, seen, residual, spread, pair, kinds, daytime, strange)
         daily = np.maximum(1.0, DAILY_SHARE * np.exp(of["daily"][place].astype(np.float64)))
         known = np.maximum(of["count"][place], 1)  # while little is known, nearly everything is new
         strange, novel = strange / (daily * (1 + YOUNG / known)), novel / (1 + YOUNG_NOVEL / known)
@@ -190,7 +188,7 @@ class NoveltyTier:
         self._daytime.learn(slots, time_ns, last.value, moved)
         self._residual.learn(slots, last.residual, memory)
         self._spreads.learn(slots, last.spread, memory)
-        self._spread.learn(slots, last.next_spread)
+        self._spread.learn(slots, value)
         self._pairs.learn(slots, value, last.pair)
         of, place = self._level.of, place_of(slots)
         count = of["count"][place] + 1

@@ -219,8 +219,7 @@ def _ahead(live: U64, cell: Any) -> Any:
     while bits == 0:
         away += WORD
         bits = live[(word + away // WORD) & last]
-    lowest = _length(bits & (~bits + np.uint64(1))) - 1
-    return lowest if away == 0 else away - bit + lowest
+    return lowest(bits) + (away - bit if away > 0 else 0)
 
 
 @compiled
@@ -232,15 +231,20 @@ def _behind(live: U64, cell: Any) -> Any:
     while bits == 0:
         away += WORD
         bits = live[(word - away // WORD) & last]
-    highest = WORD - _length(bits)
-    return highest if away == 0 else away - bit + highest
+    return WORD - 1 - highest(bits) + (away - bit if away > 0 else 0)
 
 
 @compiled
-def _length(word: Any) -> Any:
-    """Number of the highest set bit plus one; one instruction of the processor."""
-    length = np.int64(0)
+def lowest(word: Any) -> Any:
+    """Number of the lowest set bit, for kernels."""
+    return highest(word & (~word + np.uint64(1)))
+
+
+@compiled
+def highest(word: Any) -> Any:
+    """Number of the highest set bit, for kernels; one instruction of the processor."""
+    number = np.int64(-1)
     while word != 0:
         word >>= np.uint64(1)
-        length += 1
-    return length
+        number += 1
+    return number

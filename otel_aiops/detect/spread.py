@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_aiops.detect.memory import place_of
+from otel_aiops.detect.compiled import compiled
 from otel_aiops.otlp.points import F64, I32
 from otel_aiops.series.columns import Columns
 
@@ -16,6 +15,18 @@ BLOCKS, BLOCK = 4, 12  # the newest 37 to 48 values, block by block
 BEGINNING = 100  # values in which the spread that is no longer small is found
 LEAST = 1e-3  # of that spread: smaller changes do not count
 LEAST_OF_FIRST = 1e-9  # of the first value, when the beginning has no spread
+WRAP = 2**29 // (BLOCK * BLOCKS) * (BLOCK * BLOCKS)  # values that are taken from the count before it is too large
+
+
+class _Blocks(NamedTuple):
+    """The columns of `Spread`."""
+
+    count: I32  # type: ignore[assignment]  # no tuple's method is used
+    first: F64
+    size: NDArray[np.uint8]
+    mean: F64
+    square: F64
+    beginning: F64
 
 
 class Spread(Columns):
@@ -36,42 +47,64 @@ class Spread(Columns):
             }
         )
 
-    def step(self, slots: I32, value: F64) -> tuple[F64, dict[str, NDArray[Any]]]:
-        """(logarithm of the standard deviation with K new values, what `learn` must write); nothing changes."""
-        place = place_of(slots)
-        new = {name: array[place].copy() for name, array in self.of.items()}
-        every = np.arange(len(slots))
-        count = new["count"]
+    def look(self, slots: I32, value: F64) -> F64:
+        """Logarithm of the standard deviation with K new values; nothing changes."""
+        deviation = np.empty(len(slots))
+        _look(_Blocks(**self.of), slots, value, deviation)
+        return np.log(deviation, out=deviation)
+
+    def learn(self, slots: I32, value: F64) -> None:
+        """Take in K values."""
+        _learn(_Blocks(**self.of), slots, value)
+
+
+@compiled
+def _look(of: _Blocks, slots: I32, value: F64, deviation: F64) -> None:
+    for k in range(len(slots)):
+        s, x = slots[k], value[k]
+        found = _deviation(of, s, x)
+        beginning = max(of.beginning[s], found) if of.count[s] < BEGINNING else of.beginning[s]
+        first = x if of.count[s] == 0 else of.first[s]
+        deviation[k] = found + (LEAST * beginning + LEAST_OF_FIRST * (abs(first) + LEAST_OF_FIRST))
+
+
+@compiled
+def _learn(of: _Blocks, slots: I32, value: F64) -> None:
+    for k in range(len(slots)):
+        s, x, count = slots[k], value[k], np.int64(of.count[slots[k]])
+        if count == 0:
+            of.first[s] = x
+        if count < BEGINNING:
+            of.beginning[s] = max(of.beginning[s], _deviation(of, s, x))
         block = count // BLOCK % BLOCKS
-        begins = count % BLOCK == 0
-        for name in ("size", "mean", "square"):
-            new[name][every[begins], block[begins]] = 0
-        new["first"] = np.where(count == 0, value, new["first"])
-        new["size"][every, block] += 1
-        size = new["size"].astype(np.float64)
-        before = new["mean"][every, block]
-        off = value - before
-        new["mean"][every, block] = after = before + off / size[every, block]
-        new["square"][every, block] += off * (value - after)
-        total = _added(size)
-        mean = _added(size * new["mean"]) / total
-        variance = _added(new["square"] + size * (new["mean"] - mean[:, None]) ** 2) / total
-        deviation = np.sqrt(np.maximum(variance, 0.0))
-        new["beginning"] = np.where(count < BEGINNING, np.maximum(new["beginning"], deviation), new["beginning"])
-        new["count"] = np.where(count < 2**30, count + 1, count + 1 - 2**29 // (BLOCK * BLOCKS) * (BLOCK * BLOCKS))
-        least = LEAST * new["beginning"] + LEAST_OF_FIRST * (np.abs(new["first"]) + LEAST_OF_FIRST)
-        return np.log(deviation + least), new
-
-    def learn(self, slots: I32, new: Mapping[str, NDArray[Any]]) -> None:
-        """Write what `step` made of K values."""
-        place = place_of(slots)
-        for name, array in self.of.items():
-            array[place] = new[name]
+        of.size[s, block], of.mean[s, block], of.square[s, block] = _with(of, s, x, block)
+        of.count[s] = count + 1 if count < 2**30 else count + 1 - WRAP
 
 
-def _added(blocks: F64) -> F64:
-    """Sums (K,) over the few blocks (K, BLOCKS); faster than a sum along an axis so short."""
-    total: F64 = blocks[:, 0] + blocks[:, 1]
-    for k in range(2, BLOCKS):
-        total += blocks[:, k]
-    return total
+@compiled
+def _deviation(of: _Blocks, s: int, x: float) -> Any:
+    """Standard deviation of the newest values and x."""
+    newest = of.count[s] // BLOCK % BLOCKS
+    size, own, square = _with(of, s, x, newest)
+    total = mean = variance = 0.0
+    for block in range(BLOCKS):
+        n = size if block == newest else np.int64(of.size[s, block])
+        total += n
+        mean += n * (own if block == newest else of.mean[s, block])
+    mean /= total
+    for block in range(BLOCKS):
+        if block == newest:
+            variance += square + size * (own - mean) ** 2
+        else:
+            variance += of.square[s, block] + np.int64(of.size[s, block]) * (of.mean[s, block] - mean) ** 2
+    return np.sqrt(max(variance / total, 0.0))
+
+
+@compiled
+def _with(of: _Blocks, s: int, x: float, block: Any) -> tuple[Any, float, float]:
+    """(size, mean, sum of squares) of the newest block with x, which may be the first of it."""
+    if of.count[s] % BLOCK == 0:
+        return np.int64(1), x, 0.0
+    size, off = np.int64(of.size[s, block]) + 1, x - of.mean[s, block]
+    mean = of.mean[s, block] + off / size
+    return size, mean, of.square[s, block] + off * (x - mean)
