@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -146,7 +146,7 @@ class Engine:
                 self.learn(some, self.score(some), alert=None if alert is None else alert[k])
             return
         told = last.alert if alert is None else np.where(alert == scores.alert, last.alert, alert)
-        self._novelty.learn(batch.wall_ns, last.value, last.look.state["interval_s"])
+        self._novelty.learn(last.look.state["interval_s"])
         self._alerts.learn(batch.rows, told)
         with np.errstate(invalid="ignore"):
             over = scores.score >= 1
@@ -202,7 +202,7 @@ class Engine:
         """(which rows have no score, novelty) once rows that began with what others knew are told from new ones."""
         begun = cold & np.isin(rows, self._inherited[:, 0])
         absent = np.where(begun, np.nan, 0.0)  # to be unlike the values of another one is not strange in itself
-        return cold & ~begun, replace(novelty, strange=novelty.strange + absent, novel=novelty.novel + absent)
+        return cold & ~begun, novelty._replace(strange=novelty.strange + absent, novel=novelty.novel + absent)
 
     def forget(self, rows: I32) -> None:
         """Rows that are given to other series start anew."""

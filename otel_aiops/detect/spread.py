@@ -76,35 +76,34 @@ def _learn(of: _Blocks, slots: I32, value: F64) -> None:
             of.first[s] = x
         if count < BEGINNING:
             of.beginning[s] = max(of.beginning[s], _deviation(of, s, x))
-        block = count // BLOCK % BLOCKS
-        of.size[s, block], of.mean[s, block], of.square[s, block] = _with(of, s, x, block)
+        newest = count // BLOCK % BLOCKS
+        of.size[s, newest], of.mean[s, newest], of.square[s, newest] = _block(of, s, x, newest)
         of.count[s] = count + 1 if count < 2**30 else count + 1 - WRAP
 
 
 @compiled
 def _deviation(of: _Blocks, s: int, x: float) -> Any:
     """Standard deviation of the newest values and x."""
-    newest = of.count[s] // BLOCK % BLOCKS
-    size, own, square = _with(of, s, x, newest)
-    total = mean = variance = 0.0
+    total = mean = square = 0.0
     for block in range(BLOCKS):
-        n = size if block == newest else np.int64(of.size[s, block])
-        total += n
-        mean += n * (own if block == newest else of.mean[s, block])
+        size, own, _ = _block(of, s, x, block)
+        total += size
+        mean += size * own
     mean /= total
     for block in range(BLOCKS):
-        if block == newest:
-            variance += square + size * (own - mean) ** 2
-        else:
-            variance += of.square[s, block] + np.int64(of.size[s, block]) * (of.mean[s, block] - mean) ** 2
-    return np.sqrt(max(variance / total, 0.0))
+        size, own, within = _block(of, s, x, block)
+        square += within + size * (own - mean) ** 2
+    return np.sqrt(max(square / total, 0.0))
 
 
 @compiled
-def _with(of: _Blocks, s: int, x: float, block: Any) -> tuple[Any, float, float]:
-    """(size, mean, sum of squares) of the newest block with x, which may be the first of it."""
-    if of.count[s] % BLOCK == 0:
-        return np.int64(1), x, 0.0
-    size, off = np.int64(of.size[s, block]) + 1, x - of.mean[s, block]
-    mean = of.mean[s, block] + off / size
-    return size, mean, of.square[s, block] + off * (x - mean)
+def _block(of: _Blocks, s: int, x: float, block: Any) -> tuple[Any, float, float]:
+    """(size, mean, sum of squares) of a block, the newest one with x."""
+    size, mean, square = np.int64(of.size[s, block]), of.mean[s, block], of.square[s, block]
+    if block != of.count[s] // BLOCK % BLOCKS:
+        return size, mean, square
+    if of.count[s] % BLOCK == 0:  # it begins
+        size, mean, square = np.int64(0), 0.0, 0.0
+    off = x - mean
+    mean += off / (size + 1)
+    return size + 1, mean, square + off * (x - mean)
