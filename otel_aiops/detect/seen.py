@@ -138,7 +138,11 @@ def _learn(grid: _Grid, slots: I32, look: Look, memory: F64, moved: Moved, room:
         at = number & (grid.life.shape[1] - 1)
         grid.life[s, at] = LIFE
         grid.live[s, at // WORD] |= np.uint64(1) << np.uint64(at % WORD)
-        moved.trimmed[k] = _age(grid, s, max(np.int64(memory[k] / LIFE), 1))
+        share: Any = max(np.int64(memory[k] / LIFE), np.int64(1))
+        due = np.int64(grid.due[s]) - 1 if count > 1 else share
+        # Not called each time: what is handed over would wait for the cells above to come from memory.
+        moved.trimmed[k] = due <= 0 and _age(grid, s)
+        grid.due[s] = due if due > 0 else share
         moved.cell[k], moved.steps[k], moved.low[k], moved.high[k] = number, steps, grid.low[s], grid.high[s]
 
 
@@ -175,12 +179,8 @@ def _merge(life: U8, live: U64, low: Any, steps: int, joined: U8) -> None:
 
 
 @compiled
-def _age(grid: _Grid, s: int, share: Any) -> bool:
-    """Take a life from the cells when it is time, every `share` values; returns whether cells at an end died."""
-    due = share if grid.count[s] == 1 else np.int64(grid.due[s]) - 1
-    grid.due[s] = due if due > 0 else share
-    if due > 0:
-        return False
+def _age(grid: _Grid, s: int) -> bool:
+    """Take a life from the cells; returns whether cells at an end died."""
     life, live, died = grid.life[s], grid.live[s], np.uint8(0)
     for at in range(len(life)):
         died = np.uint8(died | np.uint8(life[at] == 1))

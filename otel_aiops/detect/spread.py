@@ -11,6 +11,8 @@ from otel_aiops.detect.compiled import compiled
 from otel_aiops.otlp.points import F64, I32
 from otel_aiops.series.columns import Columns
 
+U8 = NDArray[np.uint8]
+
 BLOCKS, BLOCK = 4, 12  # the newest 37 to 48 values, block by block
 BEGINNING = 100  # values in which the spread that is no longer small is found
 LEAST = 1e-3  # of that spread: smaller changes do not count
@@ -23,7 +25,7 @@ class _Blocks(NamedTuple):
 
     count: I32  # type: ignore[assignment]  # no tuple's method is used
     first: F64
-    size: NDArray[np.uint8]
+    size: U8
     mean: F64
     square: F64
     beginning: F64
@@ -62,7 +64,7 @@ class Spread(Columns):
 def _look(of: _Blocks, slots: I32, value: F64, deviation: F64) -> None:
     for k in range(len(slots)):
         s, x = slots[k], value[k]
-        found = _deviation(of, s, x)
+        found = _deviation(of.size[s], of.mean[s], of.square[s], of.count[s], x)
         beginning = max(of.beginning[s], found) if of.count[s] < BEGINNING else of.beginning[s]
         first = x if of.count[s] == 0 else of.first[s]
         deviation[k] = found + (LEAST * beginning + LEAST_OF_FIRST * (abs(first) + LEAST_OF_FIRST))
@@ -71,39 +73,40 @@ def _look(of: _Blocks, slots: I32, value: F64, deviation: F64) -> None:
 @compiled
 def _learn(of: _Blocks, slots: I32, value: F64) -> None:
     for k in range(len(slots)):
-        s, x, count = slots[k], value[k], np.int64(of.count[slots[k]])
+        s, x = slots[k], value[k]
+        size, mean, square, count = of.size[s], of.mean[s], of.square[s], np.int64(of.count[s])
         if count == 0:
             of.first[s] = x
         if count < BEGINNING:
-            of.beginning[s] = max(of.beginning[s], _deviation(of, s, x))
+            of.beginning[s] = max(of.beginning[s], _deviation(size, mean, square, count, x))
         newest = count // BLOCK % BLOCKS
-        of.size[s, newest], of.mean[s, newest], of.square[s, newest] = _block(of, s, x, newest)
+        size[newest], mean[newest], square[newest] = _block(size, mean, square, newest, count, x)
         of.count[s] = count + 1 if count < 2**30 else count + 1 - WRAP
 
 
 @compiled
-def _deviation(of: _Blocks, s: int, x: float) -> Any:
-    """Standard deviation of the newest values and x."""
-    total = mean = square = 0.0
+def _deviation(size: U8, mean: F64, square: F64, count: Any, x: float) -> Any:
+    """Standard deviation of the values in the blocks and x."""
+    total = centre = squares = 0.0
     for block in range(BLOCKS):
-        size, own, _ = _block(of, s, x, block)
-        total += size
-        mean += size * own
-    mean /= total
+        n, own, _ = _block(size, mean, square, block, count, x)
+        total += n
+        centre += n * own
+    centre /= total
     for block in range(BLOCKS):
-        size, own, within = _block(of, s, x, block)
-        square += within + size * (own - mean) ** 2
-    return np.sqrt(max(square / total, 0.0))
+        n, own, within = _block(size, mean, square, block, count, x)
+        squares += within + n * (own - centre) ** 2
+    return np.sqrt(max(squares / total, 0.0))
 
 
 @compiled
-def _block(of: _Blocks, s: int, x: float, block: Any) -> tuple[Any, float, float]:
-    """(size, mean, sum of squares) of a block, the newest one with x."""
-    size, mean, square = np.int64(of.size[s, block]), of.mean[s, block], of.square[s, block]
-    if block != of.count[s] // BLOCK % BLOCKS:
-        return size, mean, square
-    if of.count[s] % BLOCK == 0:  # it begins
-        size, mean, square = np.int64(0), 0.0, 0.0
-    off = x - mean
-    mean += off / (size + 1)
-    return size + 1, mean, square + off * (x - mean)
+def _block(size: U8, mean: F64, square: F64, block: Any, count: Any, x: float) -> tuple[Any, float, float]:
+    """(size, mean, sum of squares) of a block, with x if it is the newest one."""
+    n, own, within = np.int64(size[block]), mean[block], square[block]
+    if block != count // BLOCK % BLOCKS:
+        return n, own, within
+    if count % BLOCK == 0:  # it begins
+        n, own, within = np.int64(0), 0.0, 0.0
+    off = x - own
+    own += off / (n + 1)
+    return n + 1, own, within + off * (x - own)
