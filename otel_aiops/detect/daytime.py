@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, NamedTuple
 
-from otel_aiops.detect.memory import indices, place_of
-from otel_aiops.detect.seen import WARM, Look, Moved
+import numpy as np
+
+from otel_aiops.detect.compiled import compiled
+from otel_aiops.detect.seen import U64, Look, Moved, highest, lowest
 from otel_aiops.otlp.points import F64, I32, I64
 from otel_aiops.series.columns import Columns
 
@@ -18,15 +19,24 @@ PENDING = AROUND + 1  # newest half hours, which are not compared with yet: no d
 MOST = 1e3  # ranges; what is farther is as new
 KNOWN_AFTER_NS = 2 * 86_400_000_000_000
 
-U64 = NDArray[np.uint64]
+
+class _Day(NamedTuple):
+    """The columns of `Daytime`."""
+
+    bits: U64
+    pending: U64
+    half_hour: I32
+    since_ns: I64
 
 
 class Daytime(Columns):
-    """For each slot 48 words of 64 bits, on the grid of a `Seen` whose cells are joined to at most 64."""
+    """For each slot 48 words of 64 bits, on the grid of a `Seen` whose cells are joined to at most 64.
+
+    As there, coarse cell c stands at place c modulo 64.
+    """
 
     def __init__(self, cells: int) -> None:
         self._joined = cells // COARSE
-        self._bits = np.arange(COARSE, dtype=np.uint64)
         super().__init__(
             {
                 "bits": (np.uint64, (SLOTS,), 0),
@@ -38,84 +48,96 @@ class Daytime(Columns):
 
     def look(self, slots: I32, time_ns: I64, seen: Look) -> F64:
         """Distance from K values to the nearest one had at this time of the day, in ranges; 0 in the first days."""
-        of = self.of
-        since_ns = of["since_ns"][slots]
-        known = indices((since_ns > 0) & (time_ns - since_ns > KNOWN_AFTER_NS) & (seen.count >= WARM))
-        novelty = np.zeros(len(slots))
-        if not len(known):
-            return novelty
-        half_hour = time_ns[known] // SLOT_NS
-        row = slots[known].astype(np.int64) * SLOTS
-        flat = of["bits"].reshape(-1)
-        word = flat[row + half_hour % SLOTS]
-        for away in (*range(-AROUND, 0), *range(1, AROUND + 1)):
-            word |= flat[row + (half_hour + away) % SLOTS]
-        cell = np.floor_divide(seen.cell[known], self._joined)
-        low, high = (np.floor_divide(end[known], self._joined).astype(np.int64) for end in (seen.low, seen.high))
-        inside = (cell >= low) & (cell <= high)
-        at = np.where(inside, cell, 0).astype(np.int64) & (COARSE - 1)
-        hit = inside & (word >> at.astype(np.uint64) & np.uint64(1)).astype(bool)
-        far = indices(~hit & (word != 0))
-        if len(far):
-            places = low[far, None] + ((self._bits.astype(np.int64) - low[far, None]) & (COARSE - 1))
-            live = (word[far, None] >> self._bits & np.uint64(1)).astype(bool)
-            distance = np.where(live, np.abs(places - cell[far, None]), np.inf).min(axis=1)
-            span = np.maximum(seen.high[known[far]] - seen.low[known[far]], 1.0)
-            novelty[known[far]] = np.minimum(distance * self._joined / span, MOST)
-        return novelty
+        distance = np.empty(len(slots))
+        _look(_Day(**self.of), slots, time_ns, seen, self._joined, distance)
+        return distance
 
-    def learn(self, slots: I32, time_ns: I64, seen: Look, moved: Moved, ends: tuple[I64, I64], cell: I64) -> None:
-        """Take in the cells of K values, after the grid has moved and has these ends."""
-        of = self.of
-        if len(moved.merged):
-            self._merge(slots[moved.merged], seen.low[moved.merged].astype(np.int64), moved.steps)
-        if len(moved.trimmed):
-            self._trim(slots[moved.trimmed], ends[0][moved.trimmed], ends[1][moved.trimmed])
-        place = place_of(slots)
-        since_ns = of["since_ns"][place]
-        of["since_ns"][place] = np.where(since_ns == 0, time_ns, since_ns)
-        half_hour = time_ns // SLOT_NS
-        current = (half_hour % PENDING).astype(np.int64)
-        at = slots.astype(np.int64) * PENDING + current
-        fresh = indices(of["half_hour"].reshape(-1)[at] != half_hour)
-        if len(fresh):
-            self._commit(slots[fresh], half_hour[fresh])
-            of["half_hour"].reshape(-1)[at[fresh]] = half_hour[fresh]
-        bit = (cell // self._joined) & (COARSE - 1)
-        of["pending"].reshape(-1)[at] |= np.uint64(1) << bit.astype(np.uint64)
+    def learn(self, slots: I32, time_ns: I64, seen: Look, moved: Moved) -> None:
+        """Take in the cells of K values, after the grid was `moved` since it was `seen`."""
+        _learn(_Day(**self.of), slots, time_ns, seen, moved, self._joined)
 
-    def _commit(self, slots: I32, half_hour: I64) -> None:
-        """Move what is pending since more than two half hours into the bits."""
-        of = self.of
-        for k in range(PENDING):
-            then = of["half_hour"][slots, k].astype(np.int64)
-            old = indices((then >= 0) & (np.abs(half_hour - then) > AROUND))
-            if len(old):
-                chosen = slots[old]
-                of["bits"][chosen, then[old] % SLOTS] |= of["pending"][chosen, k]
-                of["pending"][chosen, k] = 0
-                of["half_hour"][chosen, k] = -1
 
-    def _merge(self, slots: I32, low: I64, steps: I64) -> None:
-        """Join cells as the grid did; `low` was its lowest cell before."""
-        first = (low // self._joined)[:, None]
-        cell = first + ((self._bits.astype(np.int64) - first) & (COARSE - 1))
-        target = (cell >> np.minimum(steps, 62)[:, None]) & (COARSE - 1)
-        for name in ("bits", "pending"):
-            words = self.of[name][slots]
-            if not words.any():  # as in the first hours, when grids move most
-                continue
-            joined = np.zeros_like(words)
-            for k in range(COARSE):
-                bit = words >> np.uint64(k) & np.uint64(1)
-                joined |= bit << target[:, k, None].astype(np.uint64)
-            self.of[name][slots] = joined
+@compiled
+def _look(day: _Day, slots: I32, time_ns: I64, seen: Look, joined: int, distance: F64) -> None:
+    for k in range(len(slots)):
+        s, word = slots[k], np.uint64(0)
+        if seen.warm[k] and day.since_ns[s] > 0 and time_ns[k] - day.since_ns[s] > KNOWN_AFTER_NS:
+            for away in range(-AROUND, AROUND + 1):
+                word |= day.bits[s, (time_ns[k] // SLOT_NS + away) % SLOTS]
+        distance[k] = 0.0
+        if word != 0:
+            cells = _distance(word, np.floor(seen.cell[k] / joined), np.int64(np.floor(seen.low[k] / joined)))
+            distance[k] = min(cells * joined / max(seen.high[k] - seen.low[k], 1.0), MOST)
 
-    def _trim(self, slots: I32, low: I64, high: I64) -> None:
-        """Forget what lies outside the ends of the grid."""
-        first = (low // self._joined)[:, None]
-        cell = first + ((self._bits.astype(np.int64) - first) & (COARSE - 1))
-        kept = np.where(cell <= (high // self._joined)[:, None], np.uint64(1) << self._bits, np.uint64(0))
-        mask = np.bitwise_or.reduce(kept, axis=1)[:, None]
-        for name in ("bits", "pending"):
-            self.of[name][slots] &= mask
+
+@compiled
+def _distance(word: Any, cell: float, low: Any) -> float:
+    """Coarse cells to the nearest one whose bit is set; `low` is the lowest of all."""
+    at, turn, least = cell - low, np.uint64(low & (COARSE - 1)), np.inf
+    # Turned so that the lowest cell is bit 0; two shifts, as one by 64 is not defined.
+    word = word >> turn | word << (np.uint64(COARSE - 1) - turn) << np.uint64(1)
+    below = (np.uint64(2) << np.uint64(min(max(at, 0.0), COARSE - 1))) - np.uint64(1)
+    if word & below != 0:
+        least = abs(at - highest(word & below))
+    if word & ~below != 0:
+        least = min(least, lowest(word & ~below) - at)
+    return least
+
+
+@compiled
+def _cell(bit: Any, low: Any) -> Any:
+    """The coarse cell that a bit stands for."""
+    return low + ((bit - low) & (COARSE - 1))
+
+
+@compiled
+def _learn(day: _Day, slots: I32, time_ns: I64, seen: Look, moved: Moved, joined: int) -> None:
+    for k in range(len(slots)):
+        s = slots[k]
+        if moved.steps[k] > 0:
+            low, steps = np.int64(np.floor(seen.low[k] / joined)), min(moved.steps[k], 62)
+            _merge(day.bits[s], low, steps)
+            _merge(day.pending[s], low, steps)
+        if moved.trimmed[k]:
+            kept = _between(moved.low[k] // joined, moved.high[k] // joined)
+            for then in range(SLOTS):
+                day.bits[s, then] &= kept
+            for p in range(PENDING):
+                day.pending[s, p] &= kept
+        if day.since_ns[s] == 0:
+            day.since_ns[s] = time_ns[k]
+        half_hour = time_ns[k] // SLOT_NS
+        p = half_hour % PENDING
+        if day.half_hour[s, p] != half_hour:
+            _commit(day, s, half_hour)
+            day.half_hour[s, p] = half_hour
+        day.pending[s, p] |= np.uint64(1) << np.uint64(moved.cell[k] // joined & (COARSE - 1))
+
+
+@compiled
+def _merge(words: U64, low: Any, steps: Any) -> None:
+    """Join cells as the grid did, 2^steps at a time; `low` was the lowest of all before."""
+    for i in range(len(words)):
+        word, words[i] = words[i], 0
+        for bit in range(COARSE):
+            if word >> np.uint64(bit) & np.uint64(1):
+                words[i] |= np.uint64(1) << np.uint64(_cell(bit, low) >> steps & (COARSE - 1))
+
+
+@compiled
+def _between(low: Any, high: Any) -> Any:
+    """The bits of the cells from the lowest to the highest one."""
+    bits = np.uint64(0)
+    for cell in range(low, high + 1):
+        bits |= np.uint64(1) << np.uint64(cell & (COARSE - 1))
+    return bits
+
+
+@compiled
+def _commit(day: _Day, s: int, half_hour: Any) -> None:
+    """Move what is pending since more than two half hours into the bits."""
+    for p in range(PENDING):
+        then = np.int64(day.half_hour[s, p])
+        if then >= 0 and abs(half_hour - then) > AROUND:
+            day.bits[s, then % SLOTS] |= day.pending[s, p]
+            day.pending[s, p], day.half_hour[s, p] = 0, -1

@@ -254,7 +254,7 @@ def _still_there(known: Known, r: int, value: float) -> bool:
     if known.over[r] == 0 or known.before[r] == 0:
         return False
     way = known.apart[r] - np.float64(known.before[r])
-    return (value - known.level[r] - known.before[r]) / way >= STILL_THERE
+    return bool((value - known.level[r] - known.before[r]) / way >= STILL_THERE)
 
 
 @compiled

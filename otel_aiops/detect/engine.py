@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -155,7 +155,7 @@ class Engine:
             return
         told = last.alert if alert is None else np.where(alert == scores.alert, last.alert, alert)
         memory, place = self._deviation.memory.known, place_of(batch.rows)
-        self._novelty.learn(batch.wall_ns, last.value, memory.interval_s[place].astype(np.float64))
+        self._novelty.learn(memory.interval_s[place].astype(np.float64))
         self._alerts.learn(batch.rows, told)
         with np.errstate(invalid="ignore"):
             over = scores.score >= 1
@@ -211,7 +211,7 @@ class Engine:
         """(which rows have no score, novelty) once rows that began with what others knew are told from new ones."""
         begun = cold & np.isin(rows, self._inherited[:, 0])
         absent = np.where(begun, np.nan, 0.0)  # to be unlike the values of another one is not strange in itself
-        return cold & ~begun, replace(novelty, strange=novelty.strange + absent, novel=novelty.novel + absent)
+        return cold & ~begun, novelty._replace(strange=novelty.strange + absent, novel=novelty.novel + absent)
 
     def forget(self, rows: I32) -> None:
         """Rows that are given to other series start anew."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from otel_aiops.detect.compiled import compiled
 from otel_aiops.detect.daytime import Daytime
 from otel_aiops.detect.explain import Story
 from otel_aiops.detect.memory import indices, place_of
@@ -45,10 +45,10 @@ DAILY_SHARE = 0.8  # of what is reached once a day that is not called strange, a
 
 KINDS = ("value", "residual", "daytime", "spread", "pair")
 VALUE, RESIDUAL, DAYTIME, SPREAD, PAIR = range(len(KINDS))
+SCALES = (VALUE_SCALE, RESIDUAL_SCALE, DAYTIME_SCALE, SPREAD_SCALE)  # of all but pairs
 
 
-@dataclass(frozen=True, slots=True)
-class Novelty:
+class Novelty(NamedTuple):
     """What K points are like, all (K,). `strange` is a score: 1 is a threshold. `novel` is 1 for what deserves a look
     because it has hardly ever been so, and `kind` says in which way; both are NaN for series without this memory.
     """
@@ -58,21 +58,42 @@ class Novelty:
     kind: NDArray[np.uint8]
     points: F64  # that are remembered of the series
 
+    def among(self, which: NDArray[np.intp], size: int) -> Novelty:
+        """The same for more points, of which these are the ones at `which`."""
+        every = [np.full(size, np.nan), np.full(size, np.nan), np.zeros(size, np.uint8), np.full(size, np.nan)]
+        for one, some in zip(every, self, strict=True):
+            one[which] = some
+        return Novelty(*every)
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+
+class _Last(NamedTuple):
     """What was looked up for J points of series that have a slot."""
 
     which: NDArray[np.intp]  # of the K points
     slots: I32
-    value: Look
+    time_ns: I64
+    value: F64
+    seen: Look
     residual: Look
     spread: Look
-    pair: PairLook
-    next_spread: dict[str, NDArray[Any]]
-    kind: NDArray[np.uint8]
     daytime: F64
-    strange: F64
+    pair: PairLook
+    kind: NDArray[np.uint8]
+    strange: F64  # whatever is usual for the series
+
+
+class _Level(NamedTuple):
+    """The columns of a series as a whole."""
+
+    level: F64
+    count: I32  # type: ignore[assignment]  # no tuple's method is used
+    kind: NDArray[np.uint8]
+    side: NDArray[np.int8]
+    nearest: NDArray[np.float32]
+    deviation: NDArray[np.float32]
+    daily: NDArray[np.float32]
+    burst: NDArray[np.float32]
+    time_ns: I64
 
 
 class NoveltyTier:
@@ -117,7 +138,7 @@ class NoveltyTier:
         self._used = 0
         self._free: list[int] = []
         self._rows = 0
-        self._last: _Seen | None = None
+        self._last: _Last | None = None
 
     @property
     def bytes_per_series(self) -> int:
@@ -129,102 +150,43 @@ class NoveltyTier:
 
     def look(self, rows: I32, time_ns: I64, value: F64) -> Novelty:
         """What K points are like; of the state only slots are given out."""
-        slots, value = self._slots_of(rows), np.clip(value, -LARGEST, LARGEST)
+        slots, value = self._slots_of(rows), np.minimum(np.maximum(value, -LARGEST), LARGEST)
         which = indices(slots >= 0)
-        strange, novel = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
-        kind, points = np.zeros(len(rows), np.uint8), np.full(len(rows), np.nan)
-        self._last = None
-        if len(which):
-            if len(which) < len(rows):
-                slots, time_ns, value = slots[which], time_ns[which], value[which]
-            strange[which], novel[which], kind[which] = self._look(which, slots, time_ns, value)
-            points[which] = self._level.of["count"][place_of(slots)]
-        return Novelty(strange, novel, kind, points)
+        if len(which) == len(rows):
+            return self._look(which, slots, time_ns, value)
+        return self._look(which, slots[which], time_ns[which], value[which]).among(which, len(rows))
 
-    def _look(
-        self, which: NDArray[np.intp], slots: I32, time_ns: I64, value: F64
-    ) -> tuple[F64, F64, NDArray[np.uint8]]:
+    def _look(self, which: NDArray[np.intp], slots: I32, time_ns: I64, value: F64) -> Novelty:
+        of, j = self._level.of, len(slots)
         seen = self._value.look(slots, value)
-        of, place = self._level.of, place_of(slots)
-        level = np.where(of["count"][place] > 0, of["level"][place], value)
-        residual = self._residual.look(slots, value - level)
-        deviation, next_spread = self._spread.step(slots, value)
-        spread = self._spreads.look(slots, deviation)
-        daytime = self._daytime.look(slots, time_ns, seen)
-        pair = self._pairs.look(slots, value)
-        surprise = pair.surprise / PAIR_SCALE
-        usual = pair.deviation < USUAL
-        surprise[usual] = np.minimum(surprise[usual], self._most_of_usual)
-        strange = surprise + DEVIATION_WEIGHT * np.sqrt(pair.deviation) + DAYTIME_WEIGHT * daytime
-        parts = np.stack(
-            [
-                seen.novelty / VALUE_SCALE,
-                residual.novelty / RESIDUAL_SCALE,
-                daytime / DAYTIME_SCALE,
-                spread.novelty / SPREAD_SCALE,
-            ]
-        )
-        kind = parts.argmax(axis=0)
-        novel = np.take_along_axis(parts, kind[None], axis=0)[0]
-        kind[novel < 1] = PAIR
-        kinds = kind.astype(np.uint8)
-        varied = self._pairs.of["power"][place] > 0  # a series that never changed is not new, it is no longer constant
-        strange, novel = np.where(varied, strange, 0.0), np.where(varied, novel, 0.0)
-        self._last = _Seen(which, slots, seen, residual, spread, pair, next_spread, kinds, daytime, strange)
-        daily = np.maximum(1.0, DAILY_SHARE * np.exp(of["daily"][place].astype(np.float64)))
-        known = np.maximum(of["count"][place], 1)  # while little is known, nearly everything is new
-        strange, novel = strange / (daily * (1 + YOUNG / known)), novel / (1 + YOUNG_NOVEL / known)
-        return np.minimum(strange, MOST), np.minimum(novel, MOST), kinds
+        residual = self._residual.look(slots, np.where(of["count"][slots] > 0, value - of["level"][slots], 0.0))
+        spread = self._spreads.look(slots, self._spread.look(slots, value))
+        daytime, pair = self._daytime.look(slots, time_ns, seen), self._pairs.look(slots, value)
+        found, strange = Novelty(np.empty(j), np.empty(j), np.empty(j, np.uint8), np.empty(j)), np.empty(j)
+        parts = seen.novelty, residual.novelty, daytime, spread.novelty
+        usual = np.exp(of["daily"][slots].astype(np.float64))
+        columns = of["count"], self._pairs.of["power"]
+        _judge(*columns, slots, parts, pair, usual, self._most_of_usual, strange, found)
+        self._last = _Last(which, slots, time_ns, value, seen, residual, spread, daytime, pair, found.kind, strange)
+        return found
 
-    def learn(self, time_ns: I64, value: F64, interval_s: F64) -> None:
+    def learn(self, interval_s: F64) -> None:
         """Take in the K points that were looked at last; `interval_s` is their usual distance in time, 0 if unknown."""
         last, self._last = self._last, None
         if last is None:
             return
-        slots, value = last.slots, np.clip(value, -LARGEST, LARGEST)
-        if len(last.which) < len(value):
-            time_ns, value, interval_s = time_ns[last.which], value[last.which], interval_s[last.which]
-        share = REMEMBERED_S / np.maximum(interval_s, REMEMBERED_S / 1e7)
-        memory = np.where(interval_s > 0, np.maximum(REMEMBERED_POINTS, share), REMEMBERED_POINTS)
-        moved = self._value.learn(slots, last.value, memory)
-        low, high = self._value.ends(slots)
-        cell = self._value.cells_of(slots, value)
-        self._daytime.learn(slots, time_ns, last.value, moved, (low, high), cell)
+        slots, interval_s = last.slots, interval_s[last.which]
+        memory, logarithm = np.empty(len(slots)), np.log(np.maximum(last.strange, 1e-3))
+        story = last.kind, last.daytime, last.pair.deviation
+        _learn(
+            _Level(**self._level.of), slots, last.time_ns, last.value, interval_s, logarithm, last.seen, story, memory
+        )
+        moved = self._value.learn(slots, last.seen, memory)
+        self._daytime.learn(slots, last.time_ns, last.seen, moved)
         self._residual.learn(slots, last.residual, memory)
         self._spreads.learn(slots, last.spread, memory)
-        self._spread.learn(slots, last.next_spread)
-        self._pairs.learn(slots, value, last.pair)
-        of, place = self._level.of, place_of(slots)
-        count = of["count"][place] + 1
-        level = np.where(count == 1, value, of["level"][place])
-        of["level"][place] = level + np.maximum(LEVEL_WEIGHT, 1.0 / count) * (value - level)
-        of["count"][place] = np.minimum(count, 1_000_000)
-        self._learn_daily(place, last.strange, interval_s, count)
-        self._keep_story(place, time_ns, last)
-
-    def _learn_daily(self, place: I32 | slice, strange: F64, interval_s: F64, count: I32) -> None:
-        """Move what is reached once a day; of points in a row above it only the first counts.
-
-        More than one strange moment a day is usual for a series that always had them. Seldomer ones stay strange: a
-        rate that is equal for all series was measured to cost much, this cap to cost nothing.
-        """
-        of = self._level.of
-        before = of["daily"][place].astype(np.float64)
-        point = np.log(np.maximum(strange, 1e-3))
-        share = np.minimum(np.where(interval_s > 0, interval_s, 60.0) / 86_400.0, 0.25)
-        above = point > before
-        burst = np.where(above, of["burst"][place] + 1, 0.0)
-        up = np.minimum(before + DAILY_STEP * (1 - share), point)
-        moved = np.where(above, np.where(burst <= 1, up, before), np.maximum(before - DAILY_STEP * share, LEAST_DAILY))
-        of["daily"][place] = np.where(count <= WARM, LEAST_DAILY, moved)
-        of["burst"][place] = burst
-
-    def _keep_story(self, place: I32 | slice, time_ns: I64, last: _Seen) -> None:
-        """What made the newest points new, for people who ask."""
-        of, value = self._level.of, last.value
-        of["kind"][place], of["time_ns"][place], of["deviation"][place] = last.kind, time_ns, last.pair.deviation
-        of["side"][place] = np.where(value.cell > value.high, 1, np.where(value.cell < value.low, -1, 0))
-        of["nearest"][place] = np.where(last.kind == DAYTIME, last.daytime, value.novelty)
+        self._spread.learn(slots, last.value)
+        self._pairs.learn(slots, last.value, last.pair)
 
     def story(self, row: int) -> Story | None:
         """What made the newest point of a row new; None for a row without this memory."""
@@ -362,3 +324,82 @@ class NoveltyTier:
         self._slots.of["slot"][: self._rows] = arrays["slot"]
         self._free = arrays["free"].tolist()
         self._last = None
+
+
+@compiled
+def _judge(
+    count: I32,
+    power: F64,
+    slots: I32,
+    parts: tuple[F64, ...],
+    pair: PairLook,
+    usual: F64,
+    most_of_usual: float,
+    strange: F64,
+    found: Novelty,
+) -> None:
+    """Put together how strange points are and which of the `parts` makes them novel."""
+    for j in range(len(slots)):
+        s, kind, novel = slots[j], 0, -1.0
+        for p in range(len(SCALES)):
+            part = parts[p][j] / SCALES[p]
+            if part > novel:
+                kind, novel = p, part
+        surprise = pair.surprise[j] / PAIR_SCALE
+        if pair.deviation[j] < USUAL:
+            surprise = min(surprise, most_of_usual)
+        strange[j] = surprise + DEVIATION_WEIGHT * np.sqrt(pair.deviation[j]) + DAYTIME_WEIGHT * parts[DAYTIME][j]
+        found.kind[j] = kind if novel >= 1 else PAIR
+        if not power[s] > 0:  # a series that never changed is not new, it is no longer constant
+            strange[j] = novel = 0.0
+        known: Any = max(np.int64(count[s]), np.int64(1))  # while little is known, nearly everything is new
+        daily = max(1.0, DAILY_SHARE * usual[j])
+        found.strange[j] = min(strange[j] / (daily * (1 + YOUNG / known)), MOST)
+        found.novel[j] = min(novel / (1 + YOUNG_NOVEL / known), MOST)
+        found.points[j] = count[s]
+
+
+@compiled
+def _learn(
+    of: _Level,
+    slots: I32,
+    time_ns: I64,
+    value: F64,
+    interval_s: F64,
+    logarithm: F64,
+    seen: Look,
+    story: tuple[NDArray[np.uint8], F64, F64],
+    memory: F64,
+) -> None:
+    """Learn level and daily strangeness, keep the story, and say for how many values a series remembers."""
+    kind, daytime, deviation = story
+    for j in range(len(slots)):
+        s, every_s = slots[j], interval_s[j]
+        count: Any = np.int64(of.count[s]) + 1
+        level = value[j] if count == 1 else of.level[s]
+        of.level[s] = level + max(LEVEL_WEIGHT, 1.0 / count) * (value[j] - level)
+        of.count[s] = min(count, 1_000_000)
+        _learn_daily(of, s, logarithm[j], min((every_s if every_s > 0 else 60.0) / 86_400.0, 0.25))
+        of.kind[s], of.time_ns[s], of.deviation[s] = kind[j], time_ns[j], deviation[j]
+        of.side[s] = 1 if seen.cell[j] > seen.high[j] else -1 if seen.cell[j] < seen.low[j] else 0
+        of.nearest[s] = daytime[j] if kind[j] == DAYTIME else seen.novelty[j]
+        share = REMEMBERED_S / max(every_s, REMEMBERED_S / 1e7) if every_s > 0 else 0.0
+        memory[j] = max(REMEMBERED_POINTS, share)
+
+
+@compiled
+def _learn_daily(of: _Level, s: int, logarithm: float, share: float) -> None:
+    """Move what is reached once a day; of points in a row above it only the first counts.
+
+    More than one strange moment a day is usual for a series that always had them. Seldomer ones stay strange: a
+    rate that is equal for all series was measured to cost much, this cap to cost nothing.
+    """
+    daily: Any = np.float64(of.daily[s])
+    if logarithm > daily:
+        of.burst[s] += 1
+        if of.burst[s] <= 1:
+            daily = min(daily + DAILY_STEP * (1 - share), logarithm)
+    else:
+        of.burst[s] = 0
+        daily = max(daily - DAILY_STEP * share, LEAST_DAILY)
+    of.daily[s] = daily if of.count[s] > WARM else LEAST_DAILY

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_aiops.detect.memory import place_of
+from otel_aiops.detect.compiled import compiled
 from otel_aiops.otlp.points import F64, I32
 from otel_aiops.series.columns import Columns
+
+U8 = NDArray[np.uint8]
 
 BLOCKS, BLOCK = 4, 12  # the newest 37 to 48 values, block by block
 BEGINNING = 100  # values in which the spread that is no longer small is found
 LEAST = 1e-3  # of that spread: smaller changes do not count
 LEAST_OF_FIRST = 1e-9  # of the first value, when the beginning has no spread
+WRAP = 2**29 // (BLOCK * BLOCKS) * (BLOCK * BLOCKS)  # values that are taken from the count before it is too large
+
+
+class _Blocks(NamedTuple):
+    """The columns of `Spread`."""
+
+    count: I32  # type: ignore[assignment]  # no tuple's method is used
+    first: F64
+    size: U8
+    mean: F64
+    square: F64
+    beginning: F64
 
 
 class Spread(Columns):
@@ -36,42 +49,64 @@ class Spread(Columns):
             }
         )
 
-    def step(self, slots: I32, value: F64) -> tuple[F64, dict[str, NDArray[Any]]]:
-        """(logarithm of the standard deviation with K new values, what `learn` must write); nothing changes."""
-        place = place_of(slots)
-        new = {name: array[place].copy() for name, array in self.of.items()}
-        every = np.arange(len(slots))
-        count = new["count"]
-        block = count // BLOCK % BLOCKS
-        begins = count % BLOCK == 0
-        for name in ("size", "mean", "square"):
-            new[name][every[begins], block[begins]] = 0
-        new["first"] = np.where(count == 0, value, new["first"])
-        new["size"][every, block] += 1
-        size = new["size"].astype(np.float64)
-        before = new["mean"][every, block]
-        off = value - before
-        new["mean"][every, block] = after = before + off / size[every, block]
-        new["square"][every, block] += off * (value - after)
-        total = _added(size)
-        mean = _added(size * new["mean"]) / total
-        variance = _added(new["square"] + size * (new["mean"] - mean[:, None]) ** 2) / total
-        deviation = np.sqrt(np.maximum(variance, 0.0))
-        new["beginning"] = np.where(count < BEGINNING, np.maximum(new["beginning"], deviation), new["beginning"])
-        new["count"] = np.where(count < 2**30, count + 1, count + 1 - 2**29 // (BLOCK * BLOCKS) * (BLOCK * BLOCKS))
-        least = LEAST * new["beginning"] + LEAST_OF_FIRST * (np.abs(new["first"]) + LEAST_OF_FIRST)
-        return np.log(deviation + least), new
+    def look(self, slots: I32, value: F64) -> F64:
+        """Logarithm of the standard deviation with K new values; nothing changes."""
+        deviation = np.empty(len(slots))
+        _look(_Blocks(**self.of), slots, value, deviation)
+        return np.log(deviation, out=deviation)
 
-    def learn(self, slots: I32, new: Mapping[str, NDArray[Any]]) -> None:
-        """Write what `step` made of K values."""
-        place = place_of(slots)
-        for name, array in self.of.items():
-            array[place] = new[name]
+    def learn(self, slots: I32, value: F64) -> None:
+        """Take in K values."""
+        _learn(_Blocks(**self.of), slots, value)
 
 
-def _added(blocks: F64) -> F64:
-    """Sums (K,) over the few blocks (K, BLOCKS); faster than a sum along an axis so short."""
-    total: F64 = blocks[:, 0] + blocks[:, 1]
-    for k in range(2, BLOCKS):
-        total += blocks[:, k]
-    return total
+@compiled
+def _look(of: _Blocks, slots: I32, value: F64, deviation: F64) -> None:
+    for k in range(len(slots)):
+        s, x = slots[k], value[k]
+        found = _deviation(of.size[s], of.mean[s], of.square[s], of.count[s], x)
+        beginning = max(of.beginning[s], found) if of.count[s] < BEGINNING else of.beginning[s]
+        first = x if of.count[s] == 0 else of.first[s]
+        deviation[k] = found + (LEAST * beginning + LEAST_OF_FIRST * (abs(first) + LEAST_OF_FIRST))
+
+
+@compiled
+def _learn(of: _Blocks, slots: I32, value: F64) -> None:
+    for k in range(len(slots)):
+        s, x = slots[k], value[k]
+        size, mean, square, count = of.size[s], of.mean[s], of.square[s], np.int64(of.count[s])
+        if count == 0:
+            of.first[s] = x
+        if count < BEGINNING:
+            of.beginning[s] = max(of.beginning[s], _deviation(size, mean, square, count, x))
+        newest = count // BLOCK % BLOCKS
+        size[newest], mean[newest], square[newest] = _block(size, mean, square, newest, count, x)
+        of.count[s] = count + 1 if count < 2**30 else count + 1 - WRAP
+
+
+@compiled
+def _deviation(size: U8, mean: F64, square: F64, count: Any, x: float) -> Any:
+    """Standard deviation of the values in the blocks and x."""
+    total = centre = squares = 0.0
+    for block in range(BLOCKS):
+        n, own, _ = _block(size, mean, square, block, count, x)
+        total += n
+        centre += n * own
+    centre /= total
+    for block in range(BLOCKS):
+        n, own, within = _block(size, mean, square, block, count, x)
+        squares += within + n * (own - centre) ** 2
+    return np.sqrt(max(squares / total, 0.0))
+
+
+@compiled
+def _block(size: U8, mean: F64, square: F64, block: Any, count: Any, x: float) -> tuple[Any, float, float]:
+    """(size, mean, sum of squares) of a block, with x if it is the newest one."""
+    n, own, within = np.int64(size[block]), mean[block], square[block]
+    if block != count // BLOCK % BLOCKS:
+        return n, own, within
+    if count % BLOCK == 0:  # it begins
+        n, own, within = np.int64(0), 0.0, 0.0
+    off = x - own
+    own += off / (n + 1)
+    return n + 1, own, within + off * (x - own)

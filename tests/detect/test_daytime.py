@@ -33,7 +33,7 @@ class Both:
         look = self.seen.look(at, value)
         distance = self.daytime.look(at, time, look)
         moved = self.seen.learn(at, look, np.full(len(at), memory))
-        self.daytime.learn(at, time, look, moved, self.seen.ends(at), self.seen.cells_of(at, value))
+        self.daytime.learn(at, time, look, moved)
         return [float(x) for x in distance]
 
 

@@ -21,7 +21,7 @@ def step(tier: NoveltyTier, rows: I32, time_ns: int, value: F64, interval_s: flo
     """One value each of some rows, which are learned then."""
     time = np.full(len(rows), time_ns, np.int64)
     novelty = tier.look(rows, time, value)
-    tier.learn(time, value, np.full(len(rows), interval_s))
+    tier.learn(np.full(len(rows), interval_s))
     return novelty
 
 
@@ -203,7 +203,7 @@ def test_a_look_changes_nothing_and_is_not_needed_twice() -> None:
     tier.look(rows, np.full(4, BEGIN_NS), values[0] + 100)
     assert all(array.tobytes() == before[name].tobytes() for name, array in tier.state().items())
     tier.forget(slots_at(2))
-    tier.learn(np.full(4, BEGIN_NS), values[0], np.full(4, 60.0))  # what was looked at is gone
+    tier.learn(np.full(4, 60.0))  # what was looked at is gone
     assert all(
         array[:2].tobytes() == before[name][:2].tobytes() for name, array in tier.state().items() if name != "free"
     )

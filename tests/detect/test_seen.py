@@ -52,11 +52,10 @@ def test_equals_its_slow_twin(made: list[Piece], memory: float, cells: int) -> N
         assert look.novelty[0] == twin.novelty(value)
         moved = seen.learn(slots, look, np.array([memory]))
         cell = twin.learn(value, memory)
-        assert moved.steps.tolist() == ([twin.merged] if twin.merged else [])
-        assert (len(moved.trimmed) > 0) == twin.trimmed
+        assert (moved.cell[0], moved.steps[0], moved.trimmed[0]) == (cell, twin.merged, twin.trimmed)
+        assert (moved.low[0], moved.high[0]) == (twin.low, twin.high)
         assert visited(seen, 2) == twin.life
         assert seen.of["exponent"][2] == twin.exponent
-        assert seen.cells_of(slots, np.array([value]))[0] == cell
     assert not seen.of["life"][[0, 1]].any()
 
 

@@ -23,8 +23,8 @@ def fresh(rows: int) -> Spread:
 
 
 def step(spread: Spread, slots: list[int], values: list[float]) -> list[float]:
-    logarithm, new = spread.step(slots_at(*slots), np.array(values))
-    spread.learn(slots_at(*slots), new)
+    logarithm = spread.look(slots_at(*slots), np.array(values))
+    spread.learn(slots_at(*slots), np.array(values))
     return [float(x) for x in logarithm]
 
 
@@ -68,7 +68,7 @@ def test_a_look_changes_nothing() -> None:
     spread = fresh(2)
     step(spread, [0, 1], [1.0, 2.0])
     before = spread.state(2)
-    spread.step(slots_at(0, 1), np.array([5.0, -5.0]))
+    spread.look(slots_at(0, 1), np.array([5.0, -5.0]))
     assert all((array == before[name]).all() for name, array in spread.state(2).items())
 
 
