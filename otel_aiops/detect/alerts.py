@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,14 +40,17 @@ class Alerts(Columns):
             }
         )
 
+    def peaks(self, rows: I32) -> F64:
+        """The newest alerts of K rows; kernels know no float16."""
+        return self.of["peak"][rows].astype(np.float64)
+
     def look(self, rows: I32, score: F64, points: F64) -> F64:
         """The alert scores of K points, 0 where they are held back; nothing changes. 1 is the threshold.
 
         `points` (K,) is how many points of each series are known.
         """
-        of, alert = self.of, np.empty(len(rows))
-        # Kernels know no float16.
-        _look(of["age"], of["fatigue"], rows, of["peak"][rows].astype(np.float64), score, points, alert)
+        alert = np.empty(len(rows))
+        _look(self.of["age"], self.of["fatigue"], rows, self.peaks(rows), score, points, alert)
         return alert
 
     def learn(self, rows: I32, alert: F64) -> None:
@@ -59,9 +64,15 @@ class Alerts(Columns):
 @compiled
 def _look(age: U16, fatigue: F32, rows: I32, peak: F64, score: F64, points: F64, alert: F64) -> None:
     for k in range(len(rows)):
-        tired = score[k] / (1 + FATIGUE * (LEFT * fatigue[rows[k]]))
-        held = peak[k] > 0 and age[rows[k]] <= min(max(HOLD_SHARE * points[k], SHORTEST_HOLD), LONGEST_HOLD)
-        alert[k] = 0.0 if held and not tired > peak[k] else tired
+        alert[k] = not_held(age, fatigue, rows[k], peak[k], score[k], points[k])
+
+
+@compiled
+def not_held(age: U16, fatigue: F32, r: int, peak: float, score: float, points: float) -> Any:
+    """The alert score of one point, 0 where it is held back."""
+    tired = score / (1 + FATIGUE * (LEFT * fatigue[r]))
+    held = peak > 0 and age[r] <= min(max(HOLD_SHARE * points, SHORTEST_HOLD), LONGEST_HOLD)
+    return 0.0 if held and not tired > peak else tired
 
 
 @compiled
@@ -72,20 +83,14 @@ def _learn(age: U16, fatigue: F32, rows: I32, alert: F64) -> None:
         age[r] = 1 if alert[k] > 0 else min(np.int64(age[r]), np.int64(OLDEST)) + 1
 
 
-def alarming(score: F64, deviation: F64 | None, strange: F64, novel: F64, points: F64) -> F64:
-    """How much K points are worth an alert before hold and fatigue, (K,); 1 is the threshold.
+@compiled
+def alarming(score: float, deviation: float, strange: float, novel: float, points: float) -> Any:
+    """How much a point is worth an alert before hold and fatigue; 1 is the threshold.
 
     Where values are remembered it takes both, what is strange and what is novel: the score alone finds spikes that come
     again and again, novelty alone finds every first time. Elsewhere, and while few `points` are known, it is a share of
-    the score. Without `deviation` it is only these.
+    the score. `deviation` is 0 where level, season and the like do not count.
     """
-    both = novel ** (1 - STRANGE_SHARE) * strange**STRANGE_SHARE  # NaN where values are not remembered
-    _alarm(score, np.zeros(len(score)) if deviation is None else deviation, points, both)
-    return both
-
-
-@compiled
-def _alarm(score: F64, deviation: F64, points: F64, both: F64) -> None:
-    for k in range(len(score)):
-        known = points[k] >= SETTLED and not np.isnan(both[k])
-        both[k] = max(both[k], DEVIATION_WEIGHT * deviation[k]) if known else DEVIATION_WEIGHT * score[k]
+    if points < SETTLED or np.isnan(novel) or np.isnan(strange):
+        return DEVIATION_WEIGHT * score
+    return max(novel ** (1 - STRANGE_SHARE) * strange**STRANGE_SHARE, DEVIATION_WEIGHT * deviation)

@@ -122,7 +122,7 @@ class Deviation:
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
         self.memory = Memory()
-        self._rules = Rules(
+        self.rules = Rules(
             float(config.threshold),
             float(config.warmup_points),
             float(config.memory_points),
@@ -134,11 +134,11 @@ class Deviation:
         """What K points look like beside what is remembered; nothing is learned."""
         self.memory.reserve(batch.rows)
         known, k = self.memory.known, len(value)
-        if self._rules.seasons:
+        if self.rules.seasons:
             seasonal.look_up(self.memory.profile, known, batch.rows, clock)
         empty: Any = [np.empty(k, np.uint8 if name in ("channel", "guide") else np.float64) for name in Look._fields]
         look = Look(*empty)
-        _look(known, self._rules, batch.rows, clock.time_ns, value, look)
+        _look(known, self.rules, batch.rows, clock.time_ns, value, look)
         return look
 
     @property
@@ -184,11 +184,11 @@ class Deviation:
     def learn(self, batch: Batch, value: F64, look: Look, clock: Clock, score: F64, over: Bool) -> None:
         """Take in K points that were looked at; those `over` the threshold do not count for what is normal."""
         known = self.memory.known
-        if self._rules.seasons:
+        if self.rules.seasons:
             seasonal.finish(self.memory.profile, known, batch.rows, clock)
         special = np.zeros(len(value), np.bool_) if batch.wall is None else batch.wall.special
         when = When(batch.time_ns, clock.time_ns, batch.interval_s, special)
-        _learn(known, self._rules, batch.rows, when, value, look, score, over)
+        _learn(known, self.rules, batch.rows, when, value, look, score, over)
 
 
 @compiled

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otel_aiops.detect import calibrate, explain
-from otel_aiops.detect.alerts import Alerts, alarming
+from otel_aiops.detect.alerts import Alerts, alarming, not_held
 from otel_aiops.detect.compiled import compiled
 from otel_aiops.detect.detector import CHANNELS, NONE, NOVELTY, STOPPED, Scores
-from otel_aiops.detect.deviation import MOST, Deviation, Look
+from otel_aiops.detect.deviation import MOST, Deviation, Look, Rules
 from otel_aiops.detect.memory import HOURS, Known, indices, place_of
 from otel_aiops.detect.novelty import Novelty, NoveltyTier
 from otel_aiops.detect.seasonal import Clock
@@ -60,6 +60,18 @@ class _Last:
     clock: Clock
     novelty: Novelty
     score: F64
+    alert: F64
+
+
+class _Told(NamedTuple):
+    """The scores of K points but the time they need to warm up, before those of new series are taken out."""
+
+    score: F64
+    probability: F64
+    expected: F64
+    lower: F64
+    upper: F64
+    channel: NDArray[np.uint8]
     alert: F64
 
 
@@ -111,32 +123,17 @@ class Engine:
         cold = points < self.config.warmup_points
         if len(self._inherited) and cold.any():
             cold, novelty = self._with_inherited(batch.rows, cold, novelty)
-        deviation = look.score
-        known = np.where(np.isnan(novelty.points), points, novelty.points)
-        if self.config.preset == "novelty":
-            score = np.where(np.isnan(novelty.strange), deviation, novelty.strange)
-            worth = alarming(score, None, novelty.strange, novelty.novel, known)
-        else:
-            score = np.fmax(deviation, novelty.strange)
-            worth = alarming(score, deviation, novelty.strange, novelty.novel, known)
-        alert = self._alerts.look(batch.rows, worth, known)
-        self._last = _Last(batch, value, look, clock, novelty, score, alert)
-        band = self.config.threshold * look.scale * look.factor
-        probability = np.empty(len(value))
-        _probability(memory, batch.rows, score, probability)
-        absent = np.where(cold, np.nan, 0.0)
-        # A deviation is easier to understand than novelty, so it gives the reason where it suffices.
-        channel = np.where((deviation >= 1) | (deviation >= score), look.channel, np.uint8(NOVELTY))
-        return Scores(
-            score=score + absent,
-            probability=probability + absent,
-            expected=look.expected + absent,
-            lower=look.expected - band + absent,
-            upper=look.expected + band + absent,
-            channel=np.where(cold, np.uint8(NONE), channel),
-            warmup_s=self._deviation.warmup_s(batch.rows, batch.interval_s),
-            alert=np.where(cold, 0.0, alert),
-        )
+        empty: Any = [np.empty(len(value), np.uint8 if name == "channel" else np.float64) for name in _Told._fields]
+        told = _Told(*empty)
+        of, peaks = self._alerts.of, self._alerts.peaks(batch.rows)
+        alone = self.config.preset == "novelty"
+        _tell(memory, self._deviation.rules, batch.rows, look, novelty, alone, of["age"], of["fatigue"], peaks, told)
+        self._last = _Last(batch, value, look, clock, novelty, told.score, told.alert)
+        if cold.any():
+            absent: dict[str, float] = {"channel": NONE, "alert": 0.0}
+            told = _Told(*[np.where(cold, absent.get(name, np.nan), part) for name, part in told._asdict().items()])
+            told = told._replace(channel=told.channel.astype(np.uint8))
+        return Scores(**told._asdict(), warmup_s=self._deviation.warmup_s(batch.rows, batch.interval_s))
 
     def learn(self, batch: Batch, scores: Scores, *, learnable: Bool | None = None, alert: F64 | None = None) -> None:
         """Take in the K points that were scored last. Raises: ValueError when they are others.
@@ -280,6 +277,31 @@ class Engine:
 
 
 @compiled
-def _probability(known: Known, rows: I32, score: F64, probability: F64) -> None:
+def _tell(
+    known: Known,
+    rules: Rules,
+    rows: I32,
+    look: Look,
+    novelty: Novelty,
+    alone: bool,
+    age: NDArray[np.uint16],
+    fatigue: NDArray[np.float32],
+    peak: F64,
+    told: _Told,
+) -> None:
+    """Put both tiers together; with `alone` novelty counts alone where it is known."""
     for k in range(len(rows)):
-        probability[k] = calibrate.probability(known, rows[k], score[k])
+        r, score, strange, points = rows[k], look.score[k], novelty.strange[k], novelty.points[k]
+        if np.isnan(points):
+            points = np.float64(known.points[r])
+        channel = look.channel[k]
+        if not np.isnan(strange) and (alone or strange > score):
+            score = strange
+            # A deviation is easier to understand than novelty, so it gives the reason where it suffices.
+            channel = channel if look.score[k] >= min(score, 1.0) else np.uint8(NOVELTY)
+        worth = alarming(score, 0.0 if alone else look.score[k], strange, novelty.novel[k], points)
+        band = rules.threshold * look.scale[k] * look.factor[k]
+        told.score[k], told.channel[k], told.expected[k] = score, channel, look.expected[k]
+        told.lower[k], told.upper[k] = look.expected[k] - band, look.expected[k] + band
+        told.probability[k] = calibrate.probability(known, r, score)
+        told.alert[k] = not_held(age, fatigue, r, peak[k], worth, points)

@@ -87,10 +87,13 @@ def test_a_long_silence_is_counted_up_to_its_end() -> None:
 
 def test_an_alarm_takes_what_is_strange_and_novel() -> None:
     nan = np.nan
-    score, deviation = np.array([7.0, 3.0, 3.0, 3.0, 3.0]), np.array([5.0, 0.0, 0.0, 3.0, 0.0])
-    strange, novel = np.array([nan, 2.0**20, 16.0, 0.1, 16.0]), np.array([nan, 1.0, 0.0, 0.1, 1.0])
-    points = np.array([1_000.0, 1_000.0, 1_000.0, 1_000.0, 50.0])
-    worth = alarming(score, deviation, strange, novel, points)
-    assert worth.tolist() == pytest.approx([3.5, 8.0, 0.0, 1.5, 1.5])  # 2^(20 * 0.15); the last one is too young
-    only = alarming(score, None, strange, novel, points)
-    assert only.tolist() == pytest.approx([3.5, 8.0, 0.0, 0.1, 1.5])
+    cases = [  # score, deviation, strange, novel, points
+        (7.0, 5.0, nan, nan, 1_000.0),
+        (3.0, 0.0, 2.0**20, 1.0, 1_000.0),
+        (3.0, 0.0, 16.0, 0.0, 1_000.0),
+        (3.0, 3.0, 0.1, 0.1, 1_000.0),
+        (3.0, 0.0, 16.0, 1.0, 50.0),
+    ]
+    assert [alarming(*case) for case in cases] == pytest.approx([3.5, 8.0, 0.0, 1.5, 1.5])  # 2^(20 * 0.15); too young
+    alone = [alarming(score, 0.0, *rest) for score, _, *rest in cases]
+    assert alone == pytest.approx([3.5, 8.0, 0.0, 0.1, 1.5])
