@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from otel_aiops.detect.compiled import compiled
 from otel_aiops.detect.daytime import Daytime
 from otel_aiops.detect.explain import Story
-from otel_aiops.detect.memory import indices, place_of
+from otel_aiops.detect.memory import indices
 from otel_aiops.detect.pairs import PairLook, Pairs
 from otel_aiops.detect.rhythm import Rhythm, Rhythms
 from otel_aiops.detect.seasonal import Clock
@@ -202,14 +202,14 @@ class NoveltyTier:
     def clock(self, rows: I32, time_ns: I64, wall_ns: I64) -> Clock:
         """What the seasonal profiles of K rows go by."""
         self._reserve(rows)
-        return self._rhythms.clock(self._slots.of["slot"][place_of(rows)], time_ns, wall_ns)
+        return self._rhythms.clock(self._slots.of["slot"][rows], time_ns, wall_ns)
 
     def learn_rhythm(self, rows: I32, time_ns: I64, value: F64, interval_s: F64) -> tuple[I32, F64] | None:
         """Look for periods in what K rows were so far; (rows, values) of the profiles that begin anew, if any do.
 
         `interval_s` (K,) is 0 for rows whose interval is not known yet.
         """
-        slots = self._slots.of["slot"][place_of(rows)]
+        slots = self._slots.of["slot"][rows]
         k = slots >= 0
         if not k.all():
             rows, slots, time_ns, value, interval_s = rows[k], slots[k], time_ns[k], value[k], interval_s[k]
