@@ -1,4 +1,7 @@
-"""Compiled kernels: loops over points that become machine code once for each version of the program."""
+"""Compiled kernels: loops over points that become machine code once for each version of the program.
+
+Numba does it: no compiler is needed where the program is installed, and what is compiled is the plain definition.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from typing import Any, TypeVar, cast
 
 from numba import config, njit
 
+COMPLETE = "complete"  # a file beside the machine code
+
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
 
 
@@ -20,11 +25,12 @@ def compiled(function: Kernel) -> Kernel:
 
     Division by zero gives infinity or NaN as in numpy, and sums are added in the order that is written. What was
     compiled is kept for the next start, where a directory for it can be written. Kernels make no arrays, they fill
-    those that they are given: so nothing counts references, which was measured to take most of the time of some.
+    those that they are given: so nothing counts references, which was measured to take most of the time of some. What
+    they call becomes part of them, or the tuples of columns would be copied for each call.
     """
     settings, directory = cast(Any, config), _directory()
     before, settings.CACHE_DIR = settings.CACHE_DIR, directory
-    options: Any = {"cache": bool(directory), "nogil": True, "error_model": "numpy", "_nrt": False}
+    options: Any = {"cache": bool(directory), "nogil": True, "error_model": "numpy", "_nrt": False, "forceinline": True}
     try:
         return cast(Kernel, njit(**options)(function))
     finally:
@@ -48,3 +54,14 @@ def _directory() -> str:
         except (OSError, RuntimeError):
             continue
     return ""
+
+
+def kept() -> bool:
+    """Whether all kernels of this version have been compiled before, and can be loaded."""
+    return bool(_directory()) and (Path(_directory()) / COMPLETE).exists()
+
+
+def keep() -> None:
+    """Remember that all kernels are compiled."""
+    if _directory():
+        (Path(_directory()) / COMPLETE).touch()

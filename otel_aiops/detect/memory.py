@@ -84,12 +84,15 @@ class Memory:
         spec = {name: (kind, (), 0) for name, kind in kinds.items()} | {"profile": (np.float16, (HOURS,), 0)}
         self._columns = Columns(spec)
         self._size = 0
+        self._known: Known | None = None
 
     @property
     def known(self) -> Known:
         """What is remembered of all series, to change in place; until more are reserved."""
         of = self._columns.of
-        return Known(*[of[name] for name in Known._fields])
+        if self._known is None or self._known.level is not of["level"]:
+            self._known = Known(*[of[name] for name in Known._fields])
+        return self._known
 
     @property
     def bytes_per_series(self) -> int:
