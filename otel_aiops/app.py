@@ -20,6 +20,7 @@ from otel_aiops import __version__
 from otel_aiops.allocator import keep_memory
 from otel_aiops.checkup import Checkup
 from otel_aiops.config import Config, load
+from otel_aiops.detect.engine import prepare
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
 from otel_aiops.ingest import Body, Ingest
 from otel_aiops.parts import Parts
@@ -73,6 +74,7 @@ class Service:
     def start(self) -> None:
         """Recover what was learned, then open the doors. Raises ConfigError, StorageError, StateError."""
         self.started_ns = self.clock_ns()
+        prepare(lambda text: log.info(text))
         recovery = self.history.open()
         try:
             for note in recovery.notes:

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from otel_aiops.detect.engine import prepare
 from otel_aiops.shop import FAULTS, STEP_S, Fault, Shop
 
 EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
@@ -93,6 +94,7 @@ def main() -> int:
     short = os.environ.get("OTEL_AIOPS_DEMO") == "short"
     steps, live = (1440 + 480, 480) if short else (HISTORY_STEPS + LIVE_STEPS, LIVE_STEPS)
     try:
+        prepare(console.print)
         with _service() as service, grpc.insecure_channel(f"127.0.0.1:{service.grpc}") as channel:
             service.wait()
             export = channel.unary_unary(EXPORT)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from otel_aiops.cli.terminal import NO, ConfigOption, DataDirOption, bar, load_config, print_table
+from otel_aiops.cli.terminal import NO, ConfigOption, DataDirOption, bar, load_config, prepare, print_table
 
 if TYPE_CHECKING:
     from otel_aiops.batch import Preview
@@ -27,6 +27,7 @@ def replay(
     from otel_aiops.batch import replay as run
     from otel_aiops.pipeline import Pipeline
 
+    prepare()
     with bar("replay") as progress:
         summary = run(paths, Pipeline(load_config(config).pipeline()), progress=progress)
     typer.echo(summary.text(top=top))
@@ -43,6 +44,7 @@ def preview(
 
     if days is not None and not days > 0:
         raise typer.BadParameter(f"expected a number of days > 0, got {days}", param_hint="--days")
+    prepare()
     with bar("preview") as progress:
         found = run(paths, load_config(config).pipeline(), days=days, progress=progress)
     if as_json:
@@ -81,6 +83,7 @@ def score(
     """Score a file of series: the same rows in the same order, with score, band, probability and reason."""
     from otel_aiops.batch import score_file
 
+    prepare()
     with bar("score") as progress:
         summary = score_file(source, output, load_config(config).pipeline(), progress=progress)
     typer.echo(summary.text())
@@ -103,6 +106,7 @@ def selftest(
 
     loaded = load_config(config)
     directory = data_dir or Path(loaded.storage.directory)
+    prepare()
     with bar("selftest") as progress:
         outcome = run(loaded, paths or (), directory=directory, seed=seed, progress=progress)
     if as_json:
@@ -136,6 +140,7 @@ def plan(
     given = [bool(paths), series is not None, prometheus is not None]
     if sum(given) != 1:
         raise typer.BadParameter("expected one of: recorded PATHS, --series N, --prometheus URL")
+    prepare()
     result = measure(
         load_config(config), paths=paths or [], series=series, prometheus=prometheus, interval_s=duration(interval)
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from otel_aiops.cli.terminal import JsonOption, TokenOption, UrlOption, ask, bar, load_config, show
+from otel_aiops.cli.terminal import JsonOption, TokenOption, UrlOption, ask, bar, load_config, prepare, show
 
 if TYPE_CHECKING:
     from otel_aiops.batch.tracks import Track
@@ -46,6 +46,7 @@ def explain(
         track = source(series)
         newest_ns = int(track.time_ns[-1])
         settings, at_ns = load_config(config), moment_ns(time, newest_ns)
+        prepare()
         with bar("explain") as progress:
             found = run(track, at_ns, settings.detection, jobs=settings.jobs, progress=progress)
     show(found.to_json() if as_json else found.text())

@@ -37,6 +37,13 @@ def load_config(path: Path | None) -> Config:
     return load(path).config if path else Config()
 
 
+def prepare() -> None:
+    """Have the detection at hand, and say on standard error when that takes a while."""
+    from otel_aiops.detect.engine import prepare as run
+
+    run(lambda text: typer.echo(text, err=True))
+
+
 @contextmanager
 def service(url: str | None, token: str | None) -> Iterator[Api]:
     """A connection to a running service, the one of this machine unless said otherwise."""

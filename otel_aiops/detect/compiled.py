@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -56,12 +57,12 @@ def _directory() -> str:
     return ""
 
 
-def kept() -> bool:
-    """Whether all kernels of this version have been compiled before, and can be loaded."""
-    return bool(_directory()) and (Path(_directory()) / COMPLETE).exists()
-
-
-def keep() -> None:
-    """Remember that all kernels are compiled."""
-    if _directory():
-        (Path(_directory()) / COMPLETE).touch()
+@contextmanager
+def preparation(tell: Callable[[str], None]) -> Iterator[None]:
+    """Around a first use of all kernels; `tell` is told when they must be compiled, which takes a while."""
+    complete = Path(_directory()) / COMPLETE if _directory() else None
+    if complete is None or not complete.exists():
+        tell("compiling the detection kernels, once for each version: about half a minute")
+    yield
+    if complete is not None:
+        complete.touch()

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_aiops.detect import calibrate, explain
+from otel_aiops.detect import calibrate, explain, periods
 from otel_aiops.detect.alerts import Alerts, alarming, not_held
-from otel_aiops.detect.compiled import compiled
+from otel_aiops.detect.compiled import compiled, preparation
 from otel_aiops.detect.detector import CHANNELS, NONE, NOVELTY, STOPPED, Scores
 from otel_aiops.detect.deviation import MOST, Deviation, Look, Rules
 from otel_aiops.detect.memory import HOURS, Known, indices, place_of
@@ -274,6 +274,17 @@ class Engine:
         """Go by hours of the week again where a configuration before this one went by other periods."""
         rows = self._novelty.drop_rhythms()
         self._deviation.begin_seasons(rows, np.full((len(rows), HOURS), np.nan))
+
+
+def prepare(tell: Callable[[str], None]) -> None:
+    """Have all kernels at hand before the first points come; `tell` is told when that takes more than a second."""
+    hour_ns, rows = 3_600_000_000_000, np.zeros(1, np.int32)
+    with preparation(tell):
+        engine = Engine(EngineConfig())
+        for step in range(3):
+            batch = Batch(rows, np.full(1, step * hour_ns), np.full(1, float(step)), np.full(1, 3_600.0))
+            engine.learn(batch, engine.score(batch))
+        periods.find(np.sin(np.arange(480.0))[None], 3_600.0)
 
 
 @compiled

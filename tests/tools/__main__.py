@@ -1,10 +1,11 @@
-"""Builds or fetches every server and client that the tests start: `python -m tests.tools`, before the tests run."""
+"""Builds or fetches every server and client that the tests start, and compiles the kernels, before the tests run."""
 
 from __future__ import annotations
 
 import os
 import sys
 
+from otel_aiops.detect.engine import prepare
 from tests.tools.collector import Unavailable, collector
 from tests.tools.javascript import javascript
 from tests.tools.prometheus import prometheus
@@ -19,6 +20,7 @@ def main() -> int:
         except Unavailable as why:
             print(f"{get.__name__}: not here, its tests are skipped: {why}", file=sys.stderr, flush=True)
             missing += 1
+    prepare(lambda text: print(text, flush=True))
     return int(missing > 0 and os.environ.get("OTEL_AIOPS_REQUIRE_SERVERS") == "1")
 
 
