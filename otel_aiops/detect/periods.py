@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
+from otel_aiops.detect import trials
+from otel_aiops.detect.compiled import compiled
+from otel_aiops.detect.memory import indices
+from otel_aiops.detect.trials import trend_of
 from otel_aiops.errors import ConfigError
 from otel_aiops.otlp.points import F64, I64, Bool
 
@@ -21,7 +25,7 @@ LEAST_VALUES = 24  # of a series
 LEAST_SHARE = 0.5  # of the grid must have values
 LEAST_POINTS = 4  # of a period
 CLIP = 6.0  # scales from the trend; what is farther off counts as this
-TREND_SHARE = 4  # the trend is a mean over this part of the history
+MOST_PEAKS = 64  # that are looked at
 PEAKS = 3  # candidates from the autocorrelation, and as many from the spectrum
 REFINE_STEPS = 121
 SAME = 0.02  # candidates nearer than this ratio are one
@@ -31,14 +35,6 @@ CHUNK_CELLS = 2**20  # of series that are looked at together, so that memory is 
 HINT = 0.4  # by which an autocorrelation is higher at some lag than at half of it
 HINT_CLIP = 4.0  # standard deviations
 
-SLOTS = 168  # of a profile, at most
-HORIZON = 4  # both models predict such a part of a period ahead, or a level that is quick would do for a season
-LEARNED = 2  # cycles before the first prediction
-CYCLES = 60  # the newest are used
-CYCLE_WEIGHT = 0.1  # of the newest cycle, when there are many
-LEVEL_WEIGHTS = (1.0, 0.3, 0.1, 0.03)  # of the newest slot; each model has the best of them
-PARTS = 4  # of a cycle, in which the differences of errors are averaged before they are compared
-FEW_PARTS = 4.0  # with so many, twice the significance is asked for
 MULTIPLE = 0.1  # cycles that a multiple may be off
 EQUAL = 0.08  # strengths nearer than this are equal, and then the shortest period is the one
 
@@ -69,15 +65,6 @@ class PeriodsConfig:
         for name, low, high in (("least_gain", 0, 0.9), ("significance", 0, 20), ("cycles", 3, 100), ("most", 1, 4)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(name, f"must be in {low} .. {high}, got {getattr(self, name)}")
-
-
-class _Trial(NamedTuple):
-    """What a candidate does for K series."""
-
-    gain: F64  # (K,)
-    significance: F64  # (K,) standard errors
-    strength: F64  # (K,)
-    season: F64  # (K, T)
 
 
 def find(values: F64, interval_s: float, *, config: PeriodsConfig | None = None) -> list[tuple[Period, ...]]:
@@ -118,87 +105,245 @@ def promising(values: F64, *, config: PeriodsConfig | None = None) -> Bool:
     present = np.isfinite(values)
     enough = present.sum(axis=1) >= max(LEAST_VALUES, LEAST_SHARE * values.shape[1])
     hints = np.zeros(len(values), np.bool_)
-    x = values[enough]
-    x = x - np.nanmean(x, axis=1, keepdims=True) if len(x) else x
-    size = np.nanmax(np.abs(x), axis=1, keepdims=True, initial=0.0)
-    x = x / np.where(size > 0, size, 1.0)
-    rest = x - _trend(x)
-    limit = HINT_CLIP * np.sqrt(np.nanmean(rest**2, axis=1, keepdims=True)) if len(x) else 1.0
-    correlation, _ = _spectra(np.clip(rest, -limit, limit))
-    lag = np.arange(LEAST_POINTS, max(LEAST_POINTS, int(values.shape[1] / config.cycles)) + 1)
-    most = (correlation[:, lag] - correlation[:, lag // 2]).max(axis=1)
-    hints[enough] = (most >= HINT) & (size[:, 0] > 0)
+    x = np.where(present, values, np.nan)[enough]
+    longest = max(LEAST_POINTS, int(values.shape[1] / config.cycles))
+    found = np.zeros(len(x), np.bool_)
+    if len(x):
+        _promise(x, longest, found, np.zeros((3, x.shape[1] + longest)), np.empty((2, x.shape[1] + 1)))
+    hints[enough] = found
     return hints
 
 
 def _chunk(values: F64, interval_s: float, config: PeriodsConfig) -> list[tuple[Period, ...]]:
     kept: list[tuple[Period, ...]] = [() for _ in values]
     present = np.isfinite(values)
-    active = np.flatnonzero(present.sum(axis=1) >= max(LEAST_VALUES, LEAST_SHARE * values.shape[1]))
-    rest, varies = _clean(values[active])
+    active = indices(present.sum(axis=1) >= max(LEAST_VALUES, LEAST_SHARE * values.shape[1]))
+    rest = np.where(present, np.clip(values, -1e150, 1e150), np.nan)[active]
+    varies = np.zeros(len(rest), np.bool_)
+    if len(rest):
+        _clean(rest, varies, np.empty((2, rest.shape[1])), np.empty((2, rest.shape[1] + 1)))
     active, rest = active[varies], rest[varies]
-    for _ in range(config.most):
+    for _ in range(config.most if len(rest) else 0):
         best = _best(rest, interval_s, config)
         for s, period in zip(active, best.period, strict=True):
             if period is not None:
                 kept[s] = (*kept[s], period)
         some = np.array([period is not None for period in best.period], np.bool_)
+        if not some.any():
+            break
         active, rest = active[some], rest[some] - best.season[some]
     return kept
+
+
+# -- a cheap look -----------------------------------------------------------------------------------------------------
+
+
+@compiled
+def _promise(x: F64, longest: int, found: Bool, room: F64, sums: F64) -> None:
+    """For each of K series (K, T), changed in place, whether its autocorrelation is much higher at a lag of up to
+    `longest` than at half of it. The room (3, T + longest) is zero.
+    """
+    points = x.shape[1]
+    rest, present, trend = room[0], room[1], room[2][:points]
+    for k in range(len(x)):
+        one = x[k]
+        _from_mean(one)
+        size = _scale(one)
+        if size > 0:
+            trend_of(one, trend, sums)
+            _less(one, trend)
+            limit = HINT_CLIP * _power(one)
+            for i in range(points):
+                one[i] = min(max(one[i], -limit), limit) if not np.isnan(one[i]) else np.nan
+            trend_of(one, trend, sums)
+            _less(one, trend)
+            for i in range(points):
+                present[i] = 0.0 if np.isnan(one[i]) else 1.0
+                rest[i] = 0.0 if np.isnan(one[i]) else one[i]
+            found[k] = _hint(rest, present, points, sums) >= HINT
+
+
+@compiled
+def _from_mean(x: F64) -> None:
+    total, count = 0.0, 0
+    for i in range(len(x)):
+        if not np.isnan(x[i]):
+            total += x[i]
+            count += 1
+    for i in range(len(x)):
+        x[i] -= total / count
+
+
+@compiled
+def _scale(x: F64) -> Any:
+    """Divide a series by its largest value; returns that."""
+    size = 0.0
+    for i in range(len(x)):
+        size = max(size, abs(x[i])) if not np.isnan(x[i]) else size
+    if size > 0:
+        for i in range(len(x)):
+            x[i] /= size
+    return size
+
+
+@compiled
+def _less(x: F64, other: F64) -> None:
+    for i in range(len(x)):
+        x[i] -= other[i]
+
+
+@compiled
+def _power(x: F64) -> Any:
+    """The root of the mean square."""
+    total, count = 0.0, 0
+    for i in range(len(x)):
+        if not np.isnan(x[i]):
+            total += x[i] * x[i]
+            count += 1
+    return np.sqrt(total / count)
+
+
+@compiled
+def _hint(rest: F64, present: F64, points: int, sums: F64) -> Any:
+    """By how much an autocorrelation is higher at any lag than at half of it; `rest` is followed by zeros."""
+    lags = len(rest) - points + 1
+    covariance, pairs = sums[0][:lags], sums[1][:lags]
+    for lag in range(lags):
+        covariance[lag] = pairs[lag] = 0.0
+    for i in range(points):
+        for lag in range(lags):
+            covariance[lag] += rest[i] * rest[i + lag]
+            pairs[lag] += present[i] * present[i + lag]
+    for lag in range(lags):
+        covariance[lag] /= max(pairs[lag], 1.0)
+    most = -np.inf
+    for lag in range(LEAST_POINTS, lags):
+        most = max(most, covariance[lag] - covariance[lag // 2])
+    return most / max(covariance[0], 1e-300)
 
 
 # -- candidates -------------------------------------------------------------------------------------------------------
 
 
-def _clean(values: F64) -> tuple[F64, Bool]:
-    """(series in their own scale without outliers, which of them vary at all); all have values."""
-    x = np.where(np.isfinite(values), np.clip(values, -1e150, 1e150), np.nan)
-    x -= np.nanmedian(x, axis=1, keepdims=True) if len(x) else 0.0
-    size = np.nanmax(np.abs(x), axis=1, keepdims=True, initial=0.0)
-    varies = size[:, 0] > 0
-    x /= np.where(size > 0, size, 1.0)
-    x = np.clip(x, *_limits(x))
-    trend = _trend(x)
-    rest = x - trend
-    x = trend + np.clip(rest, *_limits(rest))
-    spread = np.nanmean(np.abs(x - trend), axis=1, keepdims=True) if len(x) else np.ones((0, 1))
-    return x / np.where(spread > 0, spread, 1.0), varies & (spread[:, 0] > 1e-12)
+@compiled
+def _clean(x: F64, varies: Bool, room: F64, sums: F64) -> None:
+    """Bring K series (K, T) into their own scale without outliers, in place; which of them vary at all."""
+    order, trend = room[0], room[1]
+    for k in range(len(x)):
+        one = x[k]
+        middle = _quantile(order[: _known(one, 0.0, order)], 0.5)
+        for i in range(len(one)):
+            one[i] -= middle
+        if _scale(one) > 0:
+            _clip(one, order)
+            trend_of(one, trend, sums)
+            _less(one, trend)
+            _clip(one, order)
+            spread, count = 0.0, 0
+            for i in range(len(one)):
+                if not np.isnan(one[i]):
+                    spread += abs(one[i])
+                    count += 1
+            spread /= count
+            varies[k] = spread > 1e-12
+            for i in range(len(one)):
+                one[i] = (one[i] + trend[i]) / spread
 
 
-def _limits(x: F64) -> tuple[F64, F64]:
-    """Where outliers begin: scales from the median, by the larger one of two quantiles, else by the mean."""
-    if not len(x):
-        return np.zeros((0, 1)), np.zeros((0, 1))
-    centre = np.nanmedian(x, axis=1, keepdims=True)
-    off = np.abs(x - centre)
-    half, most = np.nanquantile(off, [0.5, 0.9], axis=1, keepdims=True)
-    scale = np.maximum(half * 1.4826, most / 1.645)
-    scale = np.where(scale > 0, scale, 1.25 * CLIP * np.nanmean(off, axis=1, keepdims=True))
-    return centre - CLIP * scale, centre + CLIP * scale
+@compiled
+def _clip(x: F64, order: F64) -> None:
+    """Clip outliers: many scales from the median, by the larger one of two quantiles, else by the mean."""
+    centre = _quantile(order[: _known(x, 0.0, order)], 0.5)
+    off = order[: _known(x, centre, order)]
+    mean = 0.0
+    for i in range(len(off)):
+        off[i] = abs(off[i])
+        mean += off[i]
+    mean /= len(off)
+    scale = max(_quantile(off, 0.5) * 1.4826, _quantile(off, 0.9) / 1.645)
+    far = CLIP * (scale if scale > 0 else 1.25 * CLIP * mean)
+    for i in range(len(x)):
+        x[i] = min(max(x[i], centre - far), centre + far) if not np.isnan(x[i]) else np.nan
 
 
-def _trend(x: F64) -> F64:
-    """The mean over a quarter of the history around each point."""
-    half = max(1, x.shape[1] // TREND_SHARE // 2)
-    sums = np.cumsum(np.pad(np.nan_to_num(x), ((0, 0), (1, 0))), axis=1)
-    counts = np.cumsum(np.pad(np.isfinite(x), ((0, 0), (1, 0))), axis=1)
-    end = np.minimum(np.arange(x.shape[1]) + half + 1, x.shape[1])
-    start = np.maximum(np.arange(x.shape[1]) - half, 0)
-    trend: F64 = (sums[:, end] - sums[:, start]) / np.maximum(counts[:, end] - counts[:, start], 1)
-    return trend
+@compiled
+def _known(x: F64, centre: float, known: F64) -> int:
+    """Put the values that there are, from a centre, in `known`; returns how many."""
+    count = 0
+    for i in range(len(x)):
+        if not np.isnan(x[i]):
+            known[count] = x[i] - centre
+            count += 1
+    return count
+
+
+@compiled
+def _quantile(values: F64, share: float) -> Any:
+    """A quantile between two values by their distance; they are reordered.
+
+    Source: Hoare, Algorithm 65: Find, 1961.
+    """
+    place = share * (len(values) - 1)
+    at, low, high = np.int64(place), 0, len(values) - 1
+    while low < high:
+        pivot, i, j = values[(low + high) // 2], low, high
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        high = j if at <= j else high
+        low = i if at >= i else low
+        if j < at < i:
+            break
+    below, above = values[at], np.inf
+    if place == at:
+        return below
+    for i in range(at + 1, len(values)):
+        above = min(above, values[i])
+    return below + (above - below) * (place - at)
+
+
+@compiled
+def _detrend(x: F64, rest: F64, trend: F64, sums: F64) -> None:
+    """Put K series (K, T) without their trend in `rest`, 0 where nothing is known."""
+    for k in range(len(x)):
+        trend_of(x[k], trend, sums)
+        for i in range(x.shape[1]):
+            rest[k, i] = 0.0 if np.isnan(x[k, i]) else x[k, i] - trend[i]
 
 
 def _spectra(x: F64) -> tuple[F64, F64]:
     """(autocorrelation (K, T), power (K, n)) of series without trend; gaps count as nothing known."""
-    from scipy import fft
-
-    present = np.isfinite(x).astype(np.float64)
-    rest = np.nan_to_num(x - _trend(x))
-    n = fft.next_fast_len(2 * x.shape[1], real=True)
-    power = np.abs(fft.rfft(rest, n, axis=1)) ** 2
-    pairs = np.round(fft.irfft(np.abs(fft.rfft(present, n, axis=1)) ** 2, n, axis=1)[:, : x.shape[1]])
-    covariance = fft.irfft(power, n, axis=1)[:, : x.shape[1]] / np.maximum(pairs, 1)
+    points = x.shape[1]
+    n = _quick_length(2 * points)
+    rest = np.empty_like(x)
+    _detrend(x, rest, np.empty(points), np.empty((2, points + 1)))
+    power = np.abs(np.fft.rfft(rest, n)) ** 2
+    pairs = np.tile(np.arange(points, 0, -1.0), (len(x), 1))
+    gaps = np.flatnonzero(np.isnan(x).any(axis=1))
+    if len(gaps):
+        present = np.isfinite(x[gaps]).astype(np.float64)
+        pairs[gaps] = np.round(np.fft.irfft(np.abs(np.fft.rfft(present, n)) ** 2, n)[:, :points])
+    covariance = np.fft.irfft(power, n)[:, :points] / np.maximum(pairs, 1)
     return covariance / np.maximum(covariance[:, :1], 1e-300), power
+
+
+def _quick_length(least: int) -> int:
+    """The next even length without prime factors above 5, of which a transform is quick."""
+    length = least + least % 2
+    while True:
+        rest = length
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return length
+        length += 2
 
 
 def _candidates(x: F64, interval_s: float, config: PeriodsConfig) -> list[list[float]]:
@@ -210,10 +355,10 @@ def _candidates(x: F64, interval_s: float, config: PeriodsConfig) -> list[list[f
     # A random walk has all its power at the lowest frequencies; by frequency, every octave counts alike.
     power = np.where((frequency * longest >= 1) & (frequency * LEAST_POINTS <= 1), power * frequency, 0.0)
     always = [period_s / interval_s for period_s in ALWAYS_TRIED_S]
-    found = []
+    room, found = np.empty((2, REFINE_STEPS)), []
     for one, spectrum in zip(correlation, power, strict=True):
         rough = [*_lags(one[: int(longest) + 2]), *(n / i for i in _highest(spectrum) if i > 0)]
-        exact = [_snapped(_refined(one, lag), interval_s) for lag in rough if LEAST_POINTS <= lag <= longest]
+        exact = [_snapped(_refined(one, lag, room), interval_s) for lag in rough if LEAST_POINTS <= lag <= longest]
         exact = [lag for lag in [*always, *exact] if LEAST_POINTS <= lag <= longest]
         exact.sort()
         found.append([lag for i, lag in enumerate(exact) if i == 0 or lag > exact[i - 1] * (1 + SAME)])
@@ -222,15 +367,32 @@ def _candidates(x: F64, interval_s: float, config: PeriodsConfig) -> list[list[f
 
 def _highest(y: F64, most: int = PEAKS) -> list[int]:
     """Where the highest local maxima are, the highest first, none within a tenth of another."""
-    peaks = 1 + np.flatnonzero((y[1:-1] > y[:-2]) & (y[1:-1] >= y[2:]))
-    peaks = peaks[np.argsort(-y[peaks], kind="stable")][:64]
-    chosen: list[int] = []
-    for peak in peaks.tolist():
-        if all(abs(peak - other) > 0.1 * other for other in chosen):
-            chosen.append(peak)
-        if len(chosen) == most:
+    chosen = np.empty(most, np.int64)
+    found: list[int] = chosen[: _choose(y, chosen)].tolist()
+    return found
+
+
+@compiled
+def _choose(y: F64, chosen: I64) -> int:
+    """Put in `chosen` where the highest local maxima are; returns how many."""
+    count, height, last = 0, np.inf, 0
+    for _ in range(MOST_PEAKS):
+        best = 0
+        for i in range(1, len(y) - 1):
+            # The next in order: of equals the first comes first.
+            if (y[i] < height or (y[i] == height and i > last)) and (best == 0 or y[i] > y[best]):
+                best = i if y[i] > y[i - 1] and y[i] >= y[i + 1] else best
+        if best == 0:
             break
-    return chosen
+        height, last, other = y[best], best, True
+        for c in range(count):
+            other = other and abs(best - chosen[c]) > 0.1 * chosen[c]
+        if other:
+            chosen[count] = best
+            count += 1
+        if count == len(chosen):
+            break
+    return count
 
 
 def _lags(correlation: F64) -> list[float]:
@@ -242,15 +404,30 @@ def _lags(correlation: F64) -> list[float]:
     return [float(peak) for peak in dict.fromkeys([first, *peaks[:PEAKS]])]
 
 
-def _refined(correlation: F64, lag: float) -> float:
+def _refined(correlation: F64, lag: float, room: F64) -> float:
     """A lag made more exact: the one at whose multiples the autocorrelation is highest, first at few, then at many."""
     for most, width in ((4, 0.06 * lag + 1), (16, 0.015 * lag + 0.5)):
-        times = np.arange(1, 1 + max(1, min(most, int(0.7 * len(correlation) / lag))))
-        grid = lag + np.linspace(-width, width, REFINE_STEPS)
-        place = np.rint(np.multiply.outer(times, grid)).astype(np.int64)
-        height = correlation[np.clip(place, 1, len(correlation) - 1)].sum(axis=0)
-        lag = float(grid[height >= height.max() - 1e-9].mean())
+        times = max(1, min(most, int(0.7 * len(correlation) / lag)))
+        lag = float(room[1][: _highest_near(correlation, lag, width, times, room)].mean())
     return lag
+
+
+@compiled
+def _highest_near(correlation: F64, lag: float, width: float, times: int, room: F64) -> int:
+    """Put the lags of a grid where the sum over their multiples is highest in `room[1]`; returns how many."""
+    height, highest = room[0], room[1]
+    last, most, count = len(height) - 1, -np.inf, 0
+    for g in range(last + 1):
+        near, height[g] = lag + (g * (2 * width / last) - width), 0.0
+        for multiple in range(1, times + 1):
+            place: Any = np.int64(np.rint(multiple * near))
+            height[g] += correlation[min(max(place, 1), len(correlation) - 1)]
+        most = max(most, height[g])
+    for g in range(last + 1):
+        if height[g] >= most - 1e-9:
+            highest[count] = lag + (g * (2 * width / last) - width)
+            count += 1
+    return count
 
 
 def _snapped(lag: float, interval_s: float) -> float:
@@ -259,7 +436,7 @@ def _snapped(lag: float, interval_s: float) -> float:
     return nearest if abs(nearest - lag) <= SNAP_RATIO * nearest else lag
 
 
-# -- trials -----------------------------------------------------------------------------------------------------------
+# -- choice -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,22 +449,18 @@ class _Best:
 
 def _best(x: F64, interval_s: float, config: PeriodsConfig) -> _Best:
     """The best of the candidates of each series that pass."""
-    groups: dict[float, list[int]] = {}
-    for s, lags in enumerate(_candidates(x, interval_s, config) if len(x) else []):
-        for lag in lags:
-            groups.setdefault(lag, []).append(s)
-    passed: list[list[tuple[Period, F64]]] = [[] for _ in x]
-    for lag in sorted(groups):
-        rows = np.array(groups[lag])
-        trial = _trial(x[rows], lag)
-        for k in np.flatnonzero((trial.gain >= config.least_gain) & (trial.significance >= config.significance)):
-            period = Period(lag * interval_s, float(trial.strength[k]), float(trial.gain[k]))
-            passed[rows[k]].append((period, trial.season[k]))
     best = _Best([None] * len(x), np.zeros_like(x))
-    for s, some in enumerate(passed):
-        if some:
-            i = _chosen([period for period, _ in some])
-            best.period[s], best.season[s] = some[i]
+    room, result = trials.room_for(x.shape[1]), np.empty(3)
+    for s, lags in enumerate(_candidates(x, interval_s, config)):
+        passed: list[tuple[Period, F64]] = []
+        for lag in lags:
+            trials.try_period(x[s], lag, room, result)
+            gain, significance, strength = result.tolist()
+            if gain >= config.least_gain and significance >= config.significance:
+                passed.append((Period(lag * interval_s, strength, gain), room.season.copy()))
+        if passed:
+            i = _chosen([period for period, _ in passed])
+            best.period[s], best.season[s] = passed[i]
     return best
 
 
@@ -311,114 +484,3 @@ def _chosen(periods: list[Period]) -> int:
 def _multiple(long: float, short: float) -> bool:
     times = long / short
     return abs(times - round(times)) <= MULTIPLE
-
-
-def _trial(x: F64, lag: float) -> _Trial:
-    """Predict K series by level and by level with a profile, and compare."""
-    slots = min(SLOTS, int(lag))
-    first = max(0, x.shape[1] - int(CYCLES * lag))
-    slot = np.floor((np.arange(first, x.shape[1]) - first) * (slots / lag) + 1e-9).astype(np.int64)
-    cycles = int(slot[-1]) // slots + 1
-    binned = _binned(x[:, first:], slot, cycles * slots).reshape(len(x), cycles, slots)
-    seasons, profile = _seasons(binned)
-    plain = _errors(binned, np.zeros_like(binned))
-    seasonal = _errors(binned, seasons)
-    gain, significance = _compared(plain, seasonal)
-    phase = np.floor((np.arange(x.shape[1]) - first) * (slots / lag) + 1e-9).astype(np.int64) % slots
-    season = profile[:, phase]
-    season[:, first:] = np.where((slot >= slots)[None], seasons.reshape(len(x), -1)[:, slot], season[:, first:])
-    judged = slice(first + int(np.searchsorted(slot, LEARNED * slots)), None)
-    return _Trial(gain, significance, _strength(x[:, judged], season[:, judged]), season)
-
-
-def _strength(x: F64, season: F64) -> F64:
-    """The share of the variance around the trend that a season explains, (K,); at each point, so comparable."""
-    whole = x - _trend(x)
-    left = whole - (season - _trend(season))
-    squares = np.nansum(whole**2, axis=1)
-    strength: F64 = np.clip(1 - np.nansum(left**2, axis=1) / np.where(squares > 0, squares, np.inf), 0.0, 1.0)
-    return strength
-
-
-def _binned(x: F64, slot: I64, size: int) -> F64:
-    """The mean of each slot, NaN where it has no value; (K, size)."""
-    starts = np.searchsorted(slot, np.arange(slot[-1] + 1))
-    sums = np.add.reduceat(np.nan_to_num(x), starts, axis=1)
-    counts = np.add.reduceat(np.isfinite(x).astype(np.float64), starts, axis=1)
-    binned = np.full((len(x), size), np.nan)
-    binned[:, : len(starts)] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-    return binned
-
-
-def _mean(binned: F64) -> F64:
-    """The mean of each cycle, NaN when it has less than half of its slots; (K, C, 1)."""
-    count = np.isfinite(binned).sum(axis=2, keepdims=True)
-    mean = np.nansum(binned, axis=2, keepdims=True) / np.maximum(count, 1)
-    return np.where(2 * count >= binned.shape[2], mean, np.nan)
-
-
-def _seasons(binned: F64) -> tuple[F64, F64]:
-    """(for each cycle the profile of the cycles before it (K, C, slots), the last profile (K, slots)).
-
-    The shape of a cycle is what is left without its mean, and without the slope between the means of two cycles: else
-    a plain trend would look like a saw tooth.
-    """
-    mean = _mean(binned)
-    slope = np.diff(mean, axis=1, prepend=np.nan)
-    slope[:, 0] = slope[:, 1] if slope.shape[1] > 1 else 0.0
-    ramp = (np.arange(binned.shape[2]) + 0.5) / binned.shape[2] - 0.5
-    shape = binned - mean - np.nan_to_num(slope) * ramp
-    profile = np.zeros((len(binned), binned.shape[2]))
-    seen = np.zeros_like(profile)
-    seasons = np.zeros_like(binned)
-    for cycle in range(binned.shape[1]):
-        seasons[:, cycle] = profile
-        known = np.isfinite(shape[:, cycle])
-        seen += known
-        weight = np.maximum(1 / np.maximum(seen, 1), CYCLE_WEIGHT)
-        profile = profile + np.where(known, weight * (shape[:, cycle] - profile), 0.0)
-    return seasons, profile
-
-
-def _errors(binned: F64, seasons: F64) -> F64:
-    """Absolute errors of the best level plus season, a horizon ahead, in the cycles that are judged (K, C, slots)."""
-    from scipy.signal import lfilter
-
-    k, cycles, slots = binned.shape
-    ahead = max(1, slots // HORIZON)
-    flat = (binned - seasons).reshape(k, -1)
-    known = _filled(flat)
-    best = np.full((k, (cycles - LEARNED) * slots), np.nan)
-    least = np.full(k, np.inf)
-    for weight in LEVEL_WEIGHTS:
-        level, _ = lfilter([weight], [1.0, weight - 1.0], known, axis=1, zi=(1 - weight) * known[:, :1])
-        error = np.abs(flat[:, LEARNED * slots :] - level[:, LEARNED * slots - ahead : -ahead])
-        mean = np.nansum(error, axis=1)
-        better = mean < least
-        best[better], least[better] = error[better], mean[better]
-    return best.reshape(k, cycles - LEARNED, slots)
-
-
-def _filled(x: F64) -> F64:
-    """Gaps filled with the value before them, or the first one after."""
-    present = np.isfinite(x)
-    i = np.maximum.accumulate(np.where(present, np.arange(x.shape[1]), -1), axis=1)
-    i = np.where(i < 0, np.argmax(present, axis=1)[:, None], i)
-    return np.nan_to_num(np.take_along_axis(x, i, axis=1))
-
-
-def _compared(plain: F64, seasonal: F64) -> tuple[F64, F64]:
-    """(share of the mean absolute error that the season takes away, by how many standard errors it is above 0)."""
-    total = np.nansum(plain, axis=(1, 2))
-    gain = np.where(total > 0, 1 - np.nansum(seasonal, axis=(1, 2)) / np.where(total > 0, total, 1.0), 0.0)
-    k, cycles, slots = plain.shape
-    part = slots // PARTS
-    less = (plain - seasonal)[:, :, : part * PARTS].reshape(k, cycles * PARTS, part)
-    count = np.isfinite(less).sum(axis=2)
-    known = 2 * count >= part
-    mean = np.where(known, np.nansum(less, axis=2) / np.maximum(count, 1), 0.0)
-    parts = np.maximum(known.sum(axis=1), 1)
-    centre = mean.sum(axis=1) / parts
-    variance = np.where(known, (mean - centre[:, None]) ** 2, 0.0).sum(axis=1) / np.maximum(parts - 1, 1)
-    error = np.sqrt(variance / parts) * (1 + FEW_PARTS / parts)
-    return gain, np.where(parts > 2, centre / np.maximum(error, 1e-12), 0.0)
