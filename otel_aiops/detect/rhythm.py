@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_aiops.detect import periods
-from otel_aiops.detect.memory import HOURS, indices, place_of
+from otel_aiops.detect.compiled import compiled
+from otel_aiops.detect.memory import HOURS, indices
 from otel_aiops.detect.seasonal import DAY, EPOCH_HOUR, HOUR_NS, WEEK_WEIGHT, Clock
 from otel_aiops.otlp.points import F64, I32, I64, Bool
 from otel_aiops.series.columns import Columns
@@ -26,6 +27,7 @@ LARGEST = 1e30  # units; what is farther off counts as this
 SIFTED = 250  # memories at most that are looked at in one step: about 20 ms
 SEARCHED = 2  # of these, what is promising is searched for periods: about 15 ms each
 FULL, PROMISING = 1, 2  # why a memory takes no more points
+WAITING, DUE = 1, 2  # some points need what is rare first, some memories are full
 
 # None of 250 series of noise and 250 random walks had a period in five octaves.
 CONFIG = periods.PeriodsConfig(least_gain=0.08, significance=3.0)
@@ -58,6 +60,20 @@ class Begun:
 
     slots: I32
     values: F64
+
+
+class _Cells(NamedTuple):
+    """The columns of `Rhythms` that a point changes."""
+
+    cells: NDArray[np.uint16]  # the bits of float16, which kernels do not know
+    first: I64
+    centre: F64
+    unit: F64
+    mean: NDArray[np.float32]
+    width_s: I32
+    points: NDArray[np.uint16]
+    at: NDArray[np.uint8]
+    due: NDArray[np.uint8]
 
 
 class Rhythms(Columns):
@@ -128,42 +144,31 @@ class Rhythms(Columns):
 
         Returns the series whose period is another one now.
         """
-        of, place = self.of, place_of(slots)
-        width = of["width_s"][place]
-        new = indices((width == 0) & (interval_s > 0))
-        if len(new):
-            self._begin(slots[new], time_ns[new], value[new], interval_s[new])
-            width = of["width_s"][place]
-        unit, centre, at = of["unit"][place], of["centre"][place], of["at"][place].astype(np.int64)
-        unset = indices((unit == 0) & (width > 0) & (value != centre))
-        if len(unset):  # no longer constant
-            self._set_units(slots[unset], value[unset])
-            unit = of["unit"][place]
-        away = np.clip((value - centre) / np.where(unit > 0, unit, 1.0), -LARGEST, LARGEST)
-        cell = time_ns // (np.maximum(width, 1).astype(np.int64) * SECOND_NS) - of["first"][place]
-        taking = (width > 0) & (of["due"][place] == 0)
-        same, later = taking & (cell == at), taking & (cell > at)
-        passed = indices(later)
-        if len(passed):
-            self._finish(slots[passed])
-            # A unit may have grown.
-            away[passed] *= unit[passed] / np.where(unit[passed] > 0, of["unit"][slots[passed]], 1.0)
-        self._add(place, away, cell, same, later & (cell < CELLS))
-        full = indices(later & (cell >= CELLS))
-        if len(full):
-            of["due"][slots[full]] = FULL
-        due = indices(of["due"][place])
-        return self._search(slots[due], interval_s[due]) if len(due) else None
+        of, waits = self.of, np.empty(len(slots), np.bool_)
+        cells = _Cells(of["cells"].view(np.uint16), *[of[name] for name in _Cells._fields[1:]])
+        found = _learn(cells, slots, time_ns, value, interval_s, waits)
+        if found & WAITING:
+            k = indices(waits)
+            some, time_ns, value, usual_s = slots[k], time_ns[k], value[k], interval_s[k]
+            self._prepare(some, time_ns, value, usual_s)
+            found |= _learn(cells, some, time_ns, value, usual_s, waits[k])
+        if not found & DUE:
+            return None
+        due = indices(of["due"][slots])
+        return self._search(slots[due], interval_s[due])
 
-    def _add(self, place: I32 | slice, away: F64, cell: I64, same: Bool, next_one: Bool) -> None:
-        """Put values in the current cell or in the next one, in place."""
+    def _prepare(self, slots: I32, time_ns: I64, value: F64, interval_s: F64) -> None:
+        """Let memories begin, have a unit, or a larger one, so that they can take a point."""
         of = self.of
-        mean, points = of["mean"][place], of["points"][place].astype(np.int64)
-        points = np.where(next_one, 1, np.minimum(points + same, 65_535))
-        step = np.where(same, (away - mean) / np.maximum(points, 1), 0.0)
-        of["mean"][place] = np.where(next_one, away, mean + step)
-        of["points"][place] = points
-        of["at"][place] = np.where(next_one, cell, of["at"][place])
+        new = of["width_s"][slots] == 0
+        if new.any():
+            self._begin(slots[new], time_ns[new], value[new], interval_s[new])
+        unset = (of["unit"][slots] == 0) & (value != of["centre"][slots])
+        if unset.any():  # no longer constant
+            self._set_units(slots[unset], value[unset])
+        far = np.abs(of["mean"][slots]) > FEWER
+        if far.any():
+            self._grow(slots[far])
 
     def _begin(self, slots: I32, time_ns: I64, value: F64, interval_s: F64) -> None:
         """Begin with cells of about one point; the longest intervals have no memory."""
@@ -183,17 +188,13 @@ class Rhythms(Columns):
         exponent = np.frexp(value - of["centre"][slots])[1]
         of["unit"][slots] = np.ldexp(1.0, np.maximum(exponent - FIRST_UNITS, -1_000))
 
-    def _finish(self, slots: I32) -> None:
-        """Put the means of current cells in their places."""
+    def _grow(self, slots: I32) -> None:
+        """Make units larger, so that the means of the current cells are few of them."""
         of = self.of
-        far = indices(np.abs(of["mean"][slots]) > FEWER)
-        if len(far):
-            grown = slots[far]
-            growth = np.ldexp(1.0, np.frexp(of["mean"][grown] / FEWER)[1])
-            of["unit"][grown] *= growth
-            of["mean"][grown] /= growth
-            of["cells"][grown] = of["cells"][grown] / growth[:, None]
-        of["cells"].reshape(-1)[slots.astype(np.int64) * CELLS + of["at"][slots]] = of["mean"][slots]
+        growth = np.ldexp(1.0, np.frexp(of["mean"][slots] / FEWER)[1])
+        of["unit"][slots] *= growth
+        of["mean"][slots] /= growth
+        of["cells"][slots] = of["cells"][slots] / growth[:, None]
 
     def _join(self, slots: I32) -> None:
         """Join neighbouring cells, in place; a memory that spans long enough begins anew with the next point."""
@@ -275,6 +276,57 @@ class Rhythms(Columns):
         of = self.of
         cells = of["period_s"][slots] / of["width_s"][slots]
         of["size"][slots[(cells >= SEEN_CELLS[0]) & (cells <= SEEN_CELLS[1])]] = 0.0
+
+
+@compiled
+def _learn(of: _Cells, slots: I32, time_ns: I64, value: F64, interval_s: F64, waits: Bool) -> int:
+    """Take in K points, but those that wait for something rare: WAITING and DUE tell what is left to do."""
+    left = 0
+    for k in range(len(slots)):
+        s = slots[k]
+        width_ns, unit = np.int64(of.width_s[s]) * SECOND_NS, of.unit[s]
+        waits[k] = False
+        if width_ns == 0:
+            waits[k] = 0 < NEAR * interval_s[k] <= WIDTHS_S[-1]
+        elif unit == 0 and value[k] != of.centre[s]:
+            waits[k] = True
+        elif of.due[s] == 0:
+            begin_ns = (of.first[s] + of.at[s]) * width_ns
+            past_ns = time_ns[k] - begin_ns
+            if past_ns >= width_ns and abs(of.mean[s]) > FEWER:
+                waits[k] = True
+            elif past_ns >= 0:
+                away = (value[k] - of.centre[s]) / (unit if unit > 0 else 1.0)
+                _add(of, s, min(max(away, -LARGEST), LARGEST), past_ns // width_ns if past_ns >= width_ns else 0)
+        left |= WAITING if waits[k] else 0
+        left |= DUE if of.due[s] > 0 else 0
+    return left
+
+
+@compiled
+def _add(of: _Cells, s: int, away: float, ahead: Any) -> None:
+    """Put a value in the current cell, or in one `ahead` after that is done."""
+    if ahead == 0:
+        points: Any = min(np.int64(of.points[s]) + 1, 65_535)
+        mean = np.float64(of.mean[s])
+        of.mean[s], of.points[s] = mean + (away - mean) / points, points
+        return
+    of.cells[s, of.at[s]] = _half(of.mean[s])
+    cell = of.at[s] + ahead
+    if cell < CELLS:
+        of.mean[s], of.points[s], of.at[s] = away, 1, cell
+    else:
+        of.due[s] = FULL
+
+
+@compiled
+def _half(value: Any) -> Any:
+    """The bits of the nearest float16 to a float32 of at most `FEWER`; of two equally near ones that with even bits."""
+    bits: Any = np.int64(np.float32(value).view(np.int32))
+    sign, size = (bits >> 16) & 0x8000, bits & 0x7FFFFFFF
+    if size < 113 << 23:  # too small for an exponent of its own
+        return sign | np.int64(np.rint(abs(np.float64(value)) * 2.0**24))
+    return sign | ((size - (112 << 23) + 0x0FFF + ((size >> 13) & 1)) >> 13)
 
 
 class Season(NamedTuple):
