@@ -31,7 +31,7 @@ def compiled(function: Kernel) -> Kernel:
     """
     settings, directory = cast(Any, config), _directory()
     before, settings.CACHE_DIR = settings.CACHE_DIR, directory
-    options: Any = {"cache": bool(directory), "nogil": True, "error_model": "numpy", "_nrt": False, "forceinline": True}
+    options: Any = {"cache": bool(directory), "nogil": True, "error_model": "numpy", "_nrt": False}
     try:
         return cast(Kernel, njit(**options)(function))
     finally:

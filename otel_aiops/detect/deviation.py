@@ -45,6 +45,7 @@ BY_LEVEL, BY_SEASON, BY_NEAR = range(3)  # where what is expected comes from
 RELATIVE_LEAST = 1e-3  # of the level; no smaller change is an anomaly
 AT_ONCE = 2.0  # spreads from one point to the next, with which an anomaly comes at once
 STILL_THERE = 0.5  # of the way from where it came
+STEADY = 2.0  # thresholds that are usual for a series which does not jump by itself
 FLAT_LEAST = 30  # points
 CALM = 2.0  # spreads
 FORMER_S = 8 * 86_400.0  # after a new normal the season before it may come back for a week
@@ -91,6 +92,7 @@ class Look(NamedTuple):
     guide: NDArray[np.uint8]
     far: F64  # how far the point itself is off, in thresholds, before what is usual for the series
     lasting: F64  # how far the short means are
+    still: NDArray[np.uint8]  # whether an anomaly that came at once goes on
 
 
 class When(NamedTuple):
@@ -136,7 +138,9 @@ class Deviation:
         known, k = self.memory.known, len(value)
         if self.rules.seasons:
             seasonal.look_up(self.memory.profile, known, batch.rows, clock)
-        empty: Any = [np.empty(k, np.uint8 if name in ("channel", "guide") else np.float64) for name in Look._fields]
+        empty: Any = [
+            np.empty(k, np.uint8 if name in ("channel", "guide", "still") else np.float64) for name in Look._fields
+        ]
         look = Look(*empty)
         _look(known, self.rules, batch.rows, clock.time_ns, value, look)
         return look
@@ -236,13 +240,15 @@ def _look(known: Known, rules: Rules, rows: I32, clock_ns: I64, value: F64, look
         strangeness = far / factor
         if lasting / lasting_factor > strangeness:
             strangeness, channel = lasting / lasting_factor, lasts
-        if strangeness < 1 and _still_there(known, r, x):
+        still = factor <= STEADY and _still_there(known, r, x)
+        if still and strangeness < 1:
             strangeness, channel = 1.0, SHIFT
         # Below the threshold the square ranks small deviations behind what other measures say of the same point.
         look.score[k] = strangeness * strangeness if strangeness < 1 else min(strangeness, MOST)
         look.expected[k], look.scale[k], look.factor[k], look.channel[k] = expected, scale, factor, channel
         look.profile[k], look.residual[k], look.drift[k], look.power[k] = profile, residual, drift, power
         look.log_ratio[k], look.guide[k], look.far[k], look.lasting[k] = log_ratio, guide, far, lasting
+        look.still[k] = still
 
 
 @compiled

@@ -310,6 +310,8 @@ def _tell(
             score = strange
             # A deviation is easier to understand than novelty, so it gives the reason where it suffices.
             channel = channel if look.score[k] >= min(score, 1.0) else np.uint8(NOVELTY)
+        if alone and look.still[k]:
+            score = max(score, 1.0)
         worth = alarming(score, 0.0 if alone else look.score[k], strange, novelty.novel[k], points)
         band = rules.threshold * look.scale[k] * look.factor[k]
         told.score[k], told.channel[k], told.expected[k] = score, channel, look.expected[k]
