@@ -454,10 +454,11 @@ def _best(x: F64, interval_s: float, config: PeriodsConfig) -> _Best:
     for s, lags in enumerate(_candidates(x, interval_s, config)):
         passed: list[tuple[Period, F64]] = []
         for lag in lags:
-            trials.try_period(x[s], lag, room, result)
+            season = np.empty(x.shape[1])
+            trials.try_period(x[s], lag, season, result, room)
             gain, significance, strength = result.tolist()
             if gain >= config.least_gain and significance >= config.significance:
-                passed.append((Period(lag * interval_s, strength, gain), room.season.copy()))
+                passed.append((Period(lag * interval_s, strength, gain), season))
         if passed:
             i = _chosen([period for period, _ in passed])
             best.period[s], best.season[s] = passed[i]
