@@ -355,10 +355,11 @@ def _candidates(x: F64, interval_s: float, config: PeriodsConfig) -> list[list[f
     # A random walk has all its power at the lowest frequencies; by frequency, every octave counts alike.
     power = np.where((frequency * longest >= 1) & (frequency * LEAST_POINTS <= 1), power * frequency, 0.0)
     always = [period_s / interval_s for period_s in ALWAYS_TRIED_S]
+    natural = 60.0 * np.array(NATURAL_MINUTES) / interval_s
     room, found = np.empty((2, REFINE_STEPS)), []
     for one, spectrum in zip(correlation, power, strict=True):
         rough = [*_lags(one[: int(longest) + 2]), *(n / i for i in _highest(spectrum) if i > 0)]
-        exact = [_snapped(_refined(one, lag, room), interval_s) for lag in rough if LEAST_POINTS <= lag <= longest]
+        exact = [_snapped(_refined(one, lag, room), natural) for lag in rough if LEAST_POINTS <= lag <= longest]
         exact = [lag for lag in [*always, *exact] if LEAST_POINTS <= lag <= longest]
         exact.sort()
         found.append([lag for i, lag in enumerate(exact) if i == 0 or lag > exact[i - 1] * (1 + SAME)])
@@ -408,7 +409,8 @@ def _refined(correlation: F64, lag: float, room: F64) -> float:
     """A lag made more exact: the one at whose multiples the autocorrelation is highest, first at few, then at many."""
     for most, width in ((4, 0.06 * lag + 1), (16, 0.015 * lag + 0.5)):
         times = max(1, min(most, int(0.7 * len(correlation) / lag)))
-        lag = float(room[1][: _highest_near(correlation, lag, width, times, room)].mean())
+        count = _highest_near(correlation, lag, width, times, room)
+        lag = float(np.add.reduce(room[1, :count])) / count
     return lag
 
 
@@ -430,9 +432,9 @@ def _highest_near(correlation: F64, lag: float, width: float, times: int, room: 
     return count
 
 
-def _snapped(lag: float, interval_s: float) -> float:
+def _snapped(lag: float, natural: F64) -> float:
     """A period that people use, when it is as good as this."""
-    nearest = min((60.0 * minutes / interval_s for minutes in NATURAL_MINUTES), key=lambda other: abs(other - lag))
+    nearest = float(natural[np.abs(natural - lag).argmin()])
     return nearest if abs(nearest - lag) <= SNAP_RATIO * nearest else lag
 
 

@@ -24,8 +24,8 @@ FEWER = 16_384.0  # units; a mean that is farther off makes the unit larger
 FIRST_UNITS = 4  # the first deviation is 2^3 to 2^4 units
 LARGEST = 1e30  # units; what is farther off counts as this
 
-SIFTED = 250  # memories at most that are looked at in one step: about 20 ms
-SEARCHED = 2  # of these, what is promising is searched for periods: about 15 ms each
+SIFTED = 250  # memories at most that are looked at in one step: about 3 ms
+SEARCHED = 2  # of these, what is promising is searched for periods: about 0.5 ms each
 FULL, PROMISING = 1, 2  # why a memory takes no more points
 WAITING, DUE = 1, 2  # some points need what is rare first, some memories are full
 
