@@ -204,16 +204,21 @@ def _power(x: F64) -> Any:
 
 
 @compiled
+def _correlate(x: F64, points: int, sums: F64) -> None:
+    for lag in range(len(sums)):
+        sums[lag] = 0.0
+    for i in range(points):
+        for lag in range(len(sums)):
+            sums[lag] += x[i] * x[i + lag]
+
+
+@compiled
 def _hint(rest: F64, present: F64, points: int, sums: F64) -> Any:
     """By how much an autocorrelation is higher at any lag than at half of it; `rest` is followed by zeros."""
     lags = len(rest) - points + 1
     covariance, pairs = sums[0][:lags], sums[1][:lags]
-    for lag in range(lags):
-        covariance[lag] = pairs[lag] = 0.0
-    for i in range(points):
-        for lag in range(lags):
-            covariance[lag] += rest[i] * rest[i + lag]
-            pairs[lag] += present[i] * present[i + lag]
+    _correlate(rest, points, covariance)
+    _correlate(present, points, pairs)
     for lag in range(lags):
         covariance[lag] /= max(pairs[lag], 1.0)
     most = -np.inf
