@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from otel_aiops.detect.compiled import compiled
+from otel_aiops.detect.trends import trend_of
 from otel_aiops.otlp.points import F64
 
-TREND_SHARE = 4  # the trend is a mean over this part of the history
 SLOTS = 168  # of a profile, at most
 HORIZON = 4  # both models predict such a part of a period ahead, or a level that is quick would do for a season
 LEARNED = 2  # cycles before the first prediction
@@ -26,21 +26,6 @@ ROOM = 9  # arrays that a trial writes to
 def room_for(points: int) -> F64:
     """Room for trials of series of so many values."""
     return np.empty((ROOM, points + SLOTS))
-
-
-@compiled
-def trend_of(x: F64, trend: F64, sums: F64) -> None:
-    """Put in `trend` the mean over a quarter of the history around each value; `sums` is room (2, T + 1 or more)."""
-    points = len(x)
-    half, total, counts = max(1, points // TREND_SHARE // 2), sums[0], sums[1]
-    total[0] = counts[0] = 0.0
-    for i in range(points):
-        known = not np.isnan(x[i])
-        total[i + 1] = total[i] + (x[i] if known else 0.0)
-        counts[i + 1] = counts[i] + (1.0 if known else 0.0)
-    for i in range(points):
-        start, end = max(i - half, 0), min(i + half + 1, points)
-        trend[i] = (total[end] - total[start]) / max(counts[end] - counts[start], 1.0)
 
 
 @compiled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from otel_aiops.detect.trends import TREND_SHARE
 from otel_aiops.detect.trials import (
     CYCLE_WEIGHT,
     CYCLES,
@@ -13,7 +14,6 @@ from otel_aiops.detect.trials import (
     LEVEL_WEIGHTS,
     PARTS,
     SLOTS,
-    TREND_SHARE,
 )
 from otel_aiops.otlp.points import F64, I64
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_aiops.detect import periods
-from otel_aiops.detect.trials import room_for, trend_of, try_period
+from otel_aiops.detect.trends import quantile, trend_of
+from otel_aiops.detect.trials import room_for, try_period
 from tests.detect.naive_trial import naive_trend, naive_trial
 
 
@@ -46,7 +47,7 @@ def test_nothing_but_gaps_gains_nothing() -> None:
 @given(st.lists(st.sampled_from([0.0, 1.0, -3.5, 7.25, 1e9, 1e-9]), min_size=1, max_size=60), st.floats(0.0, 1.0))
 def test_quantiles(values: list[float], share: float) -> None:
     x = np.array(values)
-    assert periods._quantile(x.copy(), share) == pytest.approx(np.quantile(x, share), rel=1e-9, abs=1e-9)
+    assert quantile(x.copy(), share) == pytest.approx(np.quantile(x, share), rel=1e-9, abs=1e-9)
 
 
 def test_highest_peaks_are_the_highest_and_apart() -> None:
