@@ -26,8 +26,7 @@ def compiled(function: Kernel) -> Kernel:
 
     Division by zero gives infinity or NaN as in numpy, and sums are added in the order that is written. What was
     compiled is kept for the next start, where a directory for it can be written. Kernels make no arrays, they fill
-    those that they are given: so nothing counts references, which was measured to take most of the time of some. What
-    they call becomes part of them, or the tuples of columns would be copied for each call.
+    those that they are given: so nothing counts references, which was measured to take most of the time of some.
     """
     settings, directory = cast(Any, config), _directory()
     before, settings.CACHE_DIR = settings.CACHE_DIR, directory
@@ -45,14 +44,14 @@ def _directory() -> str:
     """
     sources = sorted(Path(__file__).parent.glob("*.py"))
     version = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  # never raises
     for parent in (Path(__file__).parent / "__pycache__", Path(home) / "otel-aiops"):
         directory = parent / f"kernels-{version}"
         try:
             directory.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=directory):
                 return str(directory)
-        except (OSError, RuntimeError):
+        except OSError:
             continue
     return ""
 

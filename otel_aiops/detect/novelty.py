@@ -209,11 +209,7 @@ class NoveltyTier:
 
         `interval_s` (K,) is 0 for rows whose interval is not known yet.
         """
-        slots = self._slots.of["slot"][rows]
-        k = slots >= 0
-        if not k.all():
-            rows, slots, time_ns, value, interval_s = rows[k], slots[k], time_ns[k], value[k], interval_s[k]
-        begun = self._rhythms.learn(slots, time_ns, value, interval_s) if len(slots) else None
+        begun = self._rhythms.learn(self._slots.of["slot"][rows], time_ns, value, interval_s)
         if begun is None:
             return None
         order = np.argsort(slots)

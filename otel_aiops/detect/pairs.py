@@ -107,8 +107,8 @@ def _look(book: _Book, slots: I32, value: F64, look: PairLook, room: F32) -> Non
         least = 1e-9 * (abs(book.mean[s] + book.centre[s]) + 1e-9)
         # Nothing keeps the quantiles from crossing each other when values do not vary any more.
         scale = abs(book.high[s] - book.low[s]) + least
-        x = _from_centre(book, s, value[k])
-        nearest, apart = _nearest(book, s, np.float32(x), room)
+        x = min(max(value[k] - book.centre[s], -FARTHEST), FARTHEST)
+        nearest, apart = _nearest(book.now[s], book.before[s], np.float32(x), np.float32(book.last[s]), room)
         ready = book.count[s] >= WARM
         look.surprise[k] = min(apart / scale, MOST) if ready else 0.0
         look.deviation[k] = abs(x - book.median[s]) / (book.spread[s] + least) if ready else 0.0
@@ -116,9 +116,8 @@ def _look(book: _Book, slots: I32, value: F64, look: PairLook, room: F32) -> Non
 
 
 @compiled
-def _nearest(book: _Book, s: int, x: np.float32, square: F32) -> tuple[int, float]:
-    """(nearest prototype, distance to it as the root mean square of both parts) of a value."""
-    now, before, last = book.now[s], book.before[s], np.float32(book.last[s])
+def _nearest(now: F32, before: F32, x: np.float32, last: np.float32, square: F32) -> tuple[int, float]:
+    """(nearest prototype, distance to it as the root mean square of both parts) of a value and the one before it."""
     for p in range(PROTOTYPES):
         off, off_before = now[p] - x, before[p] - last
         square[p] = off * off + off_before * off_before
@@ -146,7 +145,7 @@ def _learn(book: _Book, slots: I32, value: F64, look: PairLook, room: F32) -> No
         count: Any = np.int64(book.count[s])
         if count == 0:
             book.centre[s] = value[k]
-        x = _from_centre(book, s, value[k])
+        x = min(max(value[k] - book.centre[s], -FARTHEST), FARTHEST)
         if count > 0:
             _stand(book, s, x, look.nearest[k], look.apart[k] > SAME * look.scale[k])
         _vary(book, s, x, count)
@@ -155,12 +154,7 @@ def _learn(book: _Book, slots: I32, value: F64, look: PairLook, room: F32) -> No
         count = min(count + 1, 2**31 - 1 - RING)
         book.count[s] = count
         if count % REFRESH == 0 or count <= FRESH:
-            _refresh(book, s, room[: min(count, RING)])
-
-
-@compiled
-def _from_centre(book: _Book, s: int, value: float) -> Any:
-    return min(max(value - book.centre[s], -FARTHEST), FARTHEST)
+            book.median[s], book.spread[s] = _middle(book.ring[s], room[: min(count, RING)])
 
 
 @compiled
@@ -195,9 +189,9 @@ def _vary(book: _Book, s: int, x: float, count: int) -> None:
 
 
 @compiled
-def _refresh(book: _Book, s: int, newest: F32) -> None:
-    """Look at the median and the spread of the newest values again."""
-    ring, size, mean, square = book.ring[s], len(newest), 0.0, 0.0
+def _middle(ring: F32, newest: F32) -> tuple[Any, Any]:
+    """(median, robust spread) of the newest values; `newest` is room for as many."""
+    size, mean, square = len(newest), 0.0, 0.0
     for i in range(size):
         newest[i] = ring[i]
         mean += ring[i]
@@ -208,8 +202,7 @@ def _refresh(book: _Book, s: int, newest: F32) -> None:
     for i in range(size):
         newest[i] = abs(ring[i] - median)
     mad = _at_place(newest, size // 2)
-    book.median[s] = median
-    book.spread[s] = max(MAD * mad, LEAST_SPREAD * np.sqrt(square / size))
+    return median, max(MAD * mad, LEAST_SPREAD * np.sqrt(square / size))
 
 
 @compiled

@@ -11,7 +11,7 @@ import numpy as np
 from otel_aiops.detect import trials
 from otel_aiops.detect.compiled import compiled
 from otel_aiops.detect.memory import indices
-from otel_aiops.detect.trials import trend_of
+from otel_aiops.detect.trends import clean, detrend, scale_of, take_away, trend_of
 from otel_aiops.errors import ConfigError
 from otel_aiops.otlp.points import F64, I64, Bool
 
@@ -24,7 +24,6 @@ SNAP_RATIO = 0.01
 LEAST_VALUES = 24  # of a series
 LEAST_SHARE = 0.5  # of the grid must have values
 LEAST_POINTS = 4  # of a period
-CLIP = 6.0  # scales from the trend; what is farther off counts as this
 MOST_PEAKS = 64  # that are looked at
 PEAKS = 3  # candidates from the autocorrelation, and as many from the spectrum
 REFINE_STEPS = 121
@@ -105,7 +104,7 @@ def promising(values: F64, *, config: PeriodsConfig | None = None) -> Bool:
     present = np.isfinite(values)
     enough = present.sum(axis=1) >= max(LEAST_VALUES, LEAST_SHARE * values.shape[1])
     hints = np.zeros(len(values), np.bool_)
-    x = np.where(present, values, np.nan)[enough]
+    x = np.ascontiguousarray(np.where(present, values, np.nan)[enough])
     longest = max(LEAST_POINTS, int(values.shape[1] / config.cycles))
     found = np.zeros(len(x), np.bool_)
     if len(x):
@@ -118,10 +117,10 @@ def _chunk(values: F64, interval_s: float, config: PeriodsConfig) -> list[tuple[
     kept: list[tuple[Period, ...]] = [() for _ in values]
     present = np.isfinite(values)
     active = indices(present.sum(axis=1) >= max(LEAST_VALUES, LEAST_SHARE * values.shape[1]))
-    rest = np.where(present, np.clip(values, -1e150, 1e150), np.nan)[active]
+    rest = np.ascontiguousarray(np.where(present, np.clip(values, -1e150, 1e150), np.nan)[active])
     varies = np.zeros(len(rest), np.bool_)
     if len(rest):
-        _clean(rest, varies, np.empty((2, rest.shape[1])), np.empty((2, rest.shape[1] + 1)))
+        clean(rest, varies, np.empty((2, rest.shape[1])), np.empty((2, rest.shape[1] + 1)))
     active, rest = active[varies], rest[varies]
     for _ in range(config.most if len(rest) else 0):
         best = _best(rest, interval_s, config)
@@ -148,15 +147,15 @@ def _promise(x: F64, longest: int, found: Bool, room: F64, sums: F64) -> None:
     for k in range(len(x)):
         one = x[k]
         _from_mean(one)
-        size = _scale(one)
+        size = scale_of(one)
         if size > 0:
             trend_of(one, trend, sums)
-            _less(one, trend)
+            take_away(one, trend)
             limit = HINT_CLIP * _power(one)
             for i in range(points):
                 one[i] = min(max(one[i], -limit), limit) if not np.isnan(one[i]) else np.nan
             trend_of(one, trend, sums)
-            _less(one, trend)
+            take_away(one, trend)
             for i in range(points):
                 present[i] = 0.0 if np.isnan(one[i]) else 1.0
                 rest[i] = 0.0 if np.isnan(one[i]) else one[i]
@@ -175,24 +174,6 @@ def _from_mean(x: F64) -> None:
 
 
 @compiled
-def _scale(x: F64) -> Any:
-    """Divide a series by its largest value; returns that."""
-    size = 0.0
-    for i in range(len(x)):
-        size = max(size, abs(x[i])) if not np.isnan(x[i]) else size
-    if size > 0:
-        for i in range(len(x)):
-            x[i] /= size
-    return size
-
-
-@compiled
-def _less(x: F64, other: F64) -> None:
-    for i in range(len(x)):
-        x[i] -= other[i]
-
-
-@compiled
 def _power(x: F64) -> Any:
     """The root of the mean square."""
     total, count = 0.0, 0
@@ -204,16 +185,21 @@ def _power(x: F64) -> Any:
 
 
 @compiled
+def _correlate(x: F64, points: int, sums: F64) -> None:
+    for lag in range(len(sums)):
+        sums[lag] = 0.0
+    for i in range(points):
+        for lag in range(len(sums)):
+            sums[lag] += x[i] * x[i + lag]
+
+
+@compiled
 def _hint(rest: F64, present: F64, points: int, sums: F64) -> Any:
     """By how much an autocorrelation is higher at any lag than at half of it; `rest` is followed by zeros."""
     lags = len(rest) - points + 1
     covariance, pairs = sums[0][:lags], sums[1][:lags]
-    for lag in range(lags):
-        covariance[lag] = pairs[lag] = 0.0
-    for i in range(points):
-        for lag in range(lags):
-            covariance[lag] += rest[i] * rest[i + lag]
-            pairs[lag] += present[i] * present[i + lag]
+    _correlate(rest, points, covariance)
+    _correlate(present, points, pairs)
     for lag in range(lags):
         covariance[lag] /= max(pairs[lag], 1.0)
     most = -np.inf
@@ -225,104 +211,12 @@ def _hint(rest: F64, present: F64, points: int, sums: F64) -> Any:
 # -- candidates -------------------------------------------------------------------------------------------------------
 
 
-@compiled
-def _clean(x: F64, varies: Bool, room: F64, sums: F64) -> None:
-    """Bring K series (K, T) into their own scale without outliers, in place; which of them vary at all."""
-    order, trend = room[0], room[1]
-    for k in range(len(x)):
-        one = x[k]
-        middle = _quantile(order[: _known(one, 0.0, order)], 0.5)
-        for i in range(len(one)):
-            one[i] -= middle
-        if _scale(one) > 0:
-            _clip(one, order)
-            trend_of(one, trend, sums)
-            _less(one, trend)
-            _clip(one, order)
-            spread, count = 0.0, 0
-            for i in range(len(one)):
-                if not np.isnan(one[i]):
-                    spread += abs(one[i])
-                    count += 1
-            spread /= count
-            varies[k] = spread > 1e-12
-            for i in range(len(one)):
-                one[i] = (one[i] + trend[i]) / spread
-
-
-@compiled
-def _clip(x: F64, order: F64) -> None:
-    """Clip outliers: many scales from the median, by the larger one of two quantiles, else by the mean."""
-    centre = _quantile(order[: _known(x, 0.0, order)], 0.5)
-    off = order[: _known(x, centre, order)]
-    mean = 0.0
-    for i in range(len(off)):
-        off[i] = abs(off[i])
-        mean += off[i]
-    mean /= len(off)
-    scale = max(_quantile(off, 0.5) * 1.4826, _quantile(off, 0.9) / 1.645)
-    far = CLIP * (scale if scale > 0 else 1.25 * CLIP * mean)
-    for i in range(len(x)):
-        x[i] = min(max(x[i], centre - far), centre + far) if not np.isnan(x[i]) else np.nan
-
-
-@compiled
-def _known(x: F64, centre: float, known: F64) -> int:
-    """Put the values that there are, from a centre, in `known`; returns how many."""
-    count = 0
-    for i in range(len(x)):
-        if not np.isnan(x[i]):
-            known[count] = x[i] - centre
-            count += 1
-    return count
-
-
-@compiled
-def _quantile(values: F64, share: float) -> Any:
-    """A quantile between two values by their distance; they are reordered.
-
-    Source: Hoare, Algorithm 65: Find, 1961.
-    """
-    place = share * (len(values) - 1)
-    at, low, high = np.int64(place), 0, len(values) - 1
-    while low < high:
-        pivot, i, j = values[(low + high) // 2], low, high
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while values[j] > pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        high = j if at <= j else high
-        low = i if at >= i else low
-        if j < at < i:
-            break
-    below, above = values[at], np.inf
-    if place == at:
-        return below
-    for i in range(at + 1, len(values)):
-        above = min(above, values[i])
-    return below + (above - below) * (place - at)
-
-
-@compiled
-def _detrend(x: F64, rest: F64, trend: F64, sums: F64) -> None:
-    """Put K series (K, T) without their trend in `rest`, 0 where nothing is known."""
-    for k in range(len(x)):
-        trend_of(x[k], trend, sums)
-        for i in range(x.shape[1]):
-            rest[k, i] = 0.0 if np.isnan(x[k, i]) else x[k, i] - trend[i]
-
-
 def _spectra(x: F64) -> tuple[F64, F64]:
     """(autocorrelation (K, T), power (K, n)) of series without trend; gaps count as nothing known."""
     points = x.shape[1]
     n = _quick_length(2 * points)
     rest = np.empty_like(x)
-    _detrend(x, rest, np.empty(points), np.empty((2, points + 1)))
+    detrend(x, rest, np.empty(points), np.empty((2, points + 1)))
     power = np.abs(np.fft.rfft(rest, n)) ** 2
     pairs = np.tile(np.arange(points, 0, -1.0), (len(x), 1))
     gaps = np.flatnonzero(np.isnan(x).any(axis=1))
@@ -355,10 +249,11 @@ def _candidates(x: F64, interval_s: float, config: PeriodsConfig) -> list[list[f
     # A random walk has all its power at the lowest frequencies; by frequency, every octave counts alike.
     power = np.where((frequency * longest >= 1) & (frequency * LEAST_POINTS <= 1), power * frequency, 0.0)
     always = [period_s / interval_s for period_s in ALWAYS_TRIED_S]
+    natural = 60.0 * np.array(NATURAL_MINUTES) / interval_s
     room, found = np.empty((2, REFINE_STEPS)), []
     for one, spectrum in zip(correlation, power, strict=True):
         rough = [*_lags(one[: int(longest) + 2]), *(n / i for i in _highest(spectrum) if i > 0)]
-        exact = [_snapped(_refined(one, lag, room), interval_s) for lag in rough if LEAST_POINTS <= lag <= longest]
+        exact = [_snapped(_refined(one, lag, room), natural) for lag in rough if LEAST_POINTS <= lag <= longest]
         exact = [lag for lag in [*always, *exact] if LEAST_POINTS <= lag <= longest]
         exact.sort()
         found.append([lag for i, lag in enumerate(exact) if i == 0 or lag > exact[i - 1] * (1 + SAME)])
@@ -408,7 +303,8 @@ def _refined(correlation: F64, lag: float, room: F64) -> float:
     """A lag made more exact: the one at whose multiples the autocorrelation is highest, first at few, then at many."""
     for most, width in ((4, 0.06 * lag + 1), (16, 0.015 * lag + 0.5)):
         times = max(1, min(most, int(0.7 * len(correlation) / lag)))
-        lag = float(room[1][: _highest_near(correlation, lag, width, times, room)].mean())
+        count = _highest_near(correlation, lag, width, times, room)
+        lag = float(np.add.reduce(room[1, :count])) / count
     return lag
 
 
@@ -430,9 +326,9 @@ def _highest_near(correlation: F64, lag: float, width: float, times: int, room: 
     return count
 
 
-def _snapped(lag: float, interval_s: float) -> float:
+def _snapped(lag: float, natural: F64) -> float:
     """A period that people use, when it is as good as this."""
-    nearest = min((60.0 * minutes / interval_s for minutes in NATURAL_MINUTES), key=lambda other: abs(other - lag))
+    nearest = float(natural[np.abs(natural - lag).argmin()])
     return nearest if abs(nearest - lag) <= SNAP_RATIO * nearest else lag
 
 
@@ -454,10 +350,11 @@ def _best(x: F64, interval_s: float, config: PeriodsConfig) -> _Best:
     for s, lags in enumerate(_candidates(x, interval_s, config)):
         passed: list[tuple[Period, F64]] = []
         for lag in lags:
-            trials.try_period(x[s], lag, room, result)
+            season = np.empty(x.shape[1])
+            trials.try_period(x[s], lag, season, result, room)
             gain, significance, strength = result.tolist()
             if gain >= config.least_gain and significance >= config.significance:
-                passed.append((Period(lag * interval_s, strength, gain), room.season.copy()))
+                passed.append((Period(lag * interval_s, strength, gain), season))
         if passed:
             i = _chosen([period for period, _ in passed])
             best.period[s], best.season[s] = passed[i]

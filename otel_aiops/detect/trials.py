@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from otel_aiops.detect.compiled import compiled
+from otel_aiops.detect.trends import trend_of
 from otel_aiops.otlp.points import F64
 
-TREND_SHARE = 4  # the trend is a mean over this part of the history
 SLOTS = 168  # of a profile, at most
 HORIZON = 4  # both models predict such a part of a period ahead, or a level that is quick would do for a season
 LEARNED = 2  # cycles before the first prediction
@@ -20,72 +20,42 @@ PARTS = 4  # of a cycle, in which the differences of errors are averaged before 
 FEW_PARTS = 4.0  # with so many, twice the significance is asked for
 
 
-class Room(NamedTuple):
-    """What trials of series of T values write to, made once for many of them."""
-
-    season: F64  # (T,) the last result: what the period adds to each value
-    binned: F64  # the mean of each slot of the profile, cycle after cycle; as the following
-    seasons: F64
-    flat: F64
-    known: F64
-    level: F64
-    errors: F64
-    plain: F64
-    seasonal: F64
-    profile: F64
-    seen: F64
-    trends: F64  # (2, T)
-    sums: F64  # (2, T + 1)
+ROOM = 9  # arrays that a trial writes to
 
 
-def room_for(points: int) -> Room:
+def room_for(points: int) -> F64:
     """Room for trials of series of so many values."""
-    arrays: dict[str, F64] = {name: np.empty(points + SLOTS) for name in Room._fields}
-    arrays |= {"season": np.empty(points), "trends": np.empty((2, points)), "sums": np.empty((2, points + 1))}
-    return Room(**arrays)
+    return np.empty((ROOM, points + SLOTS))
 
 
 @compiled
-def trend_of(x: F64, trend: F64, sums: F64) -> None:
-    """Put in `trend` the mean over a quarter of the history around each value; `sums` is room (2, T + 1)."""
-    points = len(x)
-    half, total, counts = max(1, points // TREND_SHARE // 2), sums[0], sums[1]
-    total[0] = counts[0] = 0.0
-    for i in range(points):
-        known = not np.isnan(x[i])
-        total[i + 1] = total[i] + (x[i] if known else 0.0)
-        counts[i + 1] = counts[i] + (1.0 if known else 0.0)
-    for i in range(points):
-        start, end = max(i - half, 0), min(i + half + 1, points)
-        trend[i] = (total[end] - total[start]) / max(counts[end] - counts[start], 1.0)
-
-
-@compiled
-def try_period(x: F64, lag: float, room: Room, result: F64) -> None:
+def try_period(x: F64, lag: float, season: F64, result: F64, room: F64) -> None:
     """Predict a series (T,) by level and by level with a profile of a period of `lag` values, and compare.
 
     Puts in `result` (3,) the share of the error that the profile takes away, by how many standard errors that is above
-    0, and the share of the variance around the trend that it explains; and the season in the room.
+    0, and the share of the variance around the trend that it explains; in `season` (T,) what it adds to each value.
     """
     points = len(x)
     slots: Any = min(np.int64(lag), np.int64(SLOTS))
     first: Any = max(points - np.int64(CYCLES * lag), np.int64(0))
     ratio = slots / lag
     size = (_slot(points - 1 - first, ratio) // slots + 1) * slots
-    binned, seasons, flat = room.binned[:size], room.seasons[:size], room.flat[:size]
+    binned, seasons, plain, seasonal = room[0][:size], room[1][:size], room[2][:size], room[3][:size]
+    profile = room[4][:slots]
     _bin(x[first:], ratio, binned)
-    _learn_seasons(binned, slots, seasons, room)
+    _learn_seasons(binned, seasons, profile, room[5])
+    _predict(binned, slots, plain, room[5:])
+    flat = room[8][:size]
     for j in range(size):
         flat[j] = binned[j] - seasons[j]
-    _predict(binned, slots, room, room.plain[:size])
-    _predict(flat, slots, room, room.seasonal[:size])
-    _compare(room.plain[:size], room.seasonal[:size], slots, room.known, result)
+    _predict(flat, slots, seasonal, room[5:])
+    _compare(plain, seasonal, slots, room[5], result)
     judged = points
     for i in range(points - 1, -1, -1):
         slot = _slot(i - first, ratio)
-        room.season[i] = seasons[slot] if slot >= slots else room.profile[slot % slots]
+        season[i] = seasons[slot] if slot >= slots else profile[slot % slots]
         judged = i if slot >= LEARNED * slots else judged
-    result[2] = _strength(x[judged:], room.season[judged:], room)
+    result[2] = _strength(x[judged:], season[judged:], room)
 
 
 @compiled
@@ -122,23 +92,20 @@ def _mean(cycle: F64) -> Any:
 
 
 @compiled
-def _learn_seasons(binned: F64, slots: int, seasons: F64, room: Room) -> None:
-    """For each cycle the profile of the cycles before it, and the last profile in the room.
+def _learn_seasons(binned: F64, seasons: F64, profile: F64, seen: F64) -> None:
+    """For each cycle the profile of the cycles before it, and the last profile.
 
     The shape of a cycle is what is left without its mean, and without the slope between the means of two cycles: else
     a plain trend would look like a saw tooth.
     """
-    profile, seen = room.profile, room.seen
+    slots = len(profile)
+    before = 2 * _mean(binned[:slots]) - _mean(binned[slots : 2 * slots])  # the first slope is that after it
     for j in range(slots):
         profile[j] = seen[j] = 0.0
-    mean, later = _mean(binned[:slots]), _mean(binned[slots : 2 * slots])
-    slope = later - mean
     for begin in range(0, len(binned), slots):
-        if begin > 0:
-            later = _mean(binned[begin : begin + slots])
-            slope, mean = later - mean, later
-        if np.isnan(slope):
-            slope = 0.0
+        mean = _mean(binned[begin : begin + slots])
+        slope = mean - before if not np.isnan(mean - before) else 0.0
+        before = mean
         for j in range(slots):
             seasons[begin + j] = profile[j]
             shape = binned[begin + j] - mean - slope * ((j + 0.5) / slots - 0.5)
@@ -148,23 +115,30 @@ def _learn_seasons(binned: F64, slots: int, seasons: F64, room: Room) -> None:
 
 
 @compiled
-def _predict(flat: F64, slots: int, room: Room, best: F64) -> None:
+def _predict(flat: F64, slots: int, errors: F64, room: F64) -> None:
     """Absolute errors of the best level, a horizon ahead, in the cycles that are judged."""
-    begin, ahead = LEARNED * slots, max(1, slots // HORIZON)
-    known, levels, errors, least = room.known, room.level, room.errors, np.inf
+    known, levels = room[0], room[1]
     _fill(flat, known)
+    best, least = 0.0, np.inf
     for weight in LEVEL_WEIGHTS:
-        level, total = known[0], 0.0
-        for j in range(len(flat)):
-            level = weight * known[j] + (1.0 - weight) * level
-            levels[j] = level
-        for j in range(begin, len(flat)):
-            errors[j] = abs(flat[j] - levels[j - ahead])
-            total += 0.0 if np.isnan(errors[j]) else errors[j]
+        total = _level_errors(flat, slots, weight, known, levels, errors)
         if total < least:
-            least = total
-            for j in range(begin, len(flat)):
-                best[j] = errors[j]
+            best, least = weight, total
+    _level_errors(flat, slots, best, known, levels, errors)
+
+
+@compiled
+def _level_errors(flat: F64, slots: int, weight: float, known: F64, levels: F64, errors: F64) -> Any:
+    """The same of the level with one weight of the newest slot; returns their sum."""
+    begin, ahead = LEARNED * slots, max(1, slots // HORIZON)
+    level, total = known[0], 0.0
+    for j in range(len(flat)):
+        level = weight * known[j] + (1.0 - weight) * level
+        levels[j] = level
+    for j in range(begin, len(flat)):
+        errors[j] = abs(flat[j] - levels[j - ahead])
+        total += 0.0 if np.isnan(errors[j]) else errors[j]
+    return total
 
 
 @compiled
@@ -209,11 +183,11 @@ def _compare(plain: F64, seasonal: F64, slots: int, means: F64, result: F64) -> 
 
 
 @compiled
-def _strength(x: F64, season: F64, room: Room) -> Any:
+def _strength(x: F64, season: F64, room: F64) -> Any:
     """The share of the variance around the trend that a season explains; at each point, so comparable."""
-    trend, slow = room.trends[0][: len(x)], room.trends[1][: len(x)]
-    trend_of(x, trend, room.sums)
-    trend_of(season, slow, room.sums)
+    trend, slow, sums = room[0][: len(x)], room[1][: len(x)], room[2:4]
+    trend_of(x, trend, sums)
+    trend_of(season, slow, sums)
     whole, left = 0.0, 0.0
     for i in range(len(x)):
         if not np.isnan(x[i]):

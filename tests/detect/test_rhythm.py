@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from otel_aiops.detect import periods
 from otel_aiops.detect.engine import Engine, EngineConfig
 from otel_aiops.detect.novelty import NoveltyTier
-from otel_aiops.detect.rhythm import CELLS, FULL, SEARCHED, Rhythms, season_of
+from otel_aiops.detect.rhythm import CELLS, FULL, SEARCHED, Rhythms, _half, season_of
 from otel_aiops.otlp.points import F64
 from otel_aiops.series.batch import Batch
 from tests.detect.naive_rhythm import NaiveRhythm
@@ -105,6 +105,18 @@ class TestMemory:
         cells = rhythms.of["cells"][0] * rhythms.of["unit"][0] + rhythms.of["centre"][0]
         assert cells[20] == pytest.approx(1e6, rel=1e-3)
         assert cells[3] == pytest.approx(1.0, abs=0.1)
+
+    def test_cells_are_the_nearest_half_precision_numbers(self) -> None:
+        rng = np.random.default_rng(2)
+        far = rng.normal(size=2_000) * 10.0 ** rng.integers(-12, 4, 2_000)
+        between = (np.arange(0x7400, dtype=np.uint16).view(np.float16).astype(np.float64)[::7] * (1 + 2.0**-11)).clip(
+            max=16_384
+        )
+        values = np.concatenate([far[np.abs(far) <= 16_384], between, [0.0, -0.0, 2**-25, 1.5 * 2**-24]]).astype(
+            np.float32
+        )
+        bits = np.array([_half(value) for value in values], np.uint16)
+        assert bits.tobytes() == values.astype(np.float16).tobytes()
 
     def test_few_are_searched_in_a_step_and_all_in_the_end(self) -> None:
         rhythms, count = rhythms_of(7), 7
