@@ -209,7 +209,8 @@ class NoveltyTier:
 
         `interval_s` (K,) is 0 for rows whose interval is not known yet.
         """
-        begun = self._rhythms.learn(self._slots.of["slot"][rows], time_ns, value, interval_s)
+        slots = self._slots.of["slot"][rows]
+        begun = self._rhythms.learn(slots, time_ns, value, interval_s)
         if begun is None:
             return None
         order = np.argsort(slots)
