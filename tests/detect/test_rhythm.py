@@ -119,12 +119,12 @@ class TestMemory:
         assert bits.tobytes() == values.astype(np.float16).tobytes()
 
     def test_few_are_searched_in_a_step_and_all_in_the_end(self) -> None:
-        rhythms, count = rhythms_of(7), 7
-        values = wave(1_800.0, CELLS + 1, count=count)
+        count = SEARCHED + 3
+        rhythms, values = rhythms_of(count), wave(1_800.0, CELLS + 1, count=count)
         assert feed(rhythms, values) == SEARCHED
-        assert (rhythms.of["due"][:7] > 0).sum() == count - SEARCHED
+        assert (rhythms.of["due"][:count] > 0).sum() == count - SEARCHED
         assert feed(rhythms, wave(1_800.0, 3, count=count), begin=CELLS + 1) == count - SEARCHED
-        assert (rhythms.of["due"][:7] == 0).all() and (rhythms.of["width_s"][:7] == 120).all()
+        assert (rhythms.of["due"][:count] == 0).all() and (rhythms.of["width_s"][:count] == 120).all()
         assert rhythms.of["due"].max() < FULL
 
     def test_fits_the_limit_of_the_tier(self) -> None:
