@@ -61,7 +61,7 @@ def preparation(tell: Callable[[str], None]) -> Iterator[None]:
     """Around a first use of all kernels; `tell` is told when they must be compiled, which takes a while."""
     complete = Path(_directory()) / COMPLETE if _directory() else None
     if complete is None or not complete.exists():
-        tell("compiling the detection kernels, once for each version: about half a minute")
+        tell("compiling the detection kernels, once for each version: about a minute")
     yield
     if complete is not None:
         complete.touch()
