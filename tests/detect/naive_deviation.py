@@ -408,14 +408,13 @@ class NaiveDeviation:
 
     def _predicted(self, clock_ns: int) -> float:
         """Between the middles of two hours, as they were when the time first came between them."""
-        s, past_middle = self.state, clock_ns - HOUR_NS // 2
-        between = past_middle // HOUR_NS + THURSDAY
+        s, position = self.state, (clock_ns - HOUR_NS // 2) / HOUR_NS + THURSDAY
+        between = math.floor(position)
         if between != s.between:
             early, late = self._seen(between), self._seen(between + 1)
             s.between = between
             s.early, s.late = late if math.isnan(early) else early, early if math.isnan(late) else late
-        share = past_middle % HOUR_NS / HOUR_NS
-        return s.centre + s.unit * (s.early + share * (s.late - s.early))
+        return s.centre + s.unit * (s.early + (position - between) * (s.late - s.early))
 
     def _seen(self, hour: int) -> float:
         """An hour of the profile, or the same one of the day before."""
