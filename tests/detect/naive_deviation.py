@@ -470,7 +470,8 @@ class NaiveDeviation:
 
     def probability(self, score: float) -> float:
         """One minus the share of normal points that score at least as high: its logarithm is a line from quantile to
-        quantile, from 0 at a score of 0, and the last line goes on.
+        quantile, from 0 at a score of 0, and the last line goes on. Quantiles may have crossed: lines after the first
+        one whose end is not reached do not count.
         """
         known = [(math.exp(getattr(self.state, name)), math.log1p(-below)) for name, below in TRACKED.items()]
         lines = list(zip([(0.0, 0.0), *known], known, strict=False))
