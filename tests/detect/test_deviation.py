@@ -110,7 +110,7 @@ def step(deviation: Deviation, batch: Batch, strange: list[bool], clock: Clock) 
     and has no score before there is a threshold.
     """
     look = deviation.look(batch, batch.value, clock)
-    told = Look(*(part.copy() for part in look))
+    told = Look._make(part.copy() for part in look)
     warm = deviation.memory.known.points[batch.rows] >= deviation.config.warmup_points
     score = np.where(~warm & strange, np.nan, look.score)
     deviation.learn(batch, batch.value, look, clock, score, warm & ((look.score >= 1) | strange))
@@ -241,8 +241,8 @@ def test_many_series_at_once_equal_one_at_a_time(
         for at, k in enumerate(some):
             one = batch.at(np.array([at]))
             told = step(alone, one, [made[k].strange[i]], Clock(one.wall_ns))
-            for all_of, one_of in zip(look, told, strict=True):
-                np.testing.assert_array_equal(all_of[at], one_of[0])
+            for name in Look._fields:
+                np.testing.assert_array_equal(getattr(look, name)[at], getattr(told, name)[0])
     for name, array in together.memory.state().items():
         np.testing.assert_array_equal(array, alone.memory.state()[name])
 
@@ -290,3 +290,19 @@ def test_counts_stop_at_what_fits(strange: bool) -> None:
         point = Point(int(batch.time_ns[0]), made.value[i], float(batch.interval_s[0]))
         assert_said(look, 0, twin_step(twin, point, strange))
         assert_same(deviation, 0, twin)
+
+
+@pytest.mark.parametrize(("value", "still"), [(60.0, True), (55.0, False), (50.0, False)])
+def test_an_anomaly_that_is_where_it_came_from_goes_on_beyond(value: float, still: bool) -> None:
+    deviation, twin = Deviation(EngineConfig()), twin_of(EngineConfig())
+    made = made_of([Stretch("noise", 100, 3, 0.0, 0)], 60)
+    for i in range(100):
+        batch = batch_of([0], [made], i, wall=False)
+        step(deviation, batch, [False], Clock(batch.wall_ns))
+        twin_step(twin, Point(int(batch.time_ns[0]), made.value[i], float(batch.interval_s[0])), False)
+    for name, x in {"level": 50.0, "over": 1.0, "apart": 5.0, "before": 5.0, "extreme": -3.0}.items():
+        getattr(deviation.memory.known, name)[0] = x
+        setattr(twin.state, name, x)
+    look = deviation.look(batch, np.array([value]), Clock(batch.wall_ns))
+    assert_said(look, 0, twin.look(Point(int(batch.time_ns[0]), value)))
+    assert bool(look.still[0]) is still
