@@ -361,18 +361,28 @@ def _believe_season(known: Known, r: int, look: Look, k: int, off: float, time_s
     """Go back to a season that comes true again; the value is `off` from its profile.
 
     What lasted on one day (a holiday, an outage) became the new normal, with another offset, or with the level in
-    charge. A value that is where the season was before brings that offset back, and the season is in charge again as
+    charge. Values that are where the season was before bring that offset back, and the season is in charge again as
     soon as it explains a point that the level does not.
     """
     spread = CALM * SIGMA * known.season_error[r]
     true = abs(off - known.offset[r]) <= spread
     recent = known.former[r] != 0 and time_s - known.accepted_s[r] <= FORMER_S
-    if not true and recent and abs(off - known.former[r]) <= spread:
+    if not true and recent and abs(off - known.former[r]) <= spread and _agreed(known, r, look, k):
         known.offset[r], known.former[r] = known.former[r], known.offset[r]
         true = True
     if true and over and look.guide[k] != BY_SEASON and abs(look.residual[k]) > CLIP * look.scale[k]:
         known.level_error[r] = max(known.level_error[r], 1.01 / SEASON_BETTER * known.season_error[r])
         known.near_error[r] = max(known.near_error[r], known.level_error[r])
+
+
+@compiled
+def _agreed(known: Known, r: int, look: Look, k: int) -> bool:
+    """Whether the short mean, too, is where the season was before: any shift may be near to that for a moment. What is
+    farther than the short mean goes is told by its size.
+    """
+    now = look.expected[k] - look.profile[k]
+    far = abs(known.former[r] - now) > CLIP_SHORT * look.scale[k]
+    return bool(far or abs(now + look.drift[k] - known.former[r]) <= CALM * SIGMA * known.drift_error[r])
 
 
 @compiled

@@ -264,7 +264,7 @@ class NaiveDeviation:
         if self.seasons:
             self._finish_hour(point.clock)
         drift, power = self._calm_down(look, over)
-        self._believe_season(point, look, over)
+        self._believe_season(point, look, drift, over)
         self._learn_anomaly(point, look, over)
         if normal:
             s.points = min(s.points + 1, 1e6)
@@ -295,7 +295,7 @@ class NaiveDeviation:
         wide = look.channel == "shift" or (look.channel == "variance" and look.log_ratio > 0)
         return (0.0, s.usual_power) if over and wide and s.calm >= 4 else (look.drift, look.power)
 
-    def _believe_season(self, point: Point, look: NaiveLook, over: bool) -> None:
+    def _believe_season(self, point: Point, look: NaiveLook, drift: float, over: bool) -> None:
         """Bring back the offset before the last new normal, or the season itself, where they come true again."""
         s = self.state
         if s.season_points < 24 or math.isnan(look.profile):
@@ -303,7 +303,10 @@ class NaiveDeviation:
         off, spread = point.value - look.profile, 2 * SIGMA * s.season_error
         true = abs(off - s.offset) <= spread
         recent = s.former != 0 and point.time_s - s.accepted_s <= 8 * DAY_S
-        if not true and recent and abs(off - s.former) <= spread:
+        now = look.expected - look.profile
+        far = abs(s.former - now) > 6 * look.scale
+        agreed = far or abs(now + drift - s.former) <= 2 * SIGMA * s.drift_error
+        if not true and recent and abs(off - s.former) <= spread and agreed:
             s.offset, s.former = s.former, s.offset
             true = True
         if true and over and look.guide != "season" and abs(look.residual) > 3 * look.scale:
