@@ -12,7 +12,7 @@ from otel_aiops.detect.memory import MOST_FEW, Known
 MEDIAN, HIGH, HIGHER, HIGHEST = 0.5, 0.9, 0.97, 0.995  # shares of normal points with a lower score
 EXTREME = 0.995  # of normal points that deviate less
 # Spreads of a normal distribution that these quantiles begin at, and steps of their logarithms once much is known.
-MEDIAN_AT, HIGH_AT, HIGHER_AT, HIGHEST_AT = 0.67, 1.64, 2.17, 2.81
+MEDIAN_AT, HIGH_AT, HIGHER_AT, HIGHEST_AT, EXTREME_AT = 0.67, 1.64, 2.17, 2.81, 2.81
 MEDIAN_STEP, HIGH_STEP, HIGHER_STEP, HIGHEST_STEP = 0.03, 0.03, 0.05, 0.1
 EXTREME_STEP = 0.1
 SPIKE_STEP = 0.4  # of the extreme quantile, at a point over the threshold
@@ -25,7 +25,7 @@ def begin(known: Known, r: int, threshold: float) -> None:
     """Quantiles of a series that begins; strangeness is in thresholds of so many spreads."""
     known.median[r], known.high[r] = np.log(MEDIAN_AT / threshold), np.log(HIGH_AT / threshold)
     known.higher[r], known.highest[r] = np.log(HIGHER_AT / threshold), np.log(HIGHEST_AT / threshold)
-    known.extreme[r] = known.lasting[r] = known.highest[r]
+    known.extreme[r] = known.lasting[r] = np.log(EXTREME_AT / threshold)
 
 
 @compiled

@@ -11,7 +11,7 @@ from otel_aiops.detect import calibrate, seasonal
 from otel_aiops.detect.compiled import compiled
 from otel_aiops.detect.detector import CONSTANT, FLAT, LEVEL, SEASON, SHIFT, VARIANCE
 from otel_aiops.detect.memory import LATEST_S, MOST_COUNTED, MOST_FEW, Known, Memory, place_of
-from otel_aiops.detect.seasonal import Clock
+from otel_aiops.detect.seasonal import Clock, Stretch
 from otel_aiops.otlp.points import F64, I32, I64, Bool
 from otel_aiops.series.batch import Batch
 
@@ -76,6 +76,9 @@ OF_THE_MOMENT = (
 )
 
 
+NO_SEASON = Stretch(np.empty(0), np.empty(0), np.empty(0))  # where there are none
+
+
 class Look(NamedTuple):
     """What a point looks like before it is learned; all (K,)."""
 
@@ -93,6 +96,7 @@ class Look(NamedTuple):
     far: F64  # how far the point itself is off, in thresholds, before what is usual for the series
     lasting: F64  # how far the short means are
     still: NDArray[np.uint8]  # whether an anomaly that came at once goes on
+    season: Stretch  # where the profile is looked at
 
 
 class When(NamedTuple):
@@ -136,12 +140,10 @@ class Deviation:
         """What K points look like beside what is remembered; nothing is learned."""
         self.memory.reserve(batch.rows)
         known, k = self.memory.known, len(value)
-        if self.rules.seasons:
-            seasonal.look_up(self.memory.profile, known, batch.rows, clock)
-        empty: Any = [
-            np.empty(k, np.uint8 if name in ("channel", "guide", "still") else np.float64) for name in Look._fields
-        ]
-        look = Look(*empty)
+        season = seasonal.stretch(self.memory.profile, known, batch.rows, clock) if self.rules.seasons else NO_SEASON
+        small = ("channel", "guide", "still")
+        empty: Any = [np.empty(k, np.uint8 if name in small else np.float64) for name in Look._fields[:-1]]
+        look = Look(*empty, *[season])
         _look(known, self.rules, batch.rows, clock.time_ns, value, look)
         return look
 
@@ -189,6 +191,7 @@ class Deviation:
         """Take in K points that were looked at; those `over` the threshold do not count for what is normal."""
         known = self.memory.known
         if self.rules.seasons:
+            seasonal.keep(known, batch.rows, look.season)
             seasonal.finish(self.memory.profile, known, batch.rows, clock)
         special = np.zeros(len(value), np.bool_) if batch.wall is None else batch.wall.special
         when = When(batch.time_ns, clock.time_ns, batch.interval_s, special)
@@ -197,14 +200,15 @@ class Deviation:
 
 @compiled
 def _look(known: Known, rules: Rules, rows: I32, clock_ns: I64, value: F64, look: Look) -> None:
+    begun = np.log(calibrate.EXTREME_AT / rules.threshold)
     for k in range(len(rows)):
         r, x = rows[k], value[k]
-        if known.points[r] == 0:
-            calibrate.begin(known, r, rules.threshold)
-            known.level[r] = known.near[r] = known.last[r] = x
-        profile = seasonal.predicted(known, r, clock_ns[k]) if rules.seasons else np.nan
-        expected, error, guide = _expected(known, r, profile)
-        level = known.level[r]
+        new = known.points[r] == 0
+        level, extreme, extreme_lasting = x, begun, begun
+        if not new:
+            level, extreme, extreme_lasting = known.level[r], known.extreme[r], known.lasting[r]
+        profile = seasonal.predicted(known, r, look.season, k, clock_ns[k]) if rules.seasons else np.nan
+        expected, error, guide = _expected(known, r, level, profile)
         least = RELATIVE_LEAST / rules.threshold * abs(level)
         scale = max(SIGMA * error, least)
         residual = x - expected
@@ -235,12 +239,12 @@ def _look(known: Known, rules: Rules, rows: I32, clock_ns: I64, value: F64, look
         if channel == LEVEL and guide == BY_SEASON:
             channel = SEASON
         young = 1 + 20 / max(known.points[r], 1.0)
-        factor = max(1.0, EXTREMES * np.exp(np.float64(known.extreme[r]))) * young
-        lasting_factor = max(1.0, EXTREMES * np.exp(np.float64(known.lasting[r]))) * young
+        factor = max(1.0, EXTREMES * np.exp(np.float64(extreme))) * young
+        lasting_factor = max(1.0, EXTREMES * np.exp(np.float64(extreme_lasting))) * young
         strangeness = far / factor
         if lasting / lasting_factor > strangeness:
             strangeness, channel = lasting / lasting_factor, lasts
-        still = factor <= STEADY and _still_there(known, r, x)
+        still = factor <= STEADY and _still_there(known, r, x - level)
         if still and strangeness < 1:
             strangeness, channel = 1.0, SHIFT
         # Below the threshold the square ranks small deviations behind what other measures say of the same point.
@@ -252,7 +256,7 @@ def _look(known: Known, rules: Rules, rows: I32, clock_ns: I64, value: F64, look
 
 
 @compiled
-def _still_there(known: Known, r: int, value: float) -> bool:
+def _still_there(known: Known, r: int, off: float) -> bool:
     """Whether an anomaly that came at once goes on: the value is nearer to the others of it than to what was before.
 
     What wanders by itself is hardly ever so far from its level that each point of a shift is strange alone.
@@ -260,15 +264,15 @@ def _still_there(known: Known, r: int, value: float) -> bool:
     if known.over[r] == 0 or known.before[r] == 0:
         return False
     way = known.apart[r] - np.float64(known.before[r])
-    return bool((value - known.level[r] - known.before[r]) / way >= STILL_THERE)
+    return bool((off - known.before[r]) / way >= STILL_THERE)
 
 
 @compiled
-def _expected(known: Known, r: int, profile: float) -> tuple[float, Any, int]:
+def _expected(known: Known, r: int, level: float, profile: float) -> tuple[float, Any, int]:
     """(expected value, mean absolute error, where they come from): what was nearest of late, with a bonus for what
     has lasted. The quick level must be much nearer, because it follows what is slow instead of noticing it.
     """
-    expected, error, guide = known.level[r], np.float64(known.level_error[r]), BY_LEVEL
+    expected, error, guide = level, np.float64(known.level_error[r]), BY_LEVEL
     believed = known.season_points[r] >= SEASON_POINTS and not np.isnan(profile)
     if believed and known.season_error[r] < (1.0 if known.guide[r] == BY_SEASON else SEASON_BETTER) * error:
         expected, error, guide = profile + known.offset[r], np.float64(known.season_error[r]), BY_SEASON
@@ -305,6 +309,9 @@ def _learn(
     for k in range(len(rows)):
         r, x, time_s, strange = rows[k], value[k], when.time_ns[k] / 1e9, bool(over[k])
         normal = not strange
+        if known.points[r] == 0:
+            calibrate.begin(known, r, rules.threshold)
+            known.level[r] = known.near[r] = known.last[r] = x
         _calm_down(known, r, look, k, strange)
         if known.season_points[r] >= SEASON_POINTS and not np.isnan(look.profile[k]):
             _believe_season(known, r, look, k, x - look.profile[k], time_s, strange)

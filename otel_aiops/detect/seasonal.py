@@ -37,29 +37,44 @@ class Clock(NamedTuple):
         return Clock(*(np.asarray(part)[k] for part in self))
 
 
-def look_up(profile: NDArray[np.float16], known: Known, rows: I32, clock: Clock) -> None:
-    """See that `known` has the stretch of the profile at K times: the two hours around each, NaN where no comparable
-    hour was seen.
+class Stretch(NamedTuple):
+    """The profile between the middles of two hours, of K series, in units from the centre; NaN where none was seen."""
+
+    between: F64  # hour since the epoch in whose middle it begins
+    early: F64  # the profile there
+    late: F64  # and an hour later
+
+
+def stretch(profile: NDArray[np.float16], known: Known, rows: I32, clock: Clock) -> Stretch:
+    """The stretch of the profile at K times; the one that is kept where a series has not come to the next one.
 
     An hour that was not seen last week is taken from the day before; with another clock, from the cell before. What
     belongs to the current hour is not in the profile yet, so nothing predicts itself.
     """
+    place = place_of(rows)
+    found = Stretch(*[column[place].astype(np.float64) for column in (known.between, known.early, known.late)])
     between = np.floor((clock.time_ns - HOUR_NS // 2) / HOUR_NS + EPOCH_HOUR)
-    moved = indices(between != known.between[place_of(rows)])
+    moved = indices(between != found.between)
     if len(moved):
         hour, some, rows = between[moved].astype(np.int64), clock.at(moved), rows[moved]
         a, b = _at(profile, rows, hour, some), _at(profile, rows, hour + 1, some)
-        known.between[rows] = between[moved]
-        known.early[rows] = np.where(np.isnan(a), b, a)
-        known.late[rows] = np.where(np.isnan(b), a, b)
+        found.between[moved] = between[moved]
+        found.early[moved] = np.where(np.isnan(a), b, a)
+        found.late[moved] = np.where(np.isnan(b), a, b)
+    return found
+
+
+def keep(known: Known, rows: I32, found: Stretch) -> None:
+    """Keep the stretches of K series."""
+    place = place_of(rows)
+    known.between[place], known.early[place], known.late[place] = found
 
 
 @compiled
-def predicted(known: Known, r: int, time_ns: int) -> Any:
+def predicted(known: Known, r: int, found: Stretch, k: int, time_ns: int) -> Any:
     """The profile at a time, linear between the middles of hours; NaN where no comparable hour was seen."""
-    share = (time_ns - HOUR_NS // 2) / HOUR_NS + EPOCH_HOUR - known.between[r]
-    early, late = np.float64(known.early[r]), np.float64(known.late[r])
-    return known.centre[r] + known.unit[r] * (early + share * (late - early))
+    share = (time_ns - HOUR_NS // 2) / HOUR_NS + EPOCH_HOUR - found.between[k]
+    return known.centre[r] + known.unit[r] * (found.early[k] + share * (found.late[k] - found.early[k]))
 
 
 def _at(profile: NDArray[np.float16], rows: I32, hour: I64, clock: Clock) -> F64:
