@@ -56,7 +56,8 @@ class Evidence:
     unit: str = ""
     count: int = 0  # observations after
     strength: float = 0.0  # >= 0, comparable between channels
-    callee: str = ""  # of a call
+    caller: str = ""  # of a call
+    callee: str = ""
     resource: str = ""  # the pod, instance or host, where it is only one
     series: str = ""
     traces: tuple[str, ...] = ()

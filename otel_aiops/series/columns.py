@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -104,3 +105,16 @@ class Columns:
 def joined(parts: Iterable[NDArray[Any]], dtype: Any) -> NDArray[Any]:
     """Arrays one after the other; an empty one of `dtype` when there are none."""
     return np.concatenate([np.empty(0, dtype), *parts])
+
+
+def json_array(tree: Any) -> NDArray[np.uint8]:
+    """Plain values as the bytes of their JSON, for state that is small and not of numbers alone."""
+    return np.frombuffer(json.dumps(tree, separators=(",", ":")).encode(), np.uint8).copy()
+
+
+def json_tree(arrays: Mapping[str, NDArray[Any]], name: str) -> Any:
+    """What `json_array` made. Raises: StateError if it is not there or not JSON."""
+    try:
+        return json.loads(arrays[name].tobytes())
+    except (KeyError, ValueError) as error:
+        raise StateError(f"{name}: expected JSON, got {error}") from error

@@ -1,0 +1,67 @@
+"""Departures: outcomes that come more often than usual, by a test of two shares weighted by how new they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from otel_aiops.otlp.points import F64, I64
+from otel_aiops.signals.tally import Tally
+
+LEAST_USUAL = 5  # times that the context was seen
+LEAST_NOW = 2  # times that the outcome came
+LEAST = 3.0  # of the statistic; less is chance
+FULL_SHARE = 0.1  # a share that grows by less counts for less
+NEWEST = 100.0  # times as often is as new as can be
+
+
+@dataclass(frozen=True, slots=True)
+class Departures:
+    """Outcomes that come more often, all (K,), the strongest first. `cell` is the cell of the tally."""
+
+    context: I64
+    outcome: I64
+    strength: F64
+    usual: F64  # times that the outcome came in what is usual
+    usual_all: F64  # times that the context did
+    now: F64
+    now_all: F64
+    cell: I64
+
+    def __len__(self) -> int:
+        return len(self.context)
+
+
+def departures(tally: Tally, window: F64, least_usual: float = LEAST_USUAL, most: int = 400) -> Departures:
+    """Compare the counts of a window, (C,), with what is usual, in contexts that came so often in that.
+
+    Source: the likelihood ratio (G) test of two binomial shares, Dunning (1993), section 4.
+    """
+    of = tally.context_number
+    usual_all, now_all = tally.per_context(tally.usual)[of], tally.per_context(window)[of]
+    k = np.flatnonzero((usual_all >= max(least_usual, LEAST_USUAL)) & (window >= LEAST_NOW))
+    c0, c1, n0, n1 = tally.usual[k], window[k], usual_all[k], now_all[k]
+    p0, p1, p = (c0 + 0.5) / (n0 + 1), c1 / n1, (c0 + c1) / (n0 + n1)
+    ratio = _part(c1, n1 * p) + _part(n1 - c1, n1 * (1 - p)) + _part(c0, n0 * p) + _part(n0 - c0, n0 * (1 - p))
+    strength = np.where(p1 > p0, ratio, 0.0) * np.clip((p1 - p0) / FULL_SHARE, 0, 1)
+    new = np.clip(np.log(p1 / p0) / np.log(NEWEST), 0, 1)
+    strength = np.where(strength > LEAST, strength * new, 0.0)
+    best = np.argsort(-strength, kind="stable")[:most]
+    best = best[strength[best] > LEAST]
+    cell = k[best]
+    return Departures(
+        tally.contexts[of[cell]],
+        tally.outcome[cell],
+        strength[best],
+        c0[best],
+        n0[best],
+        c1[best],
+        n1[best],
+        cell,
+    )
+
+
+def _part(seen: F64, expected: F64) -> F64:
+    some = np.maximum(seen, 1e-300)
+    return np.where(seen > 0, seen * np.log(some / np.maximum(expected, 1e-300)), 0.0)

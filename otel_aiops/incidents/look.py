@@ -1,0 +1,337 @@
+"""Look: what each service does otherwise in a window of time, with the evidence; who is to blame for what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from otel_aiops.incidents.behaviour import OWN, UNREACHED, Behaviour, context_parts
+from otel_aiops.incidents.departures import Departures, departures
+from otel_aiops.incidents.edges import Edge, solve
+from otel_aiops.incidents.incident import Channel, Evidence
+from otel_aiops.incidents.shifts import Shifts, shifts
+from otel_aiops.signals.tally import Tally
+from otel_aiops.signals.trees import CHILD, END, LOG, START, event_parts
+
+CERTAIN_Z = 8.0  # a significance above says no more
+OWN_Z, OWN_EFFECT = 4.0, 0.5  # from which an operation itself is slower
+CALL_Z = 3.0  # from which a call is
+EXPLAINED = 0.8  # share of what a service shows that a callee or caller which shows the same takes away
+NEW_SHARE = 0.02  # an outcome that was rarer than this is new
+BEST = 3  # departures of a service that count
+MOST_EVIDENCE = 6  # of one service
+LOG_WEIGHT = 0.5  # of templates beside what spans show
+SCALE = 10.0  # strengths grow like their logarithm above this
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """The names behind the numbers."""
+
+    service: Callable[[int], str]
+    operation: Callable[[int], str]
+    template: Callable[[int], str]
+    word: Callable[[int], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Strengths by service and channel, each at least 0, and the evidence for them, the strongest first."""
+
+    strengths: Mapping[str, Mapping[Channel, float]] = field(default_factory=dict)
+    evidence: Mapping[str, Sequence[Evidence]] = field(default_factory=dict)
+    calls: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def total(self, service: str) -> float:
+        """How strange a service is, all channels together."""
+        return total(self.strengths.get(service, {}))
+
+    def totals(self) -> dict[str, float]:
+        """All services that are strange at all, the strangest first."""
+        found = {service: self.total(service) for service in self.strengths}
+        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def total(strengths: Mapping[Channel, float]) -> float:
+    """Channels of one service together: slowness by its strongest, all others added."""
+    slow = max(strengths.get(Channel.LATENCY, 0.0), strengths.get(Channel.NETWORK, 0.0))
+    rest = [value for channel, value in strengths.items() if channel not in (Channel.LATENCY, Channel.NETWORK)]
+    return float(sum(SCALE * np.log1p(max(value, 0.0) / SCALE) for value in (slow, *rest)))
+
+
+def look(behaviour: Behaviour, wording: Wording, first: int, last: int, *, least_usual: float = 0.0) -> Look:
+    """What is otherwise in the slots `first` .. `last` than usual.
+
+    Contexts that were seen less than `least_usual` times in what is usual do not count.
+    """
+    gathered = _Gathered(behaviour, wording, first, last, least_usual)
+    gathered.slowness()
+    gathered.failures()
+    gathered.paths()
+    gathered.logs()
+    return gathered.look()
+
+
+class _Gathered:
+    """Strengths and evidence on their way to a Look."""
+
+    def __init__(self, behaviour: Behaviour, wording: Wording, first: int, last: int, least_usual: float) -> None:
+        self.behaviour, self.wording, self.least_usual = behaviour, wording, least_usual
+        self.window = {name: tally.window(first, last) for name, tally in behaviour.tallies.items()}
+        self.strengths: dict[str, dict[Channel, float]] = {}
+        self.evidence: dict[str, list[Evidence]] = {}
+        self.calls, self.callee_of, self.senders = self._graph()
+
+    def _graph(self) -> tuple[dict[str, set[str]], dict[tuple[int, int], int], set[str]]:
+        """(whom each service calls, the callee that each operation calls most, who sends spans)."""
+        tally, service = self.behaviour.latency, self.wording.service
+        counts = tally.per_context(tally.usual + self.window["latency"])
+        who, operation, callee = context_parts(tally.contexts)
+        calls: dict[str, set[str]] = {}
+        most: dict[tuple[int, int], tuple[float, int]] = {}
+        seen = np.flatnonzero(counts > 0)
+        rows = zip(
+            who[seen].tolist(), operation[seen].tolist(), callee[seen].tolist(), counts[seen].tolist(), strict=True
+        )
+        for caller, name, called, count in rows:
+            if called:
+                calls.setdefault(service(caller), set()).add(service(called))
+            most[caller, name] = max(most.get((caller, name), (0.0, 0)), (count, called))
+        senders = {service(number) for number in np.unique(who[seen]).tolist()}
+        return calls, {key: called for key, (_, called) in most.items()}, senders
+
+    def look(self) -> Look:
+        strengths = {s: {c: v for c, v in by.items() if v > 0} for s, by in sorted(self.strengths.items())}
+        evidence = {
+            s: sorted(found, key=lambda one: -one.strength)[:MOST_EVIDENCE] for s, found in self.evidence.items()
+        }
+        calls = {caller: frozenset(callees) for caller, callees in self.calls.items()}
+        return Look({s: by for s, by in strengths.items() if by}, evidence, calls)
+
+    def _raise(self, service: str, channel: Channel, strength: float) -> None:
+        by = self.strengths.setdefault(service, {})
+        by[channel] = max(by.get(channel, 0.0), strength)
+
+    def _tell(self, evidence: Evidence) -> None:
+        self.evidence.setdefault(evidence.service, []).append(evidence)
+
+    # -- slower -------------------------------------------------------------------------------------------------------
+
+    def slowness(self) -> None:
+        """Operations that take longer themselves, and the ends of calls that do."""
+        tally = self.behaviour.latency
+        found = shifts(tally, self.window["latency"], self.least_usual)
+        who, operation, callee = context_parts(found.context)
+        edges: list[Edge] = []
+        longer: list[tuple[int, Edge]] = []
+        for k in range(len(found)):
+            z, effect = float(found.z[k]), float(found.effect[k])
+            service = self.wording.service(int(who[k]))
+            if callee[k]:
+                shift = max(0.0, float(found.after[k] - found.before[k])) if z > CALL_Z else 0.0
+                edge = Edge(service, self.wording.service(int(callee[k])), shift, float(found.count[k]), effect, z)
+                edges.append(edge)
+                longer += [(k, edge)] * (shift > 0 and effect > 0)
+            elif z > OWN_Z and effect > OWN_EFFECT:
+                strength = min(z, CERTAIN_Z) * float(np.log1p(effect))
+                self._raise(service, Channel.LATENCY, strength)
+                name = self.wording.operation(int(operation[k]))
+                self._tell(_slower(found, k, service, name, "", strength, tally))
+        ends = solve(edges, mute={edge.callee for edge in edges} - self.senders)
+        for service, strength in ends.items():
+            self._raise(service, Channel.NETWORK, strength)
+        for k, edge in longer:
+            name = self.wording.operation(int(operation[k]))
+            for end in {edge.caller, edge.callee} & ends.keys():
+                strength = min(ends[end], min(edge.z, CERTAIN_Z) * float(np.log1p(edge.effect)))
+                self._tell(_slower(found, k, end, name, edge.callee, strength, tally, caller=edge.caller))
+
+    # -- failing ------------------------------------------------------------------------------------------------------
+
+    def failures(self) -> None:
+        """Errors, put down to the service that made them, or to the callee that was not reached."""
+        found = departures(self.behaviour.failures, self.window["failures"], self.least_usual)
+        who, operation, callee = context_parts(found.context)
+        for k in range(len(found)):
+            outcome = int(found.outcome[k])
+            if outcome not in (OWN, UNREACHED):
+                continue
+            caller, called = self.wording.service(int(who[k])), self.wording.service(int(callee[k]))
+            blamed = called if outcome == UNREACHED else caller
+            strength = float(found.strength[k])
+            self._raise(blamed, Channel.ERRORS, strength)
+            name = self.wording.operation(int(operation[k]))
+            what = f"`{name}` of {caller} fails" + (f" to reach {called}" if outcome == UNREACHED else "")
+            rest = {
+                "callee": called if callee[k] else "",
+                "traces": _traces(self.behaviour.failures, int(found.cell[k])),
+            }
+            self._tell(_more_often(found, k, blamed, Channel.ERRORS, name, what, **rest))  # type: ignore[arg-type]
+
+    # -- another path -------------------------------------------------------------------------------------------------
+
+    def paths(self) -> None:
+        """What follows what inside operations, and is new or more frequent than usual.
+
+        An operation that ends right after a call is evidence on the call: against the callee if several callers do
+        so, else against the caller. A service is discounted by what a callee newly does, and another mix of known
+        paths by what its callers do.
+        """
+        found = departures(self.behaviour.paths, self.window["paths"], self.least_usual)
+        who, operation, event = context_parts(found.context)
+        codes = self.behaviour.events.by_number
+        new: dict[str, list[float]] = {}
+        mixed: dict[str, list[float]] = {}
+        cut: dict[tuple[str, str], float] = {}
+        for k in range(len(found)):
+            service, strength = self.wording.service(int(who[k])), float(found.strength[k])
+            before, after = int(codes[event[k]]), int(codes[found.outcome[k]])
+            called = self._called(int(who[k]), before)
+            told = [service]
+            if called and called != service and after == END:
+                cut[service, called] = max(cut.get((service, called), 0.0), strength)
+                told.append(called)
+            else:
+                kind = new if found.usual[k] < NEW_SHARE * found.usual_all[k] else mixed
+                kind.setdefault(service, []).append(strength)
+            name = self.wording.operation(int(operation[k]))
+            what = f"`{name}` of {service} {self._event(after, after_a=before)}"
+            traces = _traces(self.behaviour.paths, int(found.cell[k]))
+            for one in told:
+                self._tell(
+                    _more_often(
+                        found, k, one, Channel.SEQUENCE, name, what, caller=service, callee=called, traces=traces
+                    )
+                )
+        for service, strength in self._blamed(_best(new), _best(mixed), cut).items():
+            self._raise(service, Channel.SEQUENCE, strength)
+
+    def _blamed(
+        self, new: dict[str, float], mixed: dict[str, float], cut: Mapping[tuple[str, str], float]
+    ) -> dict[str, float]:
+        callers: dict[str, list[tuple[float, str]]] = {}
+        for (caller, called), strength in cut.items():
+            callers.setdefault(called, []).append((strength, caller))
+        for called, by in callers.items():
+            strongest = sorted((strength for strength, _ in by), reverse=True)
+            if len(by) >= 2 and new.get(called, 0.0) < strongest[0]:
+                new[called] = new.get(called, 0.0) + sum(strongest[:2])
+            for strength, caller in by:
+                new[caller] = max(new.get(caller, 0.0), strength)
+        raw = {service: max(new.get(service, 0.0), mixed.get(service, 0.0)) for service in {*new, *mixed}}
+        called_by: dict[str, set[str]] = {}
+        for caller, callees in self.calls.items():
+            for callee in callees:
+                called_by.setdefault(callee, set()).add(caller)
+        blamed = {}
+        for service, strength in raw.items():
+            left = strength - EXPLAINED * _highest(new, self.calls.get(service, ()), service, strength)
+            if mixed.get(service, 0.0) > new.get(service, 0.0):
+                left -= EXPLAINED * _highest(raw, called_by.get(service, ()), service, mixed[service])
+            blamed[service] = left
+        return blamed
+
+    def _called(self, service: int, code: int) -> str:
+        """Whom an event calls, "" if it calls nobody."""
+        kind, of, name = event_parts(code)
+        if kind != CHILD:
+            return ""
+        called = of if of != service else self.callee_of.get((of, name), 0)
+        return self.wording.service(called) if called else ""
+
+    def _event(self, code: int, after_a: int) -> str:
+        """A step inside an operation, in words."""
+        before = "at once" if after_a == START else f"after {self._named(after_a)}"
+        return f"ends {before}" if code == END else f"goes on with {self._named(code)} {before}"
+
+    def _named(self, code: int) -> str:
+        kind, of, what = event_parts(code)
+        if kind == CHILD:
+            return f"`{self.wording.operation(what)}` ({self.wording.service(of)})"
+        return f'the log "{self.wording.template(what)}"' if kind == LOG else f"the event {self.wording.word(what)}"
+
+    # -- logs ---------------------------------------------------------------------------------------------------------
+
+    def logs(self) -> None:
+        """Warnings and errors that are new or come more often."""
+        found = departures(self.behaviour.logs, self.window["logs"], self.least_usual)
+        who, _, severe = context_parts(found.context)
+        for k in np.flatnonzero(severe == 1).tolist():
+            service, text = self.wording.service(int(who[k])), self.wording.template(int(found.outcome[k]))
+            self._raise(service, Channel.LOGS, LOG_WEIGHT * float(found.strength[k]))
+            traces = _traces(self.behaviour.logs, int(found.cell[k]))
+            self._tell(_more_often(found, k, service, Channel.LOGS, text, f'"{text}" is logged', traces=traces))
+
+
+def _slower(
+    found: Shifts, k: int, service: str, name: str, callee: str, strength: float, tally: Tally, caller: str = ""
+) -> Evidence:
+    before, after, count = float(found.before[k]), float(found.after[k]), int(found.count[k])
+    what = f"`{name}` of {caller or service}"
+    what += f" waits for {callee}" if callee else " takes"
+    return Evidence(
+        channel=Channel.NETWORK if callee else Channel.LATENCY,
+        service=service,
+        what=name,
+        before=before / 1e3,
+        after=after / 1e3,
+        unit="s",
+        count=count,
+        strength=strength,
+        caller=caller,
+        callee=callee,
+        traces=_traces(tally, int(found.cell[k])),
+        text=f"{what} {_ms(after)} instead of {_ms(before)}, without what others explain ({count} times)",
+    )
+
+
+def _more_often(
+    found: Departures,
+    k: int,
+    service: str,
+    channel: Channel,
+    name: str,
+    what: str,
+    *,
+    caller: str = "",
+    callee: str = "",
+    traces: tuple[str, ...] = (),
+) -> Evidence:
+    before, after = float(found.usual[k] / found.usual_all[k]), float(found.now[k] / found.now_all[k])
+    count = int(found.now[k])
+    return Evidence(
+        channel=channel,
+        service=service,
+        what=name,
+        before=before,
+        after=after,
+        count=count,
+        strength=float(found.strength[k]),
+        caller=caller if callee else "",
+        callee=callee,
+        traces=traces,
+        text=f"{what} in {_percent(after)} of cases instead of {_percent(before)} ({count} times)",
+    )
+
+
+def _traces(tally: Tally, cell: int) -> tuple[str, ...]:
+    high, low = tally.example[cell].tolist()
+    return (f"{high:016x}{low:016x}",) if high or low else ()
+
+
+def _best(strengths: Mapping[str, list[float]]) -> dict[str, float]:
+    return {service: float(np.mean(found[:BEST])) for service, found in strengths.items()}
+
+
+def _highest(of: Mapping[str, float], services: Iterable[str], but: str, most: float) -> float:
+    return max([min(of.get(service, 0.0), most) for service in services if service != but], default=0.0)
+
+
+def _ms(value: float) -> str:
+    return f"{value:.3g} ms" if value < 1e3 else f"{value / 1e3:.3g} s"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 0.995 else "100 %"
