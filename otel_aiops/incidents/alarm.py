@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,9 +33,10 @@ class AlarmConfig:
         30.0,
     )  # s that are looked at: the short one is quick, the long one finds little
     calm: float = 20.0  # s without strangeness after which a finding ends
+    series: int = 3  # series of one service that have an alert at once make an incident; fewer only join one
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "observations", "calm"):
+        for name in ("threshold", "observations", "calm", "series"):
             if getattr(self, name) <= 0:
                 raise ConfigError(name, f"must be > 0, got {getattr(self, name)}")
         if not SLOT_S <= self.windows[0] <= self.windows[1] <= 120:
@@ -68,20 +69,33 @@ class Alarm:
         """Services with a finding that lasts."""
         return frozenset(finding.service for finding in self._open.values() if finding.score >= 1)
 
-    def step(self, looks: tuple[Look, Look], users: Mapping[str, float], event_ns: int) -> list[Finding]:
-        """Take in what is seen at an event time in the short and in the long window; the findings that changed."""
+    def step(
+        self,
+        looks: tuple[Look, Look],
+        users: Mapping[str, float],
+        event_ns: int,
+        widen: Callable[[str], float] = lambda service: 1.0,
+    ) -> list[Finding]:
+        """Take in what is seen at an event time in the short and in the long window; the findings that changed.
+
+        `users` are requests of users through each service since the last step. `widen` is how many times the threshold
+        of a service is what it usually is.
+        """
         changed: list[Finding] = []
         strange = self.strange()
         services = sorted({*looks[0].strengths, *looks[1].strengths, *self._services})
         for service in services:
             which = max(looks, key=lambda one: one.total(service))
-            changed += self._follow(service, which, users.get(service, 0.0), event_ns, others=bool(strange - {service}))
+            hit, others = users.get(service, 0.0), bool(strange - {service})
+            changed += self._follow(service, which, hit, event_ns, others=others, wide=widen(service))
         return changed
 
-    def _follow(self, service: str, seen: Look, users: float, event_ns: int, *, others: bool) -> list[Finding]:
+    def _follow(
+        self, service: str, seen: Look, users: float, event_ns: int, *, others: bool, wide: float
+    ) -> list[Finding]:
         state = self._services.get(service, _Service())
         total = seen.total(service)
-        threshold = max(self.config.threshold, NOISE * state.noise)
+        threshold = wide * max(self.config.threshold, NOISE * state.noise)
         ratio = total / threshold
         over = (state.over << 1 | (ratio >= 1)) & 0b111
         mine = [finding for finding in self._open.values() if finding.service == service]

@@ -43,6 +43,7 @@ class Look:
     strengths: Mapping[str, Mapping[Channel, float]] = field(default_factory=dict)
     evidence: Mapping[str, Sequence[Evidence]] = field(default_factory=dict)
     calls: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    senders: frozenset[str] = frozenset()  # services that send spans
 
     def total(self, service: str) -> float:
         """How strange a service is, all channels together."""
@@ -108,7 +109,7 @@ class _Gathered:
             s: sorted(found, key=lambda one: -one.strength)[:MOST_EVIDENCE] for s, found in self.evidence.items()
         }
         calls = {caller: frozenset(callees) for caller, callees in self.calls.items()}
-        return Look({s: by for s, by in strengths.items() if by}, evidence, calls)
+        return Look({s: by for s, by in strengths.items() if by}, evidence, calls, frozenset(self.senders))
 
     def _raise(self, service: str, channel: Channel, strength: float) -> None:
         by = self.strengths.setdefault(service, {})

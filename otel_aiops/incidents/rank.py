@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from otel_aiops.incidents.blame import blame
 from otel_aiops.incidents.incident import Channel, Evidence, Suspect
-from otel_aiops.incidents.look import SCALE, Look
+from otel_aiops.incidents.look import SCALE, Look, total
 
 MOST_SUSPECTS = 10
 LEAST = 3.0  # strangeness below is no candidate
+BLAMED = 5.0  # scores of `blame` on the scale of strangeness
 DEPLOYED = 1.3  # how much more a service is suspected that has just been changed
 BEST = 5  # evidence that a suspect carries
 
 # Logistic regression of "the suspect is the cause" on the logarithm of its share among all suspects and of its
 # strangeness, fitted to the recorded shop; see benchmarks/shop.py.
 CONFIDENCE = (0.6, 1.6, 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What series say of the time of an incident: by service, and by ends of calls; whom the calls connect."""
+
+    evidence: Sequence[Evidence] = ()
+    network: Sequence[Evidence] = ()
+    calls: Mapping[str, Collection[str]] = field(default_factory=dict)
+    outside: Collection[str] = ()  # services without telemetry of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,31 +43,44 @@ class Changed:
 
 def rank(
     seen: Look,
-    measured: Iterable[Evidence],
+    measured: Measured,
     deployed: Sequence[Changed] = (),
     *,
+    symptom: str = "",
     among: Callable[[str], bool] = lambda service: True,
 ) -> tuple[Suspect, ...]:
     """The services that are suspected, the likeliest first; none when nothing is strange enough.
 
     `seen` is what spans and logs show since the incident began, `measured` what series do, `deployed` what was changed
-    shortly before. Only services of which `among` is true are candidates. Equal scores are in the order of names.
+    shortly before. Where no spans tell whose time is whose, the calls between services and the `symptom` decide; see
+    `blame`. Only services of which `among` is true are candidates. Equal scores are in the order of names.
     """
-    resources = _worst(measured)
-    scores: dict[str, float] = {}
-    for service in sorted({*seen.strengths, *resources}):
-        if not among(service):
-            continue
-        strength = seen.total(service) + _weighed(resources.get(service, {}))
-        if any(change.service == service for change in deployed):
-            strength *= DEPLOYED
-        if strength >= LEAST:
-            scores[service] = strength
+    told = _worst((*measured.evidence, *measured.network))
+    if seen.calls or not measured.calls:
+        scores = {service: _strangeness(seen, service, told) for service in {*seen.strengths, *told}}
+    else:
+        found = blame(measured.evidence, measured.calls, symptom=symptom, outside=measured.outside)
+        scores = {service: BLAMED * score for service, score in found}
+    for change in deployed:
+        if change.service in scores:
+            scores[change.service] *= DEPLOYED
+    scores = {service: score for service, score in scores.items() if score >= LEAST and among(service)}
     best = sorted(scores, key=lambda service: (-scores[service], service))[:MOST_SUSPECTS]
-    together = sum(scores.values())
-    return tuple(
-        _suspect(service, scores[service], together, seen, resources.get(service, {}), deployed) for service in best
-    )
+    together = sum(sorted(scores.values()))
+    return tuple(_suspect(one, scores[one], together, seen, told.get(one, {}), deployed) for one in best)
+
+
+def _strangeness(seen: Look, service: str, told: Mapping[str, Mapping[Channel, Evidence]]) -> float:
+    """What spans, logs and series show of a service together. Latencies and errors that are measured from outside
+    contain those of callees; where its spans are seen, only these count.
+    """
+    strengths = dict(seen.strengths.get(service, {}))
+    for channel, evidence in told.get(service, {}).items():
+        if channel in (Channel.LATENCY, Channel.ERRORS) and service in seen.senders:
+            continue
+        raw = SCALE * float(np.expm1(evidence.strength / SCALE))
+        strengths[channel] = max(strengths.get(channel, 0.0), raw)
+    return total(strengths)
 
 
 def confidence(score: float, together: float) -> float:
@@ -74,10 +99,6 @@ def _worst(measured: Iterable[Evidence]) -> dict[str, dict[Channel, Evidence]]:
         if evidence.channel not in by or evidence.strength > by[evidence.channel].strength:
             by[evidence.channel] = evidence
     return found
-
-
-def _weighed(by: Mapping[Channel, Evidence]) -> float:
-    return float(sum(SCALE * np.log1p(max(one.strength, 0.0) / SCALE) for one in by.values()))
 
 
 def _suspect(

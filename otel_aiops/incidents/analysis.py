@@ -1,0 +1,324 @@
+"""Analysis: spans, records and series in, incidents out; the owner of everything between decoding and an operator."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from otel_aiops.errors import StateError
+from otel_aiops.incidents.alarm import Alarm, AlarmConfig
+from otel_aiops.incidents.alerted import together
+from otel_aiops.incidents.behaviour import SLOT_S, Behaviour, BehaviourConfig
+from otel_aiops.incidents.foresee import Foresight, ForesightConfig
+from otel_aiops.incidents.codec import decode, encode
+from otel_aiops.incidents.incident import Channel, Finding, Incident, Suspect
+from otel_aiops.incidents.incidents import Incidents, IncidentsConfig
+from otel_aiops.incidents.look import Look, Wording, look
+from otel_aiops.incidents.metrics import MetricEvidence, MetricsConfig
+from otel_aiops.incidents.rank import Changed, Measured, rank
+from otel_aiops.incidents.requests import Requests
+from otel_aiops.incidents.suppress import Decision
+from otel_aiops.labels import Labels
+from otel_aiops.otlp.log_records import LogRecords
+from otel_aiops.otlp.points import I32, I64, Bool, Points
+from otel_aiops.otlp.spans import Spans
+from otel_aiops.series.batch import Batch
+from otel_aiops.series.columns import Arrays, json_array, json_tree
+from otel_aiops.signals.calls import calls_of
+from otel_aiops.signals.deployments import Deployment, Deployments, DeploymentsConfig
+from otel_aiops.signals.logs import Logs, LogsConfig, points
+from otel_aiops.signals.red import Red, RedConfig
+from otel_aiops.signals.sources import Sources, of_items
+from otel_aiops.signals.topology import Topology, TopologyConfig
+from otel_aiops.signals.traces import Traces, TracesConfig
+from otel_aiops.signals.trees import Trees
+
+S = 1_000_000_000
+OWN_SCOPES = "otel_aiops."  # of series that are made of spans and logs here: these are looked at themselves
+DEPLOYED_BEFORE_NS = 1800 * S  # a deployment may be a cause so long before an incident
+FREEZE_NS = 1800 * S  # what lasts longer becomes usual
+NEAR = 3  # calls between an incident and a suspect at most
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisConfig:
+    """What decides how incidents are found."""
+
+    traces: TracesConfig = field(default_factory=TracesConfig)
+    logs: LogsConfig = field(default_factory=LogsConfig)
+    topology: TopologyConfig = field(default_factory=TopologyConfig)
+    red: RedConfig = field(default_factory=RedConfig)
+    deployments: DeploymentsConfig = field(default_factory=DeploymentsConfig)
+    behaviour: BehaviourConfig = field(default_factory=BehaviourConfig)
+    alarm: AlarmConfig = field(default_factory=AlarmConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    incidents: IncidentsConfig = field(default_factory=IncidentsConfig)
+    predict: ForesightConfig = field(default_factory=ForesightConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a step of event time brings: points that are made of spans and records, and incidents that changed."""
+
+    points: tuple[Points, ...] = ()
+    incidents: tuple[Incident, ...] = ()
+    deployments: tuple[Deployment, ...] = ()
+
+
+class Analysis:
+    """One writer; equal calls in equal order give equal bits. Everything is looked at once a slot of event time."""
+
+    def __init__(self, config: AnalysisConfig) -> None:
+        self.config = config
+        self.sources = Sources()
+        self.traces = Traces(config.traces, self.sources.services)
+        self.logs = Logs(config.logs)
+        self.topology = Topology(config.topology, self.sources.services)
+        self.red = Red(config.red, self.sources.services, self.traces.operations)
+        self.deployments = Deployments(config.deployments)
+        self.behaviour = Behaviour(config.behaviour)
+        self.alarm = Alarm(config.alarm)
+        self.metrics = MetricEvidence(config.metrics)
+        self.foresight = Foresight(config.predict)
+        self.requests = Requests([one.service for one in config.incidents.slo])
+        self.incidents = Incidents(
+            config.incidents, graph=self.topology, rank=self._ranked, failing=self.requests.failing
+        )
+        self._wording = Wording(
+            service=self.sources.services.__getitem__,
+            operation=self.traces.operations.__getitem__,
+            template=self.logs.templates.text,
+            word=self.traces.words.__getitem__,
+        )
+        self._slot = -1
+        self._first_ns = 0  # event time of the first span
+        self._deployed: list[Deployment] = []  # since the last step
+        self._series: dict[int, Finding] = {}  # alerts of series that last, by row
+        self._told: list[Finding] = []  # of series, since the last step
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What was left out or mended so far, by reason in plain words."""
+        kept = self.traces.counts + self.topology.counts + self.red.counts + self.deployments.counts
+        kept += Counter(self.metrics.counts) + self.incidents.refused()
+        kept["outcomes over the limit of cells"] = self.behaviour.refused
+        kept["span names over the limit"] = self.traces.operations.refused
+        kept["services over the limit"] = self.sources.services.refused
+        return kept
+
+    # -- what comes -----------------------------------------------------------------------------------------------------
+
+    def take_spans(self, spans: Spans, event_ns: int) -> None:
+        """Take the spans of a body."""
+        services, instances = self.sources.numbers(spans.resources)
+        for raw, service in zip(spans.resources, services.tolist(), strict=True):
+            namespace = dict(self.sources.read(raw).attributes).get("service.namespace")
+            if isinstance(namespace, str):
+                self.red.name_space(service, namespace)
+        self._deployed += self.deployments.see(spans.resources, event_ns)
+        self.traces.add(spans, of_items(services, spans.resource), of_items(instances, spans.resource), event_ns)
+
+    def take_logs(self, records: LogRecords, event_ns: int) -> None:
+        """Take the log records of a body."""
+        services, instances = self.sources.numbers(records.resources)
+        self._deployed += self.deployments.see(records.resources, event_ns)
+        of = of_items(services, records.resource), of_items(instances, records.resource)
+        events = self.logs.add(records, *of, event_ns)
+        self.traces.add_logs(events, event_ns)
+        self.behaviour.add_logs(events)
+
+    def welcome(self, rows: I32, labels: Sequence[Labels], fingerprints: Sequence[str], event_ns: int) -> None:
+        """Meet new series, (K,) each."""
+        for row, of, fingerprint in zip(rows.tolist(), labels, fingerprints, strict=True):
+            if not of.scope_name.startswith(OWN_SCOPES):
+                self.metrics.assign(row, of, fingerprint)
+                self.topology.observe(row, of, event_ns)
+                self.foresight.assign(row, of)
+
+    def forget(self, rows: I32) -> None:
+        """Rows that now belong to other series."""
+        self.metrics.forget(rows)
+        self.topology.forget(rows)
+        self.foresight.forget(rows)
+        for row in rows.tolist():
+            self._series.pop(row, None)
+
+    def measure(self, batch: Batch) -> None:
+        """Take points of series."""
+        self.metrics.update(batch)
+        self.topology.touch(batch.rows, batch.value, batch.time_ns)
+        self.foresight.update(batch)
+
+    def alert(self, row: int, finding: Finding | None) -> None:
+        """Take that a series has an alert, or none any more (None)."""
+        old = self._series.pop(row, None)
+        if finding is not None:
+            self._series[row] = finding if old is None else replace(finding, start_ns=old.start_ns)
+            self._told.append(self._series[row])
+        elif old is not None:
+            self._told.append(replace(old, end_ns=old.last_ns))
+
+    def alerts(self) -> Mapping[int, Finding]:
+        """The alerts of series that last, by row."""
+        return self._series
+
+    def decide(self, decision: Decision) -> tuple[Incident, ...]:
+        """Do what an operator wants. Raises: BadInput."""
+        return self.incidents.decide(decision)
+
+    # -- step by step ---------------------------------------------------------------------------------------------------
+
+    def step(self, event_ns: int) -> Outcome:
+        """What is due at an event time; most of it once a slot."""
+        slot = self.behaviour.slot(event_ns)
+        if slot <= self._slot:
+            return Outcome()
+        self._slot = slot
+        event_ns = slot * int(SLOT_S * S)
+        made = self._assemble(event_ns)
+        findings = [*self._strange(event_ns), *self.metrics.findings(event_ns), *self._of_series(event_ns)]
+        self._learn(event_ns)
+        changed = [*self.incidents.update(findings, event_ns)]
+        outcomes = [one for incident in changed for one in self.foresight.outcome(incident)]
+        changed += self.incidents.foresee([*outcomes, *self.foresight.due(event_ns)], event_ns)
+        deployed, self._deployed = tuple(self._deployed), []
+        return Outcome(tuple(made), tuple(changed), deployed)
+
+    def _assemble(self, event_ns: int) -> list[Points]:
+        """Put traces together that are complete, and count them; the points that come of it."""
+        trees = self.traces.close(event_ns)
+        if trees is not None:
+            self._count(trees, event_ns)
+        made = [self.red.close(event_ns)]
+        made += [points(window, self.sources.services) for window in self.logs.close(event_ns)]
+        return [one for one in made if one is not None and len(one)]
+
+    def _count(self, trees: Trees, event_ns: int) -> None:
+        self._first_ns = self._first_ns or event_ns
+        calls = calls_of(trees)
+        self.topology.add(calls, event_ns)
+        self.red.add(trees, calls, event_ns)
+        self.behaviour.add(trees)
+        self.requests.add(trees, self._wording.service)
+
+    def _strange(self, event_ns: int) -> list[Finding]:
+        """What services do that is strange enough."""
+        users = self.requests.take_users()
+        if not self._first_ns or event_ns - self._first_ns < self.config.alarm.warmup * S:
+            return []
+        config, slot = self.config.alarm, self.behaviour.slot(event_ns)
+        short, long = (
+            look(self.behaviour, self._wording, slot - int(s / SLOT_S), slot - 1, least_usual=config.observations)
+            for s in config.windows
+        )
+        return self.alarm.step((short, long), users, event_ns, lambda name: self.deployments.widen([name], event_ns))
+
+    def _of_series(self, event_ns: int) -> list[Finding]:
+        """Alerts of series that began, went on or ended."""
+        told, self._told = self._told, []
+        return together(told, self._series.values(), self.config.alarm.series)
+
+    def _learn(self, event_ns: int) -> None:
+        """Learn what has settled, but nothing of services near an open finding that is not old."""
+        findings = self.alarm.open.values()
+        strange = {one.service for one in findings if one.score >= 1 and event_ns - one.start_ns < FREEZE_NS}
+        for service in sorted(strange):
+            strange |= {*self.topology.callers(service), *self.topology.callees(service)}
+        numbers = [number for service in sorted(strange) if (number := self.sources.services.find(service))]
+        blocked = np.array(numbers, np.int64)
+
+        def is_blocked(services: I64) -> Bool:
+            found: Bool = np.isin(services, blocked)
+            return found
+
+        self.behaviour.learn(event_ns, is_blocked if numbers else None)
+
+    # -- causes ---------------------------------------------------------------------------------------------------------
+
+    def _ranked(self, incident: Incident, event_ns: int) -> tuple[Suspect, ...]:
+        """The suspects of an incident, from everything since it began."""
+        slot = self.behaviour.slot
+        start_ns = max(incident.start_ns, event_ns - int(self.config.behaviour.window * S))
+        seen = look(self.behaviour, self._wording, slot(start_ns), slot(event_ns) - 1) if self._first_ns else Look()
+        deployed = [
+            Changed(one.service, str(one), one.time_ns)
+            for one in self.deployments.all_since(start_ns - DEPLOYED_BEFORE_NS)
+            if not one.weak and one.time_ns <= event_ns
+        ]
+        measured = self._measured(start_ns, event_ns)
+        return rank(seen, measured, deployed, symptom=self._symptom(incident), among=partial(self._near, incident))
+
+    def _measured(self, start_ns: int, event_ns: int) -> Measured:
+        def widen(service: str) -> float:
+            return self.deployments.widen([service], event_ns)
+
+        silent = [one.evidence for one in self._series.values() if one.channel == Channel.SILENCE]
+        return Measured(
+            evidence=(*self.metrics.evidence(start_ns, event_ns, widen), *silent),
+            network=self.metrics.network(start_ns, event_ns, widen),
+            calls=self.metrics.calls(),
+            outside=self.metrics.outside(),
+        )
+
+    def _symptom(self, incident: Incident) -> str:
+        """The service of an incident that none of its others calls: where users see it; "" when there is not one."""
+        shown = set(incident.services)
+        top = [service for service in incident.services if not shown & {*self.topology.callers(service)} - {service}]
+        return top[0] if len(top) == 1 else ""
+
+    def _near(self, incident: Incident, service: str) -> bool:
+        """Whether a service is close enough to an incident to be its cause; one without known calls is not told."""
+        if service in incident.services or not (self.topology.callers(service) or self.topology.callees(service)):
+            return True
+        return any(self.topology.distance(service, one, NEAR) is not None for one in incident.services)
+
+    # -- state ----------------------------------------------------------------------------------------------------------
+
+    def _owners(self) -> dict[str, Any]:
+        return {
+            "sources": self.sources,
+            "traces": self.traces,
+            "logs": self.logs,
+            "topology": self.topology,
+            "red": self.red,
+            "deployments": self.deployments,
+            "behaviour": self.behaviour,
+            "alarm": self.alarm,
+            "metrics": self.metrics,
+            "foresight": self.foresight,
+            "requests": self.requests,
+            "incidents": self.incidents,
+        }
+
+    def state(self) -> Arrays:
+        """Everything learned, as arrays that nobody changes later."""
+        arrays = {f"{name}/{key}": array for name, one in self._owners().items() for key, array in one.state().items()}
+        tree = {
+            "slot": self._slot,
+            "first_ns": self._first_ns,
+            "deployed": [encode(one) for one in self._deployed],
+            "series": [[row, encode(finding)] for row, finding in self._series.items()],
+            "told": [encode(finding) for finding in self._told],
+        }
+        return {**arrays, "clock": json_array(tree)}
+
+    def restore(self, arrays: Arrays) -> None:
+        """Take over a state; one from before there was an analysis holds nothing. Raises: StateError."""
+        if not arrays:
+            return
+        tree = json_tree(arrays, "clock")
+        for name, owner in self._owners().items():
+            part = name + "/"
+            owner.restore({key.removeprefix(part): array for key, array in arrays.items() if key.startswith(part)})
+        try:
+            self._slot, self._first_ns = int(tree["slot"]), int(tree["first_ns"])
+            self._deployed = [decode(Deployment, one) for one in tree["deployed"]]
+            self._series = {int(row): decode(Finding, one) for row, one in tree["series"]}
+            self._told = [decode(Finding, one) for one in tree["told"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(f"expected the clock of an analysis, got {error!r}") from error

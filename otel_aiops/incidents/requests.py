@@ -1,0 +1,76 @@
+"""Requests: how many of users pass through each service, and what share of them fails."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+
+import numpy as np
+
+from otel_aiops.errors import StateError
+from otel_aiops.series.columns import Arrays, json_array, json_tree
+from otel_aiops.signals.trees import Trees
+
+BUCKET_NS = 300_000_000_000
+KEPT = 864  # buckets: three days, the longest window of a burn rate
+
+
+class Requests:
+    """Counts of requests. Failures over time are kept for the services that have an objective."""
+
+    def __init__(self, objectives: Collection[str] = ()) -> None:
+        self._objectives = frozenset(objectives)
+        self._users: dict[str, float] = {}  # since they were taken last
+        self._buckets: dict[str, dict[int, list[float]]] = {}  # service → bucket → requests, failures
+
+    def add(self, trees: Trees, name: Callable[[int], str]) -> None:
+        """Count the spans of complete traces."""
+        user = np.flatnonzero(trees.user)
+        weight = np.zeros(int(trees.trace[-1]) + 1 if len(trees) else 0)
+        weight[trees.trace[user]] = trees.weight[user]
+        through = np.unique(np.stack([trees.service, trees.trace], 1), axis=0)
+        for service in np.unique(through[:, 0]).tolist():
+            requests = float(weight[through[through[:, 0] == service, 1]].sum())
+            self._users[name(service)] = self._users.get(name(service), 0.0) + requests
+        if self._objectives:
+            self._count_failures(trees, name)
+
+    def _count_failures(self, trees: Trees, name: Callable[[int], str]) -> None:
+        entries = np.flatnonzero(trees.entry)
+        key = np.stack([trees.service[entries], trees.end_ns[entries] // BUCKET_NS], 1)
+        distinct, which = np.unique(key, axis=0, return_inverse=True)
+        requests = np.bincount(which, trees.weight[entries], len(distinct)).tolist()
+        failures = np.bincount(which, trees.weight[entries] * trees.error[entries], len(distinct)).tolist()
+        for (service, bucket), count, failed in zip(distinct.tolist(), requests, failures, strict=True):
+            if name(service) in self._objectives:
+                kept = self._buckets.setdefault(name(service), {})
+                old = kept.get(bucket, [0.0, 0.0])
+                kept[bucket] = [old[0] + count, old[1] + failed]
+                for gone in [one for one in kept if one <= bucket - KEPT]:
+                    del kept[gone]
+
+    def take_users(self) -> dict[str, float]:
+        """Requests of users through each service since the last call."""
+        taken, self._users = self._users, {}
+        return taken
+
+    def failing(self, service: str, over_s: float, event_ns: int) -> float:
+        """The share of a service's requests that failed in the seconds before an event time; NaN when unknown."""
+        first = (event_ns - int(over_s * 1e9)) // BUCKET_NS
+        kept = [counts for bucket, counts in self._buckets.get(service, {}).items() if bucket >= first]
+        requests = sum(count for count, _ in kept)
+        return sum(failed for _, failed in kept) / requests if requests else math.nan
+
+    def state(self) -> Arrays:
+        """Everything counted."""
+        buckets = {service: sorted(kept.items()) for service, kept in self._buckets.items()}
+        return {"requests": json_array({"users": self._users, "buckets": buckets})}
+
+    def restore(self, arrays: Arrays) -> None:
+        """Take over a state. Raises: StateError."""
+        tree = json_tree(arrays, "requests")
+        try:
+            self._users = {str(name): float(count) for name, count in tree["users"].items()}
+            self._buckets = {name: {int(k): list(v) for k, v in kept} for name, kept in tree["buckets"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StateError(f"expected counts of requests, got {error!r}") from error
