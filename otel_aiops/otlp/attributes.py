@@ -12,6 +12,8 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from otel_aiops.errors import BadInput
 from otel_aiops.labels import Attributes, AttributeValue
 
+OWN_SCOPE = "otel_aiops"
+OWN_SERVICE = "otel-aiops"
 DEEPEST = 16  # nesting of arrays and maps inside one attribute value; protobuf itself stops at 100
 
 

@@ -211,7 +211,7 @@ def _attributes(reader: Reader, number: int) -> list[bytes]:
     return slices
 
 
-def _put_together(data: bytearray, slices: list[bytes], found: Field) -> None:
+def _put_together(data: bytes | bytearray, slices: list[bytes], found: Field) -> None:
     """Write the attributes of some points anew, in place."""
     parts: dict[int, list[bytes]] = {}
     own = by_message(found)
@@ -234,7 +234,7 @@ def _read(kind: Kind, group: _Group, rejected: Counter[str]) -> Columns:
 def _columns(kind: Kind, points: list[bytes], stream: I32) -> tuple[Columns, Reader]:
     """Walk the points of one kind: (columns, the reader that knows why some are refused)."""
     layout = _LAYOUTS[kind]
-    reader = Reader(points, INVALID, FAR_TIME)
+    reader = Reader(points, INVALID, FAR_TIME, bytearray)
     start_ns, time_ns = reader.time(2), reader.time(3)
     reader.reject(time_ns == 0, NO_TIME)
     stale = (reader.varint(layout.flags) & np.uint64(1)).astype(bool)

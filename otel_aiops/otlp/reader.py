@@ -15,9 +15,14 @@ LARGEST_TIME = np.uint64(2**63 - 1)
 class Reader:
     """N messages side by side, their fields, and why each cannot be used: the first thing that was found wrong."""
 
-    def __init__(self, messages: list[bytes], invalid: str, far_time: str) -> None:
-        """`invalid` and `far_time` are the reasons for messages that cannot be read, and for times after 2262."""
-        self.data = bytearray().join([*messages, bytes(PADDING)])
+    def __init__(
+        self, messages: list[bytes], invalid: str, far_time: str, data: type[bytes] | type[bytearray] = bytes
+    ) -> None:
+        """`invalid` and `far_time` are the reasons for messages that cannot be read, and for times after 2262.
+
+        `data` is bytearray for those who write into the bytes afterwards.
+        """
+        self.data: bytes | bytearray = data().join([*messages, bytes(PADDING)])
         self.buffer = Buffer(self.data)
         self.end = np.cumsum(np.fromiter(map(len, messages), np.int64, len(messages)))
         self.start = np.concatenate([[0], self.end[:-1]]).astype(np.int64)
