@@ -84,26 +84,29 @@ def peers(values: Values, regions: Regions, words: Words, kind: U8, good: Bool) 
     """(word or -1, PeerKind) of what each span talks to, (N,) each: a database, else a destination, else a service.
 
     Databases are `system:namespace`, destinations `system:destination`, services their name or else the address that
-    was called. A host that has no name has its port. What looks like an id is masked. Spans that are not `good` have none.
+    was called. A host that has no name has its port. What looks like an id is masked. Only spans that
+    are `good` have one.
     """
-    inbound = (kind == SpanKind.SERVER) | (kind == SpanKind.CONSUMER)
-    address, port = values.texts(regions, *ADDRESS), values.numbers(*PORT)
-    database = np.where(inbound, -1, values.texts(regions, *DATABASE))
-    messaging = values.texts(regions, *MESSAGING)
-    service = np.where(inbound, -1, values.texts(regions, *SERVICE))
-    called = kind == SpanKind.CLIENT
-    by_url = np.flatnonzero(called & (database < 0) & (messaging < 0) & (service < 0) & (address < 0))
+    outbound = good & (kind != SpanKind.SERVER) & (kind != SpanKind.CONSUMER)
+    database = values.texts(regions, *DATABASE, of=outbound)
+    messaging = values.texts(regions, *MESSAGING, of=good & (database < 0))
+    rest = outbound & (database < 0) & (messaging < 0)
+    service = values.texts(regions, *SERVICE, of=rest)
+    called = rest & (service < 0) & (kind == SpanKind.CLIENT)
+    address = values.texts(regions, *ADDRESS, of=called | (database >= 0))
+    by_url = np.flatnonzero(called & (address < 0))
     address[by_url] = _hosts(values, regions, by_url)
     which = np.select(
         [database >= 0, messaging >= 0, (service >= 0) | (called & (address >= 0))],
         [PeerKind.DATABASE, PeerKind.MESSAGING, PeerKind.SERVICE],
         PeerKind.NONE,
     ).astype(np.uint8)
-    which[~good] = PeerKind.NONE
-    destination = np.where(values.numbers(*PASSING) > 0, -1, values.texts(regions, *DESTINATION))
-    first = np.select([database >= 0, messaging >= 0], [database, messaging], service)
-    second = np.select([database >= 0, messaging >= 0], [values.texts(regions, *NAMESPACE), destination], -1)
-    return _named(which, first, second, address, np.nan_to_num(port, nan=-1.0), regions, words), which
+    lasting = (messaging >= 0) & ~(values.numbers(*PASSING) > 0)
+    namespace = values.texts(regions, *NAMESPACE, of=database >= 0)
+    second = np.maximum(namespace, values.texts(regions, *DESTINATION, of=lasting))
+    first = np.maximum(np.maximum(database, messaging), service)
+    port = np.nan_to_num(values.numbers(*PORT), nan=-1.0)
+    return _named(which, first, second, address, port, regions, words), which
 
 
 def _named(which: U8, first: I64, second: I64, address: I64, port: F64, regions: Regions, words: Words) -> I32:

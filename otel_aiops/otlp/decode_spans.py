@@ -53,12 +53,11 @@ def decode_traces(body: bytes) -> DecodedSpans:
     found = items(body, "traces")
     count_lost(found, rejected, mended)
     words = Words(mended)
+    resource = found.resource
     columns = [
-        _read(found.raws[at : at + CHUNK], found.resource[at : at + CHUNK], words, rejected, mended)
-        for at in range(0, len(found.raws), CHUNK)
+        _read(found.raws[at : at + CHUNK], resource[at : at + CHUNK], words, rejected, mended)
+        for at in range(0, max(len(found.raws), 1), CHUNK)
     ]
-    if not columns:
-        columns = [_read([], np.empty(0, np.int32), words, rejected, mended)]
     return DecodedSpans(_joined(columns, words.all(), tuple(found.resources)), dict(rejected), dict(mended))
 
 

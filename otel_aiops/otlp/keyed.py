@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otel_aiops.otlp.points import F64, I64, Bool
 from otel_aiops.otlp.reader import last_region
@@ -13,7 +14,6 @@ from otel_aiops.otlp.wire import (
     BYTES,
     FIXED64,
     NO_FIELD,
-    NONE,
     U64,
     VARINT,
     Buffer,
@@ -36,6 +36,7 @@ _MEMBERS = (
 )
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _MASKS = np.array([(1 << 8 * size) - 1 for size in range(9)], np.uint64)  # of the bytes of a short key
+_KEY_TAG, _VALUE_TAG = 1 << 3 | BYTES, 2 << 3 | BYTES
 _WHOLE = re.compile(rb"[0-9]{1,15}")
 
 
@@ -49,7 +50,8 @@ class Keys:
         sizes = np.array([len(one) for one in raw], np.int64)
         prints = _fingerprints(Buffer(data), np.cumsum(sizes) - sizes, sizes)
         order = np.argsort(prints)
-        self._prints, self._order, self._raw = prints[order], order.astype(np.int16), raw
+        self._prints, self._order = prints[order], order
+        self._windows = [_windows(one) for one in raw]
         self._sizes = np.zeros(int(sizes.max()) + 2, bool)
         self._sizes[sizes] = True
 
@@ -61,19 +63,29 @@ class Keys:
         prints = _fingerprints(buffer, where, length)
         place = np.minimum(np.searchsorted(self._prints, prints), len(self._prints) - 1)
         same = np.flatnonzero(self._prints[place] == prints)
-        code = self._order[place[same]].astype(np.int64)
+        code = self._order[place[same]]
         out[maybe[same]] = np.where(self._equal(buffer, code, where[same], length[same]), code, -1)
         return out
 
     def _equal(self, buffer: Buffer, code: I64, at: I64, size: I64) -> Bool:
         """Whether keys with the same fingerprint are the same in all their bytes."""
         out = np.zeros(len(code), bool)
-        for number in np.flatnonzero(np.bincount(code, minlength=len(self._raw))).tolist():
-            raw = self._raw[number]
-            pick = np.flatnonzero((code == number) & (size == len(raw)))
-            cells = buffer.u8[at[pick][:, None] + np.arange(len(raw))]
-            out[pick] = (cells == np.frombuffer(raw, np.uint8)).all(axis=1)
+        for number in np.flatnonzero(np.bincount(code, minlength=len(self._windows))).tolist():
+            length, windows = self._windows[number]
+            pick = np.flatnonzero((code == number) & (size == length))
+            where, same = at[pick], np.ones(len(pick), bool)
+            for offset, mask, expected in windows:
+                same &= buffer.u64(where + offset) & mask == expected
+            out[pick] = same
         return out
+
+
+def _windows(raw: bytes) -> tuple[int, list[tuple[int, np.uint64, np.uint64]]]:
+    """The length of a key, and (offset, mask, number) of the eight bytes that must stand in some of its places."""
+    offsets = sorted({*range(0, len(raw) - 7, 8), max(len(raw) - 8, 0)})
+    return len(raw), [
+        (at, _MASKS[min(len(raw), 8)], np.uint64(int.from_bytes(raw[at : at + 8], "little"))) for at in offsets
+    ]
 
 
 def _fingerprints(buffer: Buffer, at: I64, size: I64) -> U64:
@@ -118,7 +130,7 @@ class Values:
     keys: Keys
     n: int  # owners
     owner: I64
-    key: I64
+    key: NDArray[np.int8]
     kind: I64
     at: I64
     size: I64
@@ -127,15 +139,17 @@ class Values:
         """Which values have a key."""
         return np.flatnonzero(self.key == self.keys.number[name])
 
-    def texts(self, regions: Regions, *names: str) -> I64:
+    def texts(self, regions: Regions, *names: str, of: Bool | None = None) -> I64:
         """The text that each owner has under the first of the keys that has one, as a number of `regions`; -1 for none.
 
-        An empty text is none. Texts are cut at LONGEST_TEXT bytes.
+        An empty text is none. Texts are cut at LONGEST_TEXT bytes. Only owners that are in `of`, (N,), are asked.
         """
         out = np.full(self.n, -1, np.int64)
         for name in reversed(names):
             pick = self.of(name)
             pick = pick[(self.kind[pick] == TEXT) & (self.size[pick] > 0)]
+            if of is not None:
+                pick = pick[of[self.owner[pick]]]
             if len(pick):
                 size = cut(self.buffer, self.at[pick], self.size[pick], LONGEST_TEXT)
                 out[self.owner[pick]] = regions.numbers(self.at[pick], size)
@@ -184,19 +198,83 @@ def read_values(buffer: Buffer, pairs: Field, keys: Keys, n: int) -> tuple[Value
     Returns (values, (N,) which owners have a pair that is not valid protobuf). Values of other keys are not looked at.
     """
     broken = np.zeros(n, bool)
+    key, at, size, usual = _usual_pairs(buffer, pairs, keys)
+    wanted = np.flatnonzero(key >= 0)
+    kind, at, size, plain = _usual_values(buffer, at[wanted], size[wanted])
+    odd = wanted[~plain]
+    found = pairs.message[wanted], key[wanted], kind, at, size
+    if not usual.all() or len(odd):
+        usual[odd] = False
+        rare = np.flatnonzero(~usual)
+        more, bad = _walk_pairs(buffer, chosen(pairs, rare), keys)
+        broken[pairs.message[rare[bad]]] = True
+        found = _in_place(found, wanted[plain], plain, (pairs.message[rare], *more), rare)
+    owner, key, kind, at, size = found
+    own = _last(owner * len(keys.number) + key, n * len(keys.number)) & (kind > 0)
+    return Values(buffer, keys, n, owner[own], key[own].astype(np.int8), kind[own], at[own], size[own]), broken
+
+
+def _usual_pairs(buffer: Buffer, pairs: Field, keys: Keys) -> tuple[I64, I64, I64, Bool]:
+    """(number of the key or -1, where its value begins, bytes of it, whether that is sure) of R KeyValues.
+
+    Sure are those that are written as all known senders write them: the key, then the value, nothing else.
+    """
+    end = pairs.at + pairs.size
+    edge = len(buffer.u8) - 4
+    key_size = buffer.u8[pairs.at + 1].astype(np.int64)
+    value = np.minimum(pairs.at + 2 + key_size, edge)
+    at, size = _sized(buffer, value + 1)
+    usual = (buffer.u8[pairs.at] == _KEY_TAG) & (key_size < 0x80) & (buffer.u8[value] == _VALUE_TAG)
+    usual &= at + size == end
+    return keys.find(buffer, pairs.at + 2, np.where(usual, key_size, 0)), at, size, usual
+
+
+def _usual_values(buffer: Buffer, at: I64, size: I64) -> tuple[I64, I64, I64, Bool]:
+    """(member, where its payload begins, bytes of it, whether that is sure) of R AnyValues with one field each."""
+    tag = buffer.u8[at]
+    kind = (tag >> 3).astype(np.int64)
+    text_at, text_size = _sized(buffer, at + 1)
+    sure = (tag == TEXT << 3 | BYTES) & (text_at + text_size == at + size)
+    whole = np.flatnonzero((tag == INT << 3 | VARINT) | (tag == BOOL << 3 | VARINT))
+    sure[whole] = buffer.varint(at[whole] + 1)[1] == size[whole] - 1
+    sure |= (tag == DOUBLE << 3 | FIXED64) & (size == 9)
+    sure &= size > 0
+    is_text = kind == TEXT
+    return kind, np.where(is_text, text_at, at + 1), np.where(is_text, text_size, size - 1), sure
+
+
+def _sized(buffer: Buffer, at: I64) -> tuple[I64, I64]:
+    """(where a payload begins, bytes of it) by the length that stands at R places, if that has one or two bytes."""
+    size = buffer.u8[at].astype(np.int64)
+    long = np.flatnonzero(size >= 0x80)
+    at = at + 1
+    if len(long):
+        size[long] += (buffer.u8[at[long]].astype(np.int64) << 7) - 0x80
+        size[long[buffer.u8[at[long]] >= 0x80]] = -1  # longer ones are no usual ones
+        at[long] += 1
+    return at, size
+
+
+_Found = tuple[I64, I64, I64, I64, I64]  # owner, key, kind, at, size
+
+
+def _in_place(usual: _Found, usual_at: I64, plain: Bool, rare: _Found, rare_at: I64) -> _Found:
+    """Usual and rare pairs together, in the order in which they stood."""
+    order = np.argsort(np.concatenate([usual_at, rare_at]), kind="stable")
+    owner, key, kind, at, size = (np.concatenate([a[plain], b])[order] for a, b in zip(usual, rare, strict=True))
+    wanted = key >= 0
+    return owner[wanted], key[wanted], kind[wanted], at[wanted], size[wanted]
+
+
+def _walk_pairs(buffer: Buffer, pairs: Field, keys: Keys) -> tuple[tuple[I64, I64, I64, I64], Bool]:
+    """((key, kind, at, size), which are not valid protobuf) of R KeyValues however they are written, (R,) each."""
     inner, bad = walk(buffer, pairs.at, pairs.at + pairs.size)
-    broken[pairs.message[bad]] = True
     key = keys.find(buffer, *last_region(inner.get((1, BYTES), NO_FIELD), len(pairs)))
     pieces = inner.get((2, BYTES), NO_FIELD)
     pieces = chosen(pieces, key[pieces.message] >= 0)
-    if not len(pieces):
-        return Values(buffer, keys, n, NONE, NONE, NONE, NONE, NONE), broken
-    kind, at, size, bad = read_any(buffer, pieces, len(pairs))
-    broken[pairs.message[pieces.message[bad]]] = True
-    wanted = np.flatnonzero(key >= 0)
-    own = wanted[_last(pairs.message[wanted] * len(keys.number) + key[wanted], n * len(keys.number))]
-    own = own[kind[own] > 0]
-    return Values(buffer, keys, n, pairs.message[own], key[own], kind[own], at[own], size[own]), broken
+    kind, at, size, broken = read_any(buffer, pieces, len(pairs))
+    bad[pieces.message[broken]] = True
+    return (key, kind, at, size), bad
 
 
 def read_any(buffer: Buffer, pieces: Field, n: int) -> tuple[I64, I64, I64, Bool]:
@@ -206,13 +284,9 @@ def read_any(buffer: Buffer, pieces: Field, n: int) -> tuple[I64, I64, I64, Bool
     """
     inner, bad = walk(buffer, pieces.at, pieces.at + pieces.size)
     kind, at, size = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
-    found = [(tag, inner[tag]) for tag in _MEMBERS if tag in inner]
-    owners = [pieces.message[one.message] for _, one in found]
-    if (len(found) == 1 and (found[0][1].step == 0).all()) or not _twice(owners, n):
-        for (tag, one), owner in zip(found, owners, strict=True):
-            kind[owner], at[owner], size[owner] = tag[0], one.at, one.size
-        return kind, at, size, bad
-    every = merged(*(_tagged(one, tag[0]) for tag, one in found))
+    every = merged(*(_tagged(inner[tag], tag[0]) for tag in _MEMBERS if tag in inner))
+    if len(every):
+        every = chosen(every, np.lexsort((every.step, every.message)))
     owner = pieces.message[every.message]
     kind[owner], at[owner], size[owner] = every.tag, every.at, every.size
     return kind, at, size, bad
@@ -225,10 +299,6 @@ def _last(code: I64, most: int) -> Bool:
     place[code] = index
     found: Bool = place[code] == index
     return found
-
-
-def _twice(owners: list[I64], n: int) -> bool:
-    return bool(owners) and bool((np.bincount(np.concatenate(owners), minlength=n) > 1).any())
 
 
 def _tagged(found: Field, member: int) -> Field:
