@@ -11,7 +11,7 @@ import numpy as np
 
 from otel_aiops.otlp import grid
 from otel_aiops.otlp.columns import Columns, assembled, in_order, keep
-from otel_aiops.otlp.envelope import KIND_OF_FIELD, count_items, metrics, parse, stream_of
+from otel_aiops.otlp.envelope import KIND_OF_FIELD, metrics, parse, stream_of
 from otel_aiops.otlp.memo import Key, Known, Lesson, Memo, Recalled, learn, read_recalled
 from otel_aiops.otlp.points import F64, I32, I64, Bool, Decoded, Kind, Stream
 from otel_aiops.otlp.reader import Reader
@@ -87,16 +87,6 @@ def decode_metrics(body: bytes, memo: Memo | None = None) -> Decoded:
         for kind, group in sorted(request.groups.items())
     ]
     return Decoded(assembled(tuple(request.streams), columns), dict(rejected))
-
-
-def count_spans(body: bytes) -> int:
-    """How many spans an ExportTraceServiceRequest holds; BadInput if it is not one."""
-    return count_items(body, "traces")
-
-
-def count_logs(body: bytes) -> int:
-    """How many log records an ExportLogsServiceRequest holds; BadInput if it is not one."""
-    return count_items(body, "logs")
 
 
 # -- the data points: all of a kind at once -----------------------------------------------------------------------
