@@ -185,7 +185,9 @@ def run() -> list[Row]:
         rows.append(_row(title, count, partial(decode_logs, body), partial(walk_logs, body), "protobuf walk"))
     text = plain_traces(10_000)
     convert = partial(json_to_protobuf, "traces", text)
-    rows.append(_row("JSON to protobuf, a span, 10000 a batch", 10_000, convert, partial(json.loads, text), "json.loads"))
+    rows.append(
+        _row("JSON to protobuf, a span, 10000 a batch", 10_000, convert, partial(json.loads, text), "json.loads")
+    )
     return rows
 
 

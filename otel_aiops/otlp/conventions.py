@@ -77,7 +77,8 @@ def failed(values: Values, regions: Regions, kind: U8, code: I64) -> Bool:
         rpc = np.where(np.isnan(rpc) & (name >= 0), codes[name], rpc)
     found |= np.where(client, rpc > 0, np.isin(rpc, _SERVER_FAULTS))
     found |= values.texts(regions, *ERROR_TYPE) >= 0
-    return (code == 2) | (found & (code != 1))
+    out: Bool = (code == 2) | (found & (code != 1))
+    return out
 
 
 def peers(values: Values, regions: Regions, words: Words, kind: U8, good: Bool) -> tuple[I32, U8]:

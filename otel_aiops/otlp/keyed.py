@@ -75,7 +75,7 @@ class Keys:
             pick = np.flatnonzero((code == number) & (size == length))
             where, same = at[pick], np.ones(len(pick), bool)
             for offset, mask, expected in windows:
-                same &= buffer.u64(where + offset) & mask == expected
+                same &= (buffer.u64(where + offset) & mask) == expected
             out[pick] = same
         return out
 
@@ -272,15 +272,15 @@ def _walk_pairs(buffer: Buffer, pairs: Field, keys: Keys) -> tuple[tuple[I64, I6
     key = keys.find(buffer, *last_region(inner.get((1, BYTES), NO_FIELD), len(pairs)))
     pieces = inner.get((2, BYTES), NO_FIELD)
     pieces = chosen(pieces, key[pieces.message] >= 0)
-    kind, at, size, broken = read_any(buffer, pieces, len(pairs))
+    kind, at, size, _, broken = read_any(buffer, pieces, len(pairs))
     bad[pieces.message[broken]] = True
     return (key, kind, at, size), bad
 
 
-def read_any(buffer: Buffer, pieces: Field, n: int) -> tuple[I64, I64, I64, Bool]:
-    """The members of N AnyValues that may each come in pieces: (kind, at, size) of the last, 0 for none.
+def read_any(buffer: Buffer, pieces: Field, n: int) -> tuple[I64, I64, I64, I64, Bool]:
+    """The members of N AnyValues that may each come in pieces: (kind, at, size) of the last, 0 for none, (N,) each.
 
-    Also says which of the pieces are not valid protobuf, (R,).
+    Also says how many members each has, (N,), and which of the pieces are not valid protobuf, (R,).
     """
     inner, bad = walk(buffer, pieces.at, pieces.at + pieces.size)
     kind, at, size = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
@@ -289,7 +289,7 @@ def read_any(buffer: Buffer, pieces: Field, n: int) -> tuple[I64, I64, I64, Bool
         every = chosen(every, np.lexsort((every.step, every.message)))
     owner = pieces.message[every.message]
     kind[owner], at[owner], size[owner] = every.tag, every.at, every.size
-    return kind, at, size, bad
+    return kind, at, size, np.bincount(owner, minlength=n), bad
 
 
 def _last(code: I64, most: int) -> Bool:

@@ -19,6 +19,12 @@ LONG_WORD = f"a name is longer than {LONGEST_WORD} bytes: it was cut"
 MANY_WORDS = f"more than {MOST_WORDS} distinct names in one request: they count as {OTHER}"
 
 
+def note(counts: Counter[str], reason: str, times: int) -> None:
+    """Count something if it came at all."""
+    if times:
+        counts[reason] += times
+
+
 class Words:
     """Numbers of texts in the order in which they came; what is over the limit shares the number of OTHER."""
 
@@ -36,7 +42,7 @@ class Words:
         some = np.flatnonzero(size > 0)
         where = at[some]
         short = cut(buffer, where, size[some], LONGEST_WORD)
-        self._count(LONG_WORD, int((short != size[some]).sum()))
+        note(self._mended, LONG_WORD, int((short != size[some]).sum()))
         out[some] = self.raws(regions, regions.numbers(where, short))
         return out
 
@@ -48,7 +54,7 @@ class Words:
         for one in np.flatnonzero(used).tolist():
             text = raws[one].decode(errors="replace")
             if "\ufffd" in text and text.encode() != raws[one]:
-                self._count(NOT_UTF8, int(used[one]))
+                note(self._mended, NOT_UTF8, int(used[one]))
             code[one] = self.number(text, int(used[one]))
         found: I32 = code[number]
         return found
@@ -59,11 +65,7 @@ class Words:
         if found is not None:
             return found
         if len(self._number) >= MOST_WORDS:
-            self._count(MANY_WORDS, times)
+            note(self._mended, MANY_WORDS, times)
             return self._number.setdefault(OTHER, len(self._number))
         self._number[text] = len(self._number)
         return len(self._number) - 1
-
-    def _count(self, reason: str, times: int) -> None:
-        if times:
-            self._mended[reason] += times
