@@ -93,7 +93,8 @@ def _fingerprints(buffer: Buffer, at: I64, size: I64) -> U64:
     mask = _MASKS[np.minimum(size, 8)]
     first = buffer.u64(at) & mask
     last = buffer.u64(at + np.maximum(size - 8, 0)) & mask
-    return first * _MIX ^ last ^ size.astype(np.uint64)
+    mixed: U64 = (first * _MIX) ^ last ^ size.astype(np.uint64)
+    return mixed
 
 
 class Regions:
