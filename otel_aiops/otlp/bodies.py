@@ -98,7 +98,8 @@ class Bodies:
             return ""
         if isinstance(found, tuple):
             pairs = {one[0]: one[1] for one in found if isinstance(one, tuple) and len(one) == 2}
-            return _first_text(pairs.get) or as_text(found)
+            message = _first_text(pairs.get)  # of a map that came in pieces
+            return _message(message) or message or as_text(found)
         return as_text(found)
 
     def _cut_text(self, text: str, mended: Counter[str]) -> str:

@@ -91,9 +91,9 @@ def _windows(raw: bytes) -> tuple[int, list[tuple[int, np.uint64, np.uint64]]]:
 def _fingerprints(buffer: Buffer, at: I64, size: I64) -> U64:
     """First and last eight bytes and the length of R keys, mixed."""
     mask = _MASKS[np.minimum(size, 8)]
-    first = buffer.u64(at) & mask
-    last = buffer.u64(at + np.maximum(size - 8, 0)) & mask
-    mixed: U64 = (first * _MIX) ^ last ^ size.astype(np.uint64)
+    mixed: U64 = (buffer.u64(at) & mask) * _MIX
+    mixed ^= buffer.u64(at + np.maximum(size - 8, 0)) & mask
+    mixed ^= size.astype(np.uint64)
     return mixed
 
 

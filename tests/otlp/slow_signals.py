@@ -170,11 +170,18 @@ def _body(body: Any, most_bytes: int) -> str:
     if isinstance(found, bytes):
         found = found.decode()
     if body.WhichOneof("value") == "kvlist_value":
-        found = text(dict(found), *MESSAGES) or as_text(found)
+        message = text(dict(found), *MESSAGES)
+        if message is None:
+            return _cut(as_text(found), most_bytes)
+        found = message
     if isinstance(found, str) and found.startswith("{"):
         try:
             tree = json.loads(found)
         except ValueError:
             tree = {}
         found = text(tree, *MESSAGES) or found
-    return as_text(found).encode()[:most_bytes].decode(errors="ignore")
+    return _cut(as_text(found), most_bytes)
+
+
+def _cut(body: str, most_bytes: int) -> str:
+    return body.encode()[:most_bytes].decode(errors="ignore")
