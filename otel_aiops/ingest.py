@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from otel_aiops.detect.lessons import Lesson
 from otel_aiops.errors import Overloaded
-from otel_aiops.otlp.decode import count_logs, count_spans, decode_metrics
+from otel_aiops.otlp.decode import decode_metrics
+from otel_aiops.otlp.decode_logs import decode_logs
+from otel_aiops.otlp.decode_spans import decode_traces
 from otel_aiops.otlp.json_body import json_to_protobuf
+from otel_aiops.otlp.log_records import RECORD_BYTES, LogRecords
 from otel_aiops.otlp.memo import Memo
 from otel_aiops.otlp.points import Points
+from otel_aiops.otlp.spans import SPAN_BYTES, Spans
 from otel_aiops.series.history import History
 from otel_aiops.series.records import Compression, Format, Received, RecordKind
 from otel_aiops.server import receiver
@@ -25,23 +29,31 @@ SIGNALS = {
     RecordKind.LOGS: "logs",
 }
 POINT_BYTES = 120  # of a decoded number point with its attributes; what a queue of them may weigh
+TEXT_BYTES = 100  # of a distinct text of spans
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A decoded body: the points of metrics, or how many spans or records there are, or a lesson."""
+    """A decoded body: points, or spans, or log records, or a lesson; what of it was refused, and what was mended."""
 
     points: Points | None
     items: int
     rejected: Mapping[str, int]
     lesson: Lesson | None = None
+    spans: Spans | None = None
+    logs: LogRecords | None = None
+    mended: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def weight(self) -> int:
         """Bytes that the decoded body holds while it waits."""
-        if self.points is None:
-            return 0
-        return POINT_BYTES * len(self.points) + self.points.cells.nbytes
+        if self.points is not None:
+            return POINT_BYTES * len(self.points) + self.points.cells.nbytes
+        if self.spans is not None:
+            return SPAN_BYTES * len(self.spans) + self.spans.event_span.nbytes * 3 + TEXT_BYTES * len(self.spans.words)
+        if self.logs is not None:
+            return RECORD_BYTES * len(self.logs) + sum(map(len, self.logs.bodies))
+        return 0
 
 
 class Ingest:
@@ -92,9 +104,11 @@ class Ingest:
         if received.format == Format.JSON:
             data = json_to_protobuf(SIGNALS[received.kind], data)
         if received.kind == RecordKind.TRACES:
-            return Body(None, count_spans(data), {})
+            traces = decode_traces(data)
+            return Body(None, len(traces.spans), traces.rejected, spans=traces.spans, mended=traces.mended)
         if received.kind == RecordKind.LOGS:
-            return Body(None, count_logs(data), {})
+            logs = decode_logs(data)
+            return Body(None, len(logs.records), logs.rejected, logs=logs.records, mended=logs.mended)
         decoded = decode_metrics(data, self._memo)
         return Body(decoded.points, len(decoded.points), decoded.rejected)
 
@@ -102,7 +116,7 @@ class Ingest:
         if self.paused:
             raise Overloaded(self.paused)
         decoded = self.decode(received)
-        if decoded.items or decoded.rejected:  # an empty request is a success that changes nothing
+        if decoded.items or decoded.rejected or decoded.mended:  # an empty request is a success that changes nothing
             self._history.append(received, item=decoded, weight=decoded.weight)
         return decoded
 

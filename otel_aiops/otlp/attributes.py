@@ -12,6 +12,8 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from otel_aiops.errors import BadInput
 from otel_aiops.labels import Attributes, AttributeValue
 
+OWN_SCOPE = "otel_aiops"
+OWN_SERVICE = "otel-aiops"
 DEEPEST = 16  # nesting of arrays and maps inside one attribute value; protobuf itself stops at 100
 
 
@@ -44,18 +46,19 @@ def scope(raw: bytes) -> tuple[str, str, Attributes]:
 
 
 def _sorted(pairs: Iterable[KeyValue], depth: int = 0) -> Attributes:
-    return tuple(sorted({pair.key: _value(pair.value, depth) for pair in pairs}.items()))
+    return tuple(sorted({pair.key: value(pair.value, depth) for pair in pairs}.items()))
 
 
-def _value(value: AnyValue, depth: int) -> AttributeValue:
+def value(one: AnyValue, depth: int = 0) -> AttributeValue:
+    """What an AnyValue holds. Raises: BadInput when it is nested too deep."""
     if depth > DEEPEST:
         raise BadInput(f"an attribute value is nested more than {DEEPEST} levels deep")
-    which = value.WhichOneof("value")
+    which = one.WhichOneof("value")
     if which is None:
         return None
     if which == "array_value":
-        return tuple(_value(one, depth + 1) for one in value.array_value.values)
+        return tuple(value(inner, depth + 1) for inner in one.array_value.values)
     if which == "kvlist_value":
-        return _sorted(value.kvlist_value.values, depth + 1)
-    found: AttributeValue = getattr(value, which)
+        return _sorted(one.kvlist_value.values, depth + 1)
+    found: AttributeValue = getattr(one, which)
     return found

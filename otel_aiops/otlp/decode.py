@@ -11,18 +11,17 @@ import numpy as np
 
 from otel_aiops.otlp import grid
 from otel_aiops.otlp.columns import Columns, assembled, in_order, keep
-from otel_aiops.otlp.envelope import KIND_OF_FIELD, count_items, metrics, parse, stream_of
+from otel_aiops.otlp.envelope import KIND_OF_FIELD, metrics, parse, stream_of
 from otel_aiops.otlp.memo import Key, Known, Lesson, Memo, Recalled, learn, read_recalled
 from otel_aiops.otlp.points import F64, I32, I64, Bool, Decoded, Kind, Stream
+from otel_aiops.otlp.reader import Reader
 from otel_aiops.otlp.wire import (
     BYTES,
     FIXED64,
     MOST_FIELDS,
     NO_FIELD,
     NONE,
-    PADDING,
     VARINT,
-    Buffer,
     Field,
     by_message,
     chosen,
@@ -36,7 +35,6 @@ from otel_aiops.otlp.wire import (
 
 MOST_CELLS = 1_000  # buckets or quantiles of one point; SDKs make 160 at most
 MOST_GRIDS = 1 << 16  # exponential histograms of one request: twenty bytes of one become up to 4 KiB of cells
-LARGEST_TIME = np.uint64(2**63 - 1)
 ATTRIBUTE_TAG = 0x3A  # field 7, length-delimited: NumberDataPoint.attributes
 
 INVALID = f"data point is not valid protobuf or has more than {MOST_FIELDS} fields"
@@ -89,16 +87,6 @@ def decode_metrics(body: bytes, memo: Memo | None = None) -> Decoded:
         for kind, group in sorted(request.groups.items())
     ]
     return Decoded(assembled(tuple(request.streams), columns), dict(rejected))
-
-
-def count_spans(body: bytes) -> int:
-    """How many spans an ExportTraceServiceRequest holds; BadInput if it is not one."""
-    return count_items(body, "traces")
-
-
-def count_logs(body: bytes) -> int:
-    """How many log records an ExportLogsServiceRequest holds; BadInput if it is not one."""
-    return count_items(body, "logs")
 
 
 # -- the data points: all of a kind at once -----------------------------------------------------------------------
@@ -190,95 +178,37 @@ class _Request:
         return self.groups[kind]
 
 
-class _Reader:
-    """The points of one kind under the walk, and the verdicts on them."""
+def _attributes(reader: Reader, number: int) -> list[bytes]:
+    """The attribute fields of each point, as fields with number 7.
 
-    def __init__(self, points: list[bytes]) -> None:
-        self.data = bytearray().join([*points, bytes(PADDING)])
-        self.buffer = Buffer(self.data)
-        self.end = np.cumsum(np.fromiter(map(len, points), np.int64, len(points)))
-        self.start = np.concatenate([[0], self.end[:-1]]).astype(np.int64)
-        self.n = len(points)
-        self.reason = np.zeros(self.n, np.int8)  # index into _REASONS of the first thing wrong, 0 for none
-        self.fields, invalid = walk(self.buffer, self.start, self.end)
-        self.reject(invalid, INVALID)
-
-    def reject(self, which: Bool, reason: str) -> None:
-        self.reason[which & (self.reason == 0)] = _REASONS.index(reason)
-
-    def field(self, number: int, wire_type: int) -> Field:
-        return self.fields.get((number, wire_type), NO_FIELD)
-
-    def fixed(self, number: int) -> F64:
-        """A double field, NaN where it is absent; the last occurrence wins."""
-        found = self.field(number, FIXED64)
-        out = np.full(self.n, np.nan)
-        out[found.message] = self.buffer.f64(found.at)
-        return out
-
-    def whole(self, number: int) -> Any:
-        """A fixed64 field, 0 where it is absent."""
-        found = self.field(number, FIXED64)
-        out = np.zeros(self.n, np.uint64)
-        out[found.message] = self.buffer.u64(found.at)
-        return out
-
-    def varint(self, number: int) -> Any:
-        """A varint field, 0 where it is absent."""
-        found = self.field(number, VARINT)
-        out = np.zeros(self.n, np.uint64)
-        out[found.message] = self.buffer.varint(found.at)[0]
-        return out
-
-    def time(self, number: int) -> I64:
-        raw = self.whole(number)
-        self.reject(raw > LARGEST_TIME, FAR_TIME)
-        found: I64 = np.minimum(raw, LARGEST_TIME).astype(np.int64)
-        return found
-
-    def attributes(self, number: int) -> list[bytes]:
-        """The attribute fields of each point, as fields with number 7.
-
-        They stand side by side in what every known sender writes, so that a point's attributes are one slice. Where
-        they do not, or where a tag is written longer than it must be, the point is put together by itself.
-        """
-        found = self.field(number, BYTES)
-        first = np.zeros(self.n, np.int64)
-        last = np.zeros(self.n, np.int64)
-        ends = found.at + found.size
-        first[found.message[::-1]] = found.tag[::-1]
-        last[found.message] = ends
-        tag = number << 3 | BYTES
-        odd = np.bincount(found.message, ends - found.tag, self.n) != last - first
-        odd[found.message[self.buffer.u8[found.tag] != tag]] = True
-        self.buffer.u8[found.tag] = ATTRIBUTE_TAG  # in place: nothing reads the tags any more
-        data = bytes(self.data)
-        slices = list(map(data.__getitem__, map(slice, first.tolist(), last.tolist())))
-        if odd.any():
-            self._put_together(slices, chosen(found, odd[found.message]))
-        return slices
-
-    def _put_together(self, slices: list[bytes], found: Field) -> None:
-        """Write the attributes of some points anew, in place."""
-        parts: dict[int, list[bytes]] = {}
-        own = by_message(found)
-        for message, at, size in zip(own.message.tolist(), own.at.tolist(), own.size.tolist(), strict=True):
-            parts.setdefault(message, []).append(b"\x3a" + varint_bytes(size) + self.data[at : at + size])
-        for message, fields in parts.items():
-            slices[message] = b"".join(fields)
+    They stand side by side in what every known sender writes, so that a point's attributes are one slice. Where
+    they do not, or where a tag is written longer than it must be, the point is put together by itself.
+    """
+    found = reader.field(number, BYTES)
+    first = np.zeros(reader.n, np.int64)
+    last = np.zeros(reader.n, np.int64)
+    ends = found.at + found.size
+    first[found.message[::-1]] = found.tag[::-1]
+    last[found.message] = ends
+    tag = number << 3 | BYTES
+    odd = np.bincount(found.message, ends - found.tag, reader.n) != last - first
+    odd[found.message[reader.buffer.u8[found.tag] != tag]] = True
+    reader.buffer.u8[found.tag] = ATTRIBUTE_TAG  # in place: nothing reads the tags any more
+    data = bytes(reader.data)
+    slices = list(map(data.__getitem__, map(slice, first.tolist(), last.tolist())))
+    if odd.any():
+        _put_together(reader.data, slices, chosen(found, odd[found.message]))
+    return slices
 
 
-_REASONS = [
-    "",
-    INVALID,
-    NO_TIME,
-    FAR_TIME,
-    NO_VALUE,
-    BAD_BUCKETS,
-    BAD_BOUNDS,
-    MANY_CELLS,
-    BAD_SCALE,
-]
+def _put_together(data: bytes | bytearray, slices: list[bytes], found: Field) -> None:
+    """Write the attributes of some points anew, in place."""
+    parts: dict[int, list[bytes]] = {}
+    own = by_message(found)
+    for message, at, size in zip(own.message.tolist(), own.at.tolist(), own.size.tolist(), strict=True):
+        parts.setdefault(message, []).append(b"\x3a" + varint_bytes(size) + data[at : at + size])
+    for message, fields in parts.items():
+        slices[message] = b"".join(fields)
 
 
 def _read(kind: Kind, group: _Group, rejected: Counter[str]) -> Columns:
@@ -287,17 +217,14 @@ def _read(kind: Kind, group: _Group, rejected: Counter[str]) -> Columns:
     if kind == Kind.EXPONENTIAL_HISTOGRAM and len(points) > MOST_GRIDS:
         rejected[MANY_GRIDS] += len(points) - MOST_GRIDS
         stream, points = stream[:MOST_GRIDS], points[:MOST_GRIDS]
-    columns, reason = _columns(kind, points, stream)
-    if not reason.any():
-        return columns
-    _count_reasons(reason, rejected)
-    return keep(columns, reason == 0)
+    columns, reader = _columns(kind, points, stream)
+    return _good(columns, reader, rejected)
 
 
-def _columns(kind: Kind, points: list[bytes], stream: I32) -> tuple[Columns, Any]:
-    """Walk the points of one kind: (columns, why each is rejected as an index into _REASONS)."""
+def _columns(kind: Kind, points: list[bytes], stream: I32) -> tuple[Columns, Reader]:
+    """Walk the points of one kind: (columns, the reader that knows why some are refused)."""
     layout = _LAYOUTS[kind]
-    reader = _Reader(points)
+    reader = Reader(points, INVALID, FAR_TIME, bytearray)
     start_ns, time_ns = reader.time(2), reader.time(3)
     reader.reject(time_ns == 0, NO_TIME)
     stale = (reader.varint(layout.flags) & np.uint64(1)).astype(bool)
@@ -310,9 +237,9 @@ def _columns(kind: Kind, points: list[bytes], stream: I32) -> tuple[Columns, Any
         if kind == Kind.SUMMARY:
             value[np.isnan(value) & ~_present(reader, layout.total)] = 0.0  # not optional in a summary
         bounds, cells, sizes = _CELLS[kind](reader)
-    attributes = reader.attributes(layout.attributes)
+    attributes = _attributes(reader, layout.attributes)
     columns = Columns(stream, attributes, start_ns, time_ns, value, count, stale, bounds, cells, sizes)
-    return columns, reader.reason
+    return columns, reader
 
 
 def _read_numbers(request: _Request, rejected: Counter[str], memo: Memo | None) -> Columns:
@@ -330,13 +257,10 @@ def _read_numbers(request: _Request, rejected: Counter[str], memo: Memo | None) 
     if not group.points:
         return known
     owner = np.repeat(np.array(group.streams, np.int32), group.sizes)
-    walked, reason = _columns(_NUMBERS, group.points, owner)
+    walked, reader = _columns(_NUMBERS, group.points, owner)
     if memo is not None:
-        _remember(group, walked, reason, memo)
-    if reason.any():
-        _count_reasons(reason, rejected)
-        walked = keep(walked, reason == 0)
-    return in_order(known, walked)
+        _remember(group, walked, reader.reason, memo)
+    return in_order(known, _good(walked, reader, rejected))
 
 
 def _remember(group: _Group, walked: Columns, reason: Any, memo: Memo) -> None:
@@ -349,19 +273,21 @@ def _remember(group: _Group, walked: Columns, reason: Any, memo: Memo) -> None:
             memo.add(lesson.key, known)
 
 
-def _count_reasons(reason: Any, rejected: Counter[str]) -> None:
-    for code, times in enumerate(np.bincount(reason).tolist()):
-        if code and times:
-            rejected[_REASONS[code]] += times
+def _good(columns: Columns, reader: Reader, rejected: Counter[str]) -> Columns:
+    """The points that stand; the others are counted."""
+    if not reader.reason.any():
+        return columns
+    reader.count_reasons(rejected)
+    return keep(columns, reader.reason == 0)
 
 
-def _present(reader: _Reader, number: int) -> Bool:
+def _present(reader: Reader, number: int) -> Bool:
     present = np.zeros(reader.n, bool)
     present[reader.field(number, FIXED64).message] = True
     return present
 
 
-def _number(reader: _Reader, stale: Bool) -> F64:
+def _number(reader: Reader, stale: Bool) -> F64:
     """as_double (4) or as_int (6): the one that comes last, as in any oneof."""
     double, integer = reader.field(4, FIXED64), reader.field(6, FIXED64)
     value = np.full(reader.n, np.nan)
@@ -380,7 +306,7 @@ def _number(reader: _Reader, stale: Bool) -> F64:
     return value
 
 
-def _histogram(reader: _Reader) -> tuple[list[bytes], F64, I64]:
+def _histogram(reader: Reader) -> tuple[list[bytes], F64, I64]:
     counts, sizes = _doubles(reader, 6)
     bounds, lengths = _doubles(reader, 7)
     reader.reject((sizes != lengths + 1) & ((sizes > 0) | (lengths > 0)), BAD_BUCKETS)
@@ -392,7 +318,7 @@ def _histogram(reader: _Reader) -> tuple[list[bytes], F64, I64]:
     return layouts, reader.buffer.u64(counts).astype(np.float64), sizes
 
 
-def _doubles(reader: _Reader, number: int) -> tuple[I64, I64]:
+def _doubles(reader: Reader, number: int) -> tuple[I64, I64]:
     """Positions of the elements of a repeated 64-bit field, packed or not, and how many each point has."""
     found = merged(reader.field(number, BYTES), reader.field(number, FIXED64))
     if len(found) and not (np.diff(found.message) >= 0).all():
@@ -417,7 +343,7 @@ def _shares(values: F64, sizes: I64) -> list[bytes]:
     return list(map(data.__getitem__, map(slice, (ends - sizes * 8).tolist(), ends.tolist())))
 
 
-def _exponential(reader: _Reader) -> tuple[list[bytes], F64, I64]:
+def _exponential(reader: Reader) -> tuple[list[bytes], F64, I64]:
     scale = zigzag(reader.varint(6))
     reader.reject((scale < grid.COARSEST) | (scale > grid.FINEST), BAD_SCALE)
     scale = np.clip(scale, grid.COARSEST, grid.FINEST)
@@ -435,7 +361,7 @@ def _exponential(reader: _Reader) -> tuple[list[bytes], F64, I64]:
     return layouts, cells, sizes
 
 
-def _side(reader: _Reader, number: int, scale: I64) -> tuple[I64, I64, F64]:
+def _side(reader: Reader, number: int, scale: I64) -> tuple[I64, I64, F64]:
     """One side's buckets on the grid: (point, cell, count), non-empty ones only."""
     found = by_message(reader.field(number, BYTES))
     if not len(found):
@@ -464,7 +390,7 @@ def _side(reader: _Reader, number: int, scale: I64) -> tuple[I64, I64, F64]:
     return point[source], cell, share
 
 
-def _summary(reader: _Reader) -> tuple[list[bytes], F64, I64]:
+def _summary(reader: Reader) -> tuple[list[bytes], F64, I64]:
     found = by_message(reader.field(6, BYTES))
     inner, broken = walk(reader.buffer, found.at, found.at + found.size)
     invalid = np.zeros(reader.n, bool)

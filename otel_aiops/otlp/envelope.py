@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from otel_aiops.errors import BadInput
-from otel_aiops.otlp.points import Kind, Stream, Temporality
+from otel_aiops.otlp.attributes import OWN_SCOPE, OWN_SERVICE, resource, scope
+from otel_aiops.otlp.points import I32, Kind, Stream, Temporality
 
 NO_NAME = "metric has no name"
 BAD_NAME = "metric name or unit is not UTF-8"
+MOST_ORIGINS = 1 << 16  # pairs of resource and scope in one request of traces or logs; each is read by itself
+BAD_ORIGIN = "resource or scope is not valid protobuf"
+MANY_ORIGINS = f"more than {MOST_ORIGINS} resources and scopes in one request"
+OWN = "our own output that came back"
 
 KINDS = {
     "gauge": Kind.GAUGE,
@@ -123,7 +130,66 @@ def stream_of(
 _TEMPORALITIES = {int(temporality): temporality for temporality in Temporality}
 
 
-def count_items(body: bytes, signal: str) -> int:
-    """How many spans or log records a request holds. Raises: BadInput."""
-    request = parse(body, "Items", signal)
-    return sum(len(scope.items) for resource in request.resources for scope in resource.scopes)
+@dataclass(slots=True)
+class Items:
+    """The raw spans or log records of a request, and which of its distinct resources each has."""
+
+    resources: list[bytes] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)  # of the resource of each scope
+    sizes: list[int] = field(default_factory=list)  # items of each scope
+    raws: list[bytes] = field(default_factory=list)
+    unreadable: int = 0  # items of a resource or scope that is not valid protobuf
+    crowded: int = 0  # items of resources and scopes over the limit of one request
+    own: int = 0  # items that are our own output that came back
+
+    @property
+    def resource(self) -> I32:
+        """Which of the resources each item has."""
+        return np.repeat(np.array(self.numbers, np.int32), self.sizes)
+
+
+def items(body: bytes, signal: str) -> Items:
+    """The spans or log records of a request that others have sent. `signal` is traces or logs. Raises: BadInput."""
+    found = Items()
+    known: dict[bytes, int] = {}
+    about: dict[tuple[bytes, bytes], bool | None] = {}
+    for group in parse(body, "Items", signal).resources:
+        raw = b"".join(group.resource)
+        for inner in group.scopes:
+            raws = inner.items
+            key = raw, b"".join(inner.scope)
+            if key not in about:
+                if len(about) >= MOST_ORIGINS:
+                    found.crowded += len(raws)
+                    continue
+                about[key] = _own(*key)
+            if about[key] is None:
+                found.unreadable += len(raws)
+            elif about[key]:
+                found.own += len(raws)
+            elif raws:
+                found.numbers.append(known.setdefault(raw, len(known)))
+                found.sizes.append(len(raws))
+                found.raws += raws
+    found.resources = list(known)
+    return found
+
+
+def count_lost(found: Items, rejected: Counter[str], mended: Counter[str]) -> None:
+    """Add what was left out of a request. Our own output is no fault of the sender, so it is not refused."""
+    for counts, reason, times in (
+        (rejected, BAD_ORIGIN, found.unreadable),
+        (rejected, MANY_ORIGINS, found.crowded),
+        (mended, OWN, found.own),
+    ):
+        if times:
+            counts[reason] += times
+
+
+def _own(raw_resource: bytes, raw_scope: bytes) -> bool | None:
+    """Whether a resource or scope is ours; None if they cannot be read."""
+    try:
+        service = dict(resource(raw_resource)).get("service.name")
+        return service == OWN_SERVICE or scope(raw_scope)[0] == OWN_SCOPE
+    except BadInput:
+        return None

@@ -49,4 +49,4 @@ class DecodedLogs:
 
     records: LogRecords
     rejected: Mapping[str, int] = field(default_factory=dict)  # reason in plain words → records
-    mended: Mapping[str, int] = field(default_factory=dict)  # what was cut or replaced → records
+    mended: Mapping[str, int] = field(default_factory=dict)  # what was cut, replaced or ours → how often

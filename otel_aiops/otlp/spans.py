@@ -78,7 +78,8 @@ class Spans:
 
 @dataclass(frozen=True, slots=True)
 class DecodedSpans:
-    """What a body of traces held: the spans, and how many were refused or mended for which reason."""
+    """What a body of traces held: the spans, and how many were refused, and how many mended, for which reason."""
 
     spans: Spans
     rejected: Mapping[str, int] = field(default_factory=dict)  # reason in plain words → spans
+    mended: Mapping[str, int] = field(default_factory=dict)  # what was cut, replaced or ours → how often

@@ -74,9 +74,11 @@ class Buffer:
     def varint(self, at: I64) -> tuple[U64, I64]:
         """(values, lengths) of the varints at each position, (R,); length 0 where one does not end in 10 bytes."""
         first = self.u8[at]
-        value = (first & 0x7F).astype(np.uint64)
         size = np.ones(len(at), np.int64)
-        open_ = np.flatnonzero(first >= 0x80)
+        open_ = (first >= 0x80).nonzero()[0]
+        if not len(open_):
+            return first.astype(np.uint64), size
+        value = (first & 0x7F).astype(np.uint64)
         for position in range(1, LONGEST_VARINT):
             if not len(open_):
                 return value, size
@@ -123,16 +125,23 @@ def walk(buffer: Buffer, start: I64, end: I64) -> tuple[dict[tuple[int, int], Fi
         else:
             who, at = who[more], stop[more]
         step += 1
+    rest: dict[int, list[tuple[int, int, int, int, int]]] = {}
     for message, position in zip(who.tolist(), at.tolist(), strict=True):
-        bad[message] = not _walk_one(found, buffer.data, message, position, int(end[message]), step)
+        bad[message] = not _walk_one(rest, buffer.data, message, position, int(end[message]), step)
+    for tag, rows in rest.items():
+        found.setdefault(tag, []).append(Field(*np.array(rows, np.int64).T))
     return {(key >> 3, key & 7): _joined(parts) for key, parts in found.items()}, bad
 
 
 def _walk_one(
-    found: dict[int, list[Field]], data: bytes | bytearray, message: int, at: int, end: int, step: int
+    fields: dict[int, list[tuple[int, int, int, int, int]]],
+    data: bytes | bytearray,
+    message: int,
+    at: int,
+    end: int,
+    step: int,
 ) -> bool:
     """The rest of one message, field by field: where few messages are left, numpy costs more than it saves."""
-    fields: dict[int, list[tuple[int, int, int, int, int]]] = {}
     while at < end and step < MOST_FIELDS:
         key, payload = _varint(data, at)
         kind, size = key & 7, 0
@@ -150,8 +159,6 @@ def _walk_one(
             fields.setdefault(key, []).append((message, at, payload, size, step))
         at = payload + size
         step += 1
-    for key, rows in fields.items():
-        found.setdefault(key, []).append(Field(*np.array(rows, np.int64).T))
     return at == end
 
 
@@ -179,7 +186,7 @@ def _extent(buffer: Buffer, key: U64, payload: I64) -> tuple[I64, I64, Bool]:
     for wire_type in (VARINT, FIXED64, BYTES, FIXED32):
         if uniform not in (-1, wire_type):
             continue
-        pick = slice(None) if uniform == wire_type else np.flatnonzero(kind == wire_type)
+        pick = slice(None) if uniform == wire_type else (kind == wire_type).nonzero()[0]
         if wire_type == FIXED64:
             size[pick] = 8
         elif wire_type == FIXED32:
@@ -205,7 +212,7 @@ def _collect(found: dict[int, list[Field]], key: U64, fields: Field) -> None:
         return
     tags = np.minimum(key, np.uint64(_TAGS)).astype(np.int64)
     for one in np.flatnonzero(np.bincount(tags, minlength=_TAGS)[:_TAGS]).tolist():
-        pick = np.flatnonzero(tags == one)
+        pick = (tags == one).nonzero()[0]
         found.setdefault(one, []).append(chosen(fields, pick))
 
 

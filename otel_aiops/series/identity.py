@@ -10,16 +10,14 @@ from hashlib import blake2b
 from typing import TypeVar
 
 from otel_aiops.labels import Attributes
-from otel_aiops.otlp.attributes import attributes, resource, scope
+from otel_aiops.otlp.attributes import OWN_SCOPE, OWN_SERVICE, attributes, resource, scope
 from otel_aiops.otlp.points import Stream
 
 DIGEST_BYTES = 16
 FINGERPRINT_BYTES = 8
 PARTS_KEPT = 4_096  # resources and scopes whose canonical form is remembered; each is shared by many streams
 
-OWN_SCOPE = "otel_aiops"
 OWN_NAMES = ("otel_aiops.", "otel_aiops_")
-OWN_SERVICE = "otel-aiops"
 
 T = TypeVar("T")
 

@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_aiops.errors import BadInput
 from otel_aiops.otlp.attributes import attributes, resource, scope
-from otel_aiops.otlp.decode import INVALID, count_logs, count_spans, decode_metrics
+from otel_aiops.otlp.decode import INVALID, decode_metrics
 from otel_aiops.otlp.memo import Memo
 from otel_aiops.otlp.points import Decoded
 from tests import naive
@@ -282,19 +280,6 @@ def test_a_full_memo_starts_anew() -> None:
     for name in range(50):
         check(Feed().gauge(f"cpu{name}", 10, 1.0, pod="a" * 20).body(), memo)
     assert memo.size_bytes <= memo.limit_bytes
-
-
-def test_other_signals_are_counted() -> None:
-    traces, logs = ExportTraceServiceRequest(), ExportLogsServiceRequest()
-    for size in (0, 2, 3):
-        spans = traces.resource_spans.add().scope_spans.add().spans
-        records = logs.resource_logs.add().scope_logs.add().log_records
-        for _ in range(size):
-            spans.add(name="x").attributes.add(key="a").value.int_value = 5
-            records.add().body.string_value = "text"
-    assert count_spans(traces.SerializeToString()) == 5 and count_logs(logs.SerializeToString()) == 5
-    with pytest.raises(BadInput, match="expected an OTLP traces request in protobuf, got 2 bytes that are not"):
-        count_spans(b"\x0a\xff")
 
 
 def test_an_attribute_that_is_nested_without_end_is_refused() -> None:
