@@ -40,7 +40,7 @@ def series_of(points: Points) -> dict[Series, dict[float, float]]:
         has = dict(attributes(points.attributes[i]))
         of = dict(resource(stream.resource))
         names = (has["span.name"], has["span.kind"]) if "span.name" in has else (has["server"], has["client"])
-        suffix = f" sampled {has['sampling.calls_per_span']}" if "sampling.calls_per_span" in has else ""
+        suffix = f" sampled {has['sampling.calls_per_span']!s}" if "sampling.calls_per_span" in has else ""
         key = (str(of["service.name"]), stream.name + suffix, str(names[0]), str(names[1]).removeprefix("SPAN_KIND_"))
         at_s = float(points.time_ns[i] // S) + float(points.time_ns[i] % S > 0) / 8  # the end comes right behind
         assert at_s not in found[key] and bool(points.stale[i]) == np.isnan(points.value[i])
