@@ -18,13 +18,14 @@ from otel_aiops.series.columns import Arrays, Columns, checked
 from otel_aiops.signals.calls import Calls
 from otel_aiops.signals.edge_metrics import Role, edge_of
 from otel_aiops.signals.graph import Graph
+from otel_aiops.signals.links import FRESH_NS, Links
 from otel_aiops.signals.names import OTHER, Names
 
 WINDOW_NS = 10_000_000_000  # of event time, in which calls are counted
 EXPIRE_WINDOWS = 6  # edges that are too old are looked for once in so many
-FRESH_S = 300.0  # a value of a metric says nothing of now when it is older
 
 KIND_BITS, NODE_BITS = 2, 31  # a node is the number of a name and its kind; an edge is two nodes
+KIND_MASK, NODE_MASK = (1 << KIND_BITS) - 1, (1 << NODE_BITS) - 1
 OVER_EDGES = "calls of edges over the limit"
 OVER_NAMES = "calls of services over the limit of names"
 LONG_AGO = "calls of long ago"
@@ -37,13 +38,6 @@ EDGE_COLUMNS: dict[str, tuple[Any, tuple[int, ...], Any]] = {
     "last_ns": (np.int64, (), 0),
     "traced_ns": (np.int64, (), 0),  # the last call that was seen in spans
     "shown": (np.float64, (), 0),  # calls a second when the order of the busiest was made
-}
-LINK_COLUMNS: dict[str, tuple[Any, tuple[int, ...], Any]] = {
-    "row": (np.int64, (), -1),  # of the series, -1 when it is gone
-    "key": (np.int64, (), 0),  # of the edge
-    "role": (np.uint8, (), 0),
-    "value": (np.float64, (), 0),
-    "time_ns": (np.int64, (), 0),
 }
 
 
@@ -91,9 +85,7 @@ class Topology:
         self._edges = Columns(EDGE_COLUMNS, config.max_edges)
         self._slot: dict[int, int] = {}  # of an edge by its key
         self._services: dict[int, int] = {}  # number → when it was last seen
-        self._links = Columns(LINK_COLUMNS)
-        self._linked = 0
-        self._link_of: I32 = np.empty(0, np.int32)  # by row of a series, -1 for those that tell of no edge
+        self._links = Links()
         self._window = 0
         self._event_ns = 0
         self._graph: Graph | None = None
@@ -148,24 +140,18 @@ class Topology:
         kinds = np.array([edge.caller_kind, edge.callee_kind], np.uint8)
         self._meet(ends[kinds == PeerKind.SERVICE].tolist())
         key = _edges(ends[:1], kinds[:1], ends[1:], kinds[1:])
-        self._link(row, int(key[0]), edge.role)
+        self._links.add(row, int(key[0]), edge.role)
         return True
 
     def touch(self, rows: I32, value: F64, time_ns: I64) -> None:
         """Take in K values of series; those that tell of no edge cost one look-up all together."""
-        inside = rows[rows < len(self._link_of)] if len(rows) and int(rows.max()) >= len(self._link_of) else rows
-        link = self._link_of[inside]
-        if not len(link) or int(link.max()) < 0:
+        called, called_ns = self._links.take(rows, value, time_ns)
+        recent = called_ns >= self._event_ns - self._keep_ns
+        if not recent.any():
             return
-        some = np.flatnonzero(rows < len(self._link_of))[link >= 0]
-        link, of = link[link >= 0], self._links.of
-        newer = time_ns[some] >= of["time_ns"][link]
-        link, some = link[newer], some[newer]
-        of["time_ns"][link], of["value"][link] = time_ns[some], value[some]
-        alive = (value[some] > 0) & (time_ns[some] >= self._event_ns - self._keep_ns)
-        keys, which = np.unique(of["key"][link[alive]], return_inverse=True)
+        keys, which = np.unique(called[recent], return_inverse=True)
         last_ns = np.zeros(len(keys), np.int64)
-        np.maximum.at(last_ns, which, time_ns[some[alive]])
+        np.maximum.at(last_ns, which, called_ns[recent])
         slots = np.array([self._slot_of(key) for key in keys.tolist()], np.int64)
         self._left_out(OVER_EDGES, int((slots < 0).sum()))
         found = slots >= 0
@@ -174,10 +160,7 @@ class Topology:
 
     def forget(self, rows: I32) -> None:
         """Rows that are given to other series tell of no edge any more."""
-        rows = rows[rows < len(self._link_of)]
-        link = self._link_of[rows]
-        self._links.clear(link[link >= 0])
-        self._link_of[rows] = -1
+        self._links.forget(rows)
 
     @property
     def _keep_ns(self) -> int:
@@ -207,19 +190,6 @@ class Topology:
             self._slot[key] = slot
             self._graph = None
         return slot
-
-    def _link(self, row: int, key: int, role: Role) -> None:
-        if row >= len(self._link_of):
-            longer = np.full(max(row + 1, 2 * len(self._link_of)), -1, np.int32)
-            longer[: len(self._link_of)] = self._link_of
-            self._link_of = longer
-        holes = np.flatnonzero(self._links.of["row"][: self._linked] < 0)
-        at = int(holes[0]) if len(holes) else self._linked
-        self._linked = max(self._linked, at + 1)
-        self._links.reserve(self._linked)
-        for name, value in (("row", row), ("key", key), ("role", role), ("value", 0.0), ("time_ns", 0)):
-            self._links.of[name][at] = value
-        self._link_of[row] = at
 
     def _advance(self, event_ns: int) -> None:
         """Let counts fade with event time, and forget what is long gone."""
@@ -301,13 +271,13 @@ class Topology:
             kinds = {self._title(number << KIND_BITS | 1): PeerKind.SERVICE for number in self._services}
             ends = [(self._title(key >> NODE_BITS), self._title(key & NODE_MASK)) for key in keys]
             for key, (caller, callee) in zip(keys, ends, strict=True):
-                kinds[caller] = PeerKind(key >> NODE_BITS & 3)
-                kinds[callee] = PeerKind(key & 3)
+                kinds[caller] = PeerKind(key >> NODE_BITS & KIND_MASK)
+                kinds[callee] = PeerKind(key & KIND_MASK)
             self._graph = Graph(kinds, ends, shown)
         return self._graph
 
     def _title(self, node: int) -> str:
-        number, kind = node >> KIND_BITS, PeerKind(node & 3)
+        number, kind = node >> KIND_BITS, PeerKind(node & KIND_MASK)
         name = self._names[number]
         return f"{name} ({kind.name.lower()})" if kind > PeerKind.SERVICE and number in self._services else name
 
@@ -319,19 +289,10 @@ class Topology:
         age_s = np.maximum((self._event_ns - of["first_ns"]) / 1e9, WINDOW_NS / 1e9)
         span_s = half_life / np.log(2) * (1 - 0.5 ** (age_s / half_life))
         traced = of["traced_ns"] > 0
-        traced &= of["traced_ns"] >= of["last_ns"] - int(FRESH_S * 1e9)
-        calls, errors = self._told(Role.CALLS), self._told(Role.ERRORS)
+        traced &= of["traced_ns"] >= of["last_ns"] - FRESH_NS
+        calls, errors = (self._links.told(role, self._slot, self._event_ns) for role in (Role.CALLS, Role.ERRORS))
         errors = np.where(np.isnan(errors), 0.0, errors)
         return np.where(traced, of["calls"] / span_s, calls), np.where(traced, of["errors"] / span_s, errors)
-
-    def _told(self, role: Role) -> F64:
-        """What fresh values of metrics say of each edge, NaN where they say nothing."""
-        of = {name: array[: self._linked] for name, array in self._links.of.items()}
-        fresh = (of["row"] >= 0) & (of["role"] == role) & (of["time_ns"] >= self._event_ns - int(FRESH_S * 1e9))
-        slots = np.array([self._slot.get(key, -1) for key in of["key"][fresh].tolist()], np.int64)
-        value, slots = of["value"][fresh][slots >= 0], slots[slots >= 0]
-        told = np.bincount(slots, value, len(self._slot))
-        return np.where(np.bincount(slots, minlength=len(self._slot)) > 0, told, np.nan)
 
     # -- state --------------------------------------------------------------------------------------------------------
 
@@ -339,42 +300,37 @@ class Topology:
         """Edges, services and links; the names belong to who gave them."""
         return {
             **self._edges.state(len(self._slot)),
-            **{f"link_{name}": array for name, array in self._links.state(self._linked).items()},
+            **{f"link_{name}": array for name, array in self._links.state().items()},
             "service": np.array(list(self._services.items()), np.int64).reshape(-1, 2),
             "clock": np.array([self._event_ns, self._window], np.int64),
         }
 
     def restore(self, arrays: Arrays) -> None:
         """Take over a state, after the names were restored. Raises: StateError, and then this must not be used."""
-        links = {f"link_{name}": (dtype, ("links",)) for name, (dtype, _, _) in LINK_COLUMNS.items()}
+        links = {name.removeprefix("link_"): one for name, one in arrays.items() if name.startswith("link_")}
+        arrays = {name: one for name, one in arrays.items() if not name.startswith("link_")}
         rest: dict[str, Any] = {"service": (np.int64, ("services", 2)), "clock": (np.int64, (2,))}
-        checked(arrays, {**self._edges.saved(), **links, **rest})
-        edges, self._linked = len(arrays["key"]), len(arrays["link_row"])
+        checked(arrays, {**self._edges.saved(), **rest})
+        self._links.restore(links)
+        edges = len(arrays["key"])
         if edges > self._config.max_edges:
             arrays = {**arrays, **_newest(arrays, self._config.max_edges)}
             edges = self._config.max_edges
         self._edges = Columns(EDGE_COLUMNS, self._config.max_edges)
         self._edges.restore(arrays, edges)
         self._slot = {key: slot for slot, key in enumerate(arrays["key"].tolist())}
-        self._links = Columns(LINK_COLUMNS)
-        self._links.restore({name: arrays[f"link_{name}"] for name in LINK_COLUMNS}, self._linked)
-        rows = arrays["link_row"]
-        self._link_of = np.full(int(rows.max(initial=-1)) + 1, -1, np.int32)
-        used = np.flatnonzero(rows >= 0)
-        self._link_of[rows[used]] = used
         self._services = dict(arrays["service"].tolist())
         self._event_ns, self._window = arrays["clock"].tolist()
         self._graph = None
         self._check()
 
     def _check(self) -> None:
-        numbers = [number for key in self._slot for number in (key >> NODE_BITS + KIND_BITS, (key & NODE_MASK) >> 2)]
+        numbers = [
+            number for key in self._slot for number in (key >> NODE_BITS + KIND_BITS, (key & NODE_MASK) >> KIND_BITS)
+        ]
         highest = max([*numbers, *self._services], default=0)
         if highest >= len(self._names):
             raise StateError(f"expected numbers of {len(self._names)} names, got {highest}")
-
-
-NODE_MASK = (1 << NODE_BITS) - 1
 
 
 def _edges(caller: I32, caller_kind: NDArray[Any], callee: I32, callee_kind: NDArray[Any]) -> I64:
@@ -386,7 +342,7 @@ def _edges(caller: I32, caller_kind: NDArray[Any], callee: I32, callee_kind: NDA
 
 def _kind(key: int) -> PeerKind:
     """How a caller calls: a message whichever end is a destination."""
-    return PeerKind(max(key >> NODE_BITS & 3, key & 3))
+    return PeerKind(max(key >> NODE_BITS & KIND_MASK, key & KIND_MASK))
 
 
 def _newest(arrays: Arrays, most: int) -> Arrays:
