@@ -139,6 +139,7 @@ class MetricEvidence:
         slots = self._of_roles(tuple(CHANNELS.keys() - {Role.GAP, Role.SERVER}), services)
         change = self._changes(slots, start_ns, end_ns, widen)
         strength = COMPRESSED * np.log1p(np.maximum(np.nan_to_num(change.z), 0.0) / COMPRESSED)
+        strength *= np.array([self._meaning[slot].weight for slot in slots.tolist()])
         strong = np.flatnonzero(change.z >= self.config.least_z)
         if symptom is not None:
             strength[strong] *= self._impact(slots[strong], symptom, start_ns, end_ns)
@@ -177,6 +178,12 @@ class MetricEvidence:
             if of.caller:
                 found.setdefault(of.caller, set()).add(of.callee)
         return {name: frozenset(found[name]) for name in sorted(found)}
+
+    def outside(self) -> frozenset[str]:
+        """Services that are only seen as callees which send no telemetry of their own."""
+        calls = [of for of in self._meaning.values() if of.caller]
+        known = {of.caller for of in calls} | {of.callee for of in calls if not of.outside}
+        return frozenset(of.callee for of in calls) - known
 
     def state(self) -> Arrays:
         """Everything kept, as copies."""
@@ -442,7 +449,7 @@ class MetricEvidence:
             before=before,
             after=after,
             unit=of.unit,
-            strength=COMPRESSED * float(np.log1p(z / COMPRESSED)),
+            strength=of.weight * COMPRESSED * float(np.log1p(z / COMPRESSED)),
             callee=of.callee,
             resource=of.resource,
             series=self._series[slot],

@@ -28,7 +28,9 @@ class Meaning:
 
     The spread of the series counts as at least `floor` + `relative` x its usual level. `floor` is in the unit of the
     series; `share` marks one in shares of a whole whose unit may be percent: where its values say so, `floor` is in
-    points of a hundred. `up` is False where low values are bad. `caller` and `callee` are the ends of a call.
+    points of a hundred. `up` is False where low values are bad. `caller` and `callee` are the ends of a call,
+    `outside` says that the callee sends no telemetry of its own. `weight` is less than 1 where others may be the
+    reason: the callee of a slow call, the neighbours on a busy host.
     """
 
     role: Role
@@ -42,8 +44,12 @@ class Meaning:
     share: bool = False
     caller: str = ""
     callee: str = ""
+    outside: bool = False
+    weight: float = 1.0
 
 
+CALLING_WEIGHT = 0.3  # of how long calls to others take
+HOST_WEIGHT = 0.5  # of what a service shares with its neighbours
 LATENCY_FLOOR_S, LATENCY_RELATIVE = 0.001, 0.1
 GAP_FLOOR_S = 0.0005
 AVAILABILITY_FLOOR = 0.01  # one point
@@ -122,7 +128,8 @@ def meaning(labels: Labels) -> Meaning | None:
     service = _service(has)
     if not words or not service:
         return None
-    where = Meaning(Role.RESOURCE, service, _what(labels), _instance(has), labels.unit)
+    shared = HOST_WEIGHT if words[0] == "system" or {"node", "host"} & set(words) else 1.0
+    where = Meaning(Role.RESOURCE, service, _what(labels), _instance(has), labels.unit, weight=shared)
     for rule in (_errors, _availability, _resource, _latency, _throughput):
         found = rule(where, labels, frozenset(words), has)
         if found is not None:
@@ -164,19 +171,29 @@ def _of_call(labels: Labels, has: dict[str, str]) -> Meaning | None:
     name = labels.name.replace(".", "_").lower()
     if not caller or not callee:
         return None
+    call = Meaning(
+        Role.THROUGHPUT,
+        callee,
+        _what(labels),
+        caller=caller,
+        callee=callee,
+        outside=has.get("connection_type") == "virtual_node",
+    )
     timed, counted = _CALL.search(name), _CALLS.search(name)
     if counted:
         failed = "failed" in counted[1]
-        role = Role.ERRORS if failed else Role.THROUGHPUT
-        return Meaning(role, callee, _what(labels), floor=ERRORS_FLOOR, relative=0.1, caller=caller, callee=callee)
+        return _with(call, Role.ERRORS, floor=ERRORS_FLOOR, relative=0.1) if failed else call
     if timed is None or labels.stat == "rate" or (not labels.stat and labels.kind != "gauge"):
         return None
-    role = Role.CLIENT if timed[1] == "client" else Role.SERVER
     unit = "ms" if "milliseconds" in name or labels.unit == "ms" else "s"
     rest = {key: value for key, value in has.items() if key not in ("client", "server")}
-    same = f"{timed[2]}|{labels.stat}|{sorted(rest.items())}"  # equal for the two sides of a call
-    return Meaning(
-        role, callee, same, "", unit, True, LATENCY_FLOOR_S / _UNIT_S[unit], LATENCY_RELATIVE, False, caller, callee
+    return _with(
+        call,
+        Role.CLIENT if timed[1] == "client" else Role.SERVER,
+        what=f"{timed[2]}|{labels.stat}|{sorted(rest.items())}",  # equal for the two sides of a call
+        unit=unit,
+        floor=LATENCY_FLOOR_S / _UNIT_S[unit],
+        relative=LATENCY_RELATIVE,
     )
 
 
@@ -233,9 +250,16 @@ def _latency(where: Meaning, labels: Labels, words: frozenset[str], has: dict[st
     if (not labels.stat and labels.kind != "gauge") or _failed(has):
         return None
     unit = _unit_of_time(labels, words) or "s"
-    callee = has.get("peer.service") or has.get("server.address", "") if "client" in words else ""
-    floor = LATENCY_FLOOR_S / _UNIT_S[unit]
-    return _with(where, Role.LATENCY, unit=unit, floor=floor, relative=LATENCY_RELATIVE, callee=callee)
+    calling = "client" in words or has.get("span.kind") in ("SPAN_KIND_CLIENT", "SPAN_KIND_PRODUCER")
+    return _with(
+        where,
+        Role.LATENCY,
+        unit=unit,
+        floor=LATENCY_FLOOR_S / _UNIT_S[unit],
+        relative=LATENCY_RELATIVE,
+        callee=has.get("peer.service") or has.get("server.address", "") if calling else "",
+        weight=CALLING_WEIGHT if calling else where.weight,
+    )
 
 
 def _failed(has: dict[str, str]) -> bool:
