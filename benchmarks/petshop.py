@@ -65,27 +65,26 @@ class Issue:
 Ranking = list[tuple[str, float]]
 
 
-def issues(folder: Path) -> Iterator[Issue]:
-    """All that are below a folder, in order."""
+def issues(folder: Path) -> Iterator[list[Issue]]:
+    """All of each scenario that is below a folder, in order."""
     import pandas as pd
 
     for graph in sorted(folder.glob("*/graph.csv")):
         read = pd.read_csv(graph, index_col=0)
         calls = {str(a): [str(b) for b in read.columns if read.loc[a, b] and b != a] for a in read.index}
         normal = _table(graph.parent / "noissue/metrics.csv")
-        for path in sorted(graph.parent.glob("*/issue_*"), key=lambda p: (p.parent.name, int(p.name.split("_")[1]))):
-            table, told = _table(path / "metrics.csv"), json.loads((path / "target.json").read_text())
-            columns = sorted(set(normal.columns) | set(table.columns))
-            scenario = Scenario(graph.parent.name, calls, columns, normal.reindex(columns=columns).to_numpy(float))
-            yield Issue(
-                scenario,
-                path.parent.name,
-                table.reindex(columns=columns).to_numpy(float),
-                told["target"]["node"],
-                told["target"]["metric"],
-                float(told["target"]["timestamp"] - table.index[0]),
-                told["root_cause"]["node"],
-            )
+        paths = sorted(graph.parent.glob("*/issue_*"), key=lambda p: (p.parent.name, int(p.name.split("_")[1])))
+        tables = [_table(path / "metrics.csv") for path in paths]
+        columns = sorted(set(normal.columns).union(*(table.columns for table in tables)))
+        scenario = Scenario(graph.parent.name, calls, columns, normal.reindex(columns=columns).to_numpy(float))
+        found = []
+        for path, table in zip(paths, tables, strict=True):
+            told = json.loads((path / "target.json").read_text())
+            values = table.reindex(columns=columns).to_numpy(float)
+            target, after_s = told["target"], float(told["target"]["timestamp"] - table.index[0])
+            cause = told["root_cause"]["node"]
+            found.append(Issue(scenario, path.parent.name, values, target["node"], target["metric"], after_s, cause))
+        yield found
 
 
 def _table(path: Path) -> Any:
@@ -130,6 +129,14 @@ class Road:
                         self.evidence.assign(row, self.pipeline.table.labels(row))
                 self.evidence.update(scored.batch)
 
+    def copy(self, scenario: Scenario) -> Road:
+        """Another one that goes on from here."""
+        other = Road(scenario)
+        other.pipeline.restore(self.pipeline.state())
+        other.evidence.restore(self.evidence.state())
+        other._known, other._asked = set(self._known), self._asked
+        return other
+
 
 def _gauge(node: str, metric: str) -> Labels:
     return Labels(metric, UNITS[metric][1], resource=(("service.name", node),))
@@ -141,12 +148,18 @@ def _edge(caller: str, callee: str) -> Labels:
     return Labels("traces_service_graph_request_total", kind="sum", attributes=tuple(sorted(attributes)))
 
 
-def ours(issue: Issue) -> Iterator[tuple[str, Ranking]]:
-    """Our ranking, and what it is without its parts."""
-    scenario, road = issue.scenario, Road(issue.scenario)
+def prepared(scenario: Scenario) -> Road:
+    """The road after the normal period."""
+    road = Road(scenario)
     for k, values in enumerate(scenario.normal):
         road.send(STEP_S * (1000 + k), values)
-    first_s = STEP_S * (1000 + len(scenario.normal)) + APART_S
+    return road
+
+
+def ours(issue: Issue, normal: Road) -> Iterator[tuple[str, Ranking]]:
+    """Our ranking, and what it is without its parts; every issue continues from the end of the normal period."""
+    road = normal.copy(issue.scenario)
+    first_s = STEP_S * (1000 + len(issue.scenario.normal)) + APART_S
     for k, values in enumerate(issue.rows):
         road.send(first_s + STEP_S * (k + 1), values)
     start_ns, end_ns = round((first_s + issue.after_s) * 1e9), round((first_s + STEP_S * len(issue.rows)) * 1e9)
@@ -267,9 +280,13 @@ BASELINES: dict[str, Callable[[Issue], Ranking]] = {
 
 def rankings(folder: Path) -> Iterator[tuple[Issue, str, Ranking]]:
     """(issue, method, ranking) of everything."""
-    for issue in issues(folder):
-        yield from ((issue, name, ranking) for name, ranking in ours(issue))
-        yield from ((issue, name, method(issue)) for name, method in BASELINES.items())
+    for of_scenario in issues(folder):
+        if not of_scenario:
+            continue
+        road = prepared(of_scenario[0].scenario)
+        for issue in of_scenario:
+            yield from ((issue, name, ranking) for name, ranking in ours(issue, road))
+            yield from ((issue, name, method(issue)) for name, method in BASELINES.items())
 
 
 def table(folder: Path, *, verbose: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -14,11 +15,12 @@ class BlameConfig:
     """How the calls between services weigh."""
 
     explained: float = 0.8  # of a service's own score that an equally strange callee takes away
-    leaf: float = 0.8  # weight of a service that calls nobody: slow callees often only show the load of others
-    outside: float = 0.3  # weight of one without telemetry of its own, which is only seen by its callers
+    leaf: float = 0.7  # weight of a service that calls nobody
+    unsure_leaf: float = 0.5  # the same while nothing says which callees are outside: it may be one
+    outside: float = 0.3  # weight of one without telemetry of its own: what its callers see may be what is behind it
 
     def __post_init__(self) -> None:
-        for name in ("explained", "leaf", "outside"):
+        for name in ("explained", "leaf", "unsure_leaf", "outside"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(name, f"must be in [0, 1], got {getattr(self, name)}")
 
@@ -36,8 +38,9 @@ def blame(
 ) -> list[tuple[str, float]]:
     """Services by how strongly they are suspected, those above 0 only, the strongest first and equal ones by name.
 
-    A service has the sum over the channels of the strongest evidence there; errors and latency are two views of one
-    thing, of which the stronger counts. With a `symptom` only services that it reaches through `calls` (caller →
+    A service has log(1 + s) of the sum s over the channels of the strongest evidence there; errors and latency are two
+    views of one thing, of which the stronger counts. The logarithm lets the calls decide between two that are both very
+    strange. With a `symptom` only services that it reaches through `calls` (caller →
     callees) can be causes, and it itself only by what none of them explains. `outside` are services without telemetry
     of their own.
     """
@@ -77,10 +80,12 @@ def _scores(evidence: Iterable[Evidence]) -> dict[str, float]:
     scores: dict[str, float] = {}
     for (service, _), strength in sorted(best.items()):
         scores[service] = scores.get(service, 0.0) + strength
-    return scores
+    return {service: math.log1p(score) for service, score in scores.items()}
 
 
 def _weight(name: str, calls: Mapping[str, Collection[str]], outside: Collection[str], config: BlameConfig) -> float:
     if name in outside:
         return config.outside
-    return 1.0 if any(callee != name for callee in calls.get(name, ())) else config.leaf
+    if any(callee != name for callee in calls.get(name, ())):
+        return 1.0
+    return config.leaf if outside else config.unsure_leaf

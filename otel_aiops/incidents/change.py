@@ -50,14 +50,14 @@ def changes(
 
     `sign` (K,) is -1 where low values are bad; `floor` gives the least spreads at usual levels, (K,) to (K,). The
     reference is the worse of the median of the history and the best of the cells just before the window, so that what
-    was bad already before does not count. Without a history these cells alone are the reference and the floor is the
-    spread. The value in the window is its worst, or the mean of its worst two if it has three cells or more.
+    was bad already before does not count, excluded or not. Without a history these cells alone are the reference and
+    the floor is the spread. The value in the window is its worst, or the mean of its worst two of three or more cells.
     """
     time_ns, raw, excluded = cells
     value = raw * sign[:, None]
     start_ns, end_ns = window_ns
-    before = (time_ns > 0) & (time_ns < start_ns) & ~excluded
-    level, spread, count = usual(value, before)
+    before = (time_ns > 0) & (time_ns < start_ns)
+    level, spread, count = usual(value, before & ~excluded)
     known = count >= config.least_history
     just_before = _best_before(time_ns, value, before, start_ns, config)
     with np.errstate(invalid="ignore"):
@@ -71,21 +71,19 @@ def changes(
 
 
 def correlation(ours: tuple[I64, F32], theirs: tuple[I64, F32], window_ns: tuple[int, int]) -> float:
-    """Pearson's correlation of two series in a window, each of our cells beside their nearest; 1 where it is unknown.
+    """Pearson's correlation of two series in a window, each of our cells beside their nearest.
 
-    Shape: (L,) each. At least four pairs that vary are needed: before there are so many nothing is held against a
-    series. A pair is never further apart than half the usual interval.
+    Shape: (L,) each. It takes four pairs that vary: 1 while they have fewer cells, as nothing can be held against
+    anyone yet, and 0 where it is we who do not show anything. A pair is at most half their usual interval apart.
     """
     (t, x), (u, y) = ((a[k], b[k]) for a, b in (ours, theirs) for k in [(a >= window_ns[0]) & (a <= window_ns[1])])
-    if len(t) < 4 or len(u) < 4:
+    if len(u) < 4:
         return 1.0
     right = np.clip(np.searchsorted(u, t), 1, len(u) - 1)
     nearest = np.where(t - u[right - 1] <= u[right] - t, right - 1, right)
     close = np.abs(u[nearest] - t) <= np.median(np.diff(u)) / 2
     a, b = x[close].astype(np.float64), y[nearest[close]].astype(np.float64)
-    if len(a) < 4:
-        return 1.0
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
+    if len(a) < 4 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
 
