@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.table import Row
 from otel_aiops.incidents.blame import BlameConfig, blame
 from otel_aiops.incidents.metrics import MetricEvidence, Symptom
 from otel_aiops.incidents.roles import Role
@@ -232,7 +231,8 @@ def _anomalous(issue: Issue) -> dict[str, float]:
 
 def traversal(issue: Issue) -> Ranking:
     """The authors' baseline."""
-    anomalous, found = _anomalous(issue), {}
+    anomalous = _anomalous(issue)
+    found: dict[str, float] = {}
 
     def walk(node: str, path: Sequence[str]) -> None:
         callees = [c for c in issue.scenario.calls.get(node, []) if c in anomalous and c not in path]
@@ -306,16 +306,16 @@ def table(folder: Path, *, verbose: bool) -> None:
         print(f"{split:7} {name:30} {len(by_part['all']):3} {tops}   top-1 of {own}", flush=True)
 
 
-def run(arguments: Sequence[str] = ()) -> Iterator[Row]:
-    """Print the tables when there is data; yields no rows."""
-    if "--data" not in arguments:
-        print("needs --data DIR with DIR/petshop in it")
-        return
+def main(arguments: Sequence[str]) -> int:
+    """Print the tables; 2 without the folder of the data. `-v` also prints our first suspects of each issue."""
+    if "--data" not in arguments[:-1]:
+        print("expected --data DIR, with DIR/petshop in it", file=sys.stderr)
+        return 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numpy, on columns that are all absent
         table(Path(arguments[arguments.index("--data") + 1]) / "petshop", verbose="-v" in arguments)
-    yield from ()
+    return 0
 
 
 if __name__ == "__main__":
-    list(run(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

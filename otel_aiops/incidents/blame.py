@@ -17,10 +17,11 @@ class BlameConfig:
     explained: float = 0.8  # of a service's own score that an equally strange callee takes away
     leaf: float = 0.7  # weight of a service that calls nobody
     unsure_leaf: float = 0.5  # the same while nothing says which callees are outside: it may be one
+    symptom: float = 0.5  # weight of what nothing explains of the symptom itself: it is strange by choice
     outside: float = 0.3  # weight of one without telemetry of its own: what its callers see may be what is behind it
 
     def __post_init__(self) -> None:
-        for name in ("explained", "leaf", "unsure_leaf", "outside"):
+        for name in ("explained", "leaf", "unsure_leaf", "symptom", "outside"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(name, f"must be in [0, 1], got {getattr(self, name)}")
 
@@ -52,11 +53,12 @@ def blame(
     }
     left = {}
     for name, score in scores.items():
-        most = max((scores.get(callee, 0.0) for callee in calls.get(name, ()) if callee != name), default=0.0)
         if name == symptom:
             most = max((other for callee, other in scores.items() if callee != name), default=0.0)
-        taken = 1.0 if name == symptom else config.explained
-        left[name] = score - taken * min(score, most)
+            left[name] = config.symptom * (score - min(score, most))
+        else:
+            most = max((scores.get(callee, 0.0) for callee in calls.get(name, ()) if callee != name), default=0.0)
+            left[name] = score - config.explained * min(score, most)
     return sorted(((name, score) for name, score in left.items() if score > 0), key=lambda one: (-one[1], one[0]))
 
 
