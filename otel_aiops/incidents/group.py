@@ -383,9 +383,11 @@ class Groups:
                 self._changed[item.group.first.name] = item.group.first
                 item.group.lose(item)
         if item.group is None:
-            group = Group(item)
+            group = self._meets(item)
+            if group is None:
+                group = Group(item)
+                self._groups[group] = None
             group.add(item)
-            self._groups[group] = None
         else:
             item.group.note(item)
         finding = item.finding
@@ -395,6 +397,12 @@ class Groups:
             self._place(item)
         elif item.group is not None:
             item.group.torn = self._torn = True
+
+    def _meets(self, item: Item) -> Group | None:
+        """A group that has findings of the same service at the time: most need no group of their own first."""
+        runs = self._places.get(("service", item.finding.service))
+        met = runs.near(item.finding.start_ns, item.until_ns) if runs is not None else ()
+        return met[0].group if met else None
 
     def _place(self, item: Item) -> None:
         """Put a strong finding into its places, and merge the groups that meet there."""
@@ -430,12 +438,13 @@ class Groups:
         if runs is None:
             runs = self._places[place] = Runs(self._reopen_ns if place[0] == "key" else self._join_ns)
         joined, lo_ns, hi_ns, new = runs.put(lo_ns, hi_ns, item)
-        if new and item.group is not None:
-            item.group.places.add(place)
+        if new:
+            self._moved = True
+            if item.group is not None:
+                item.group.places.add(place)
         for other in joined:
-            if item.group is not None and other.group is not None and other.group is not item.group:
+            if other.group is not item.group and item.group is not None and other.group is not None:
                 self._merge(item.group, other.group)
-        self._moved |= new
         return lo_ns, hi_ns, new
 
     def _merge(self, one: Group, other: Group) -> None:
