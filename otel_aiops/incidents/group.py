@@ -66,7 +66,7 @@ def version_of(finding: Finding) -> tuple[Any, ...]:
 class Item:
     """A finding with what all its versions say together."""
 
-    __slots__ = ("finding", "first_ns", "fresh", "group", "head", "id", "peak", "spot", "users")
+    __slots__ = ("finding", "first_ns", "fresh", "group", "head", "home", "id", "peak", "spot", "users")
 
     def __init__(self, finding: Finding) -> None:
         self.finding = finding
@@ -77,6 +77,7 @@ class Item:
         self.spot: tuple[str, str, int] | None = None  # service, resource and end by which it was placed
         self.fresh = True  # nobody was told of it
         self.head = False  # an incident is or was named after it
+        self.home = ""  # the incident that it was first told of
         self.id = ""
 
     @property
@@ -128,9 +129,11 @@ class Group:
         "keys",
         "last_ns",
         "members",
+        "news",
         "opens",
         "places",
         "services",
+        "start_ns",
         "torn",
         "users",
         "weak",
@@ -141,10 +144,12 @@ class Group:
         self.members: dict[Name, Item] = {}
         self.weak: dict[Name, Item] = {}
         self.heads: list[Item] = []  # after which incidents are named or were named
+        self.news: list[Item] = []  # of whom nobody was told
         self.keys: set[str] = set()
         self.services: set[str] = set()
         self.places: set[Place] = set()  # in which it has runs
         self.opens = 0  # members that last
+        self.start_ns = first.finding.start_ns
         self.last_ns = 0
         self.users = 0.0
         self.torn = False  # it may come apart
@@ -167,7 +172,16 @@ class Group:
         item.group = self
         if item.head:
             self.heads.append(item)
+        if item.fresh:
+            self.news.append(item)
         self.note(item)
+
+    def shelter(self, item: Item) -> None:
+        """A weak finding joins."""
+        self.weak[item.name] = item
+        item.group = self
+        if item.fresh:
+            self.news.append(item)
 
     def lose(self, item: Item) -> None:
         """A weak finding goes elsewhere."""
@@ -180,6 +194,7 @@ class Group:
             self.first = item
         self.keys.add(item.finding.key)
         self.services.add(item.finding.service)
+        self.start_ns = min(self.start_ns, item.finding.start_ns)
         self.last_ns = max(self.last_ns, item.until_ns)
         self.users = max(self.users, item.users)
         self._strong[item.name] = item
@@ -199,10 +214,12 @@ class Group:
         self.members.update(other.members)
         self.weak.update(other.weak)
         self.heads += other.heads
+        self.news += other.news
         self.keys |= other.keys
         self.services |= other.services
         self.places |= other.places
         self.opens += other.opens
+        self.start_ns = min(self.start_ns, other.start_ns)
         self.last_ns = max(self.last_ns, other.last_ns)
         self.users = max(self.users, other.users)
         self.torn |= other.torn
@@ -347,20 +364,13 @@ class Groups:
         """What was last known of the service graph, for saving. Not for changing."""
         return self._around
 
-    def changed(self) -> list[Name]:
-        """Members of groups that `settle` will name, for saving."""
-        return list(self._changed)
-
-    def resume(
-        self, items: Iterable[Item], surroundings: Mapping[str, tuple[str, ...]], changed: Iterable[Name]
-    ) -> None:
-        """Group saved items anew, into an empty object: the same groups come out."""
+    def resume(self, items: Iterable[Item], surroundings: Mapping[str, tuple[str, ...]]) -> None:
+        """Group saved items anew, into an empty object: the groups as they were when they had settled."""
         self._around.update(surroundings)
         for item in items:
             self._items[item.name] = item
             self._enter(item)
-        self._settle_weak()
-        self._changed = {name: self._items[name] for name in changed if name in self._items}
+        self.settle()
 
     def _refuses(self, finding: Finding, event_ns: int) -> str:
         """Why a new finding is not taken; "" when it is."""
@@ -498,8 +508,7 @@ class Groups:
                     self._changed[item.group.first.name] = item.group.first
                     item.group.lose(item)
                 if home is not None:
-                    home.weak[name] = item
-                    item.group = home
+                    home.shelter(item)
                 self._changed[name] = item
         self._loose = {}
         self._moved = False
