@@ -38,6 +38,7 @@ from otel_aiops.incidents.suppress import (
     Maintenance,
     Silence,
     explained,
+    explaining,
     ruled,
 )
 from otel_aiops.incidents.words import NO_CANDIDATE, summary, title
@@ -104,10 +105,13 @@ class Incidents:
         self._past = Past(config.most_past)
         self._silences: dict[str, Silence] = {}
         self._windows: dict[str, Maintenance] = {window.name: window for window in config.maintenance}
+        self._spent: dict[str, int] = {}  # the last revisions of incidents that are gone, should they come back
         self._now_ns = 0
         self._graph_due_ns = 0
         self._ranks_left = 0
-        self._live: list[Incident] = []  # the earliest, as of the last step
+        self._live: list[str] = []  # the earliest, which may explain others
+        self._explain = False  # those have changed in the last step
+        self._explaining: dict[str, list[Incident]] = {}
         self._below: dict[str, dict[str, int]] = {}  # what services depend on
         self.counts: Counter[str] = Counter()
 
@@ -126,12 +130,11 @@ class Incidents:
             self._below = {}
         told = self._forget(event_ns)
         self._pending.update(dict.fromkeys(group.first.name for group in self._groups.settle()))
-        was = [incident.id for incident in self._live]
-        self._live = list(self.open()[:EXPLAINING])
-        urgent = self._due(event_ns, explain=[incident.id for incident in self._live] != was)
+        urgent = self._due(event_ns, explain=self._explain)
         self._pending.update(dict.fromkeys(urgent))
         told += self._revise_pending(urgent, event_ns)
         told += self._foresight.expire(event_ns)
+        self._explain = self._look()
         return tuple(told)
 
     def decide(self, decision: Decision) -> tuple[Incident, ...]:
@@ -191,7 +194,8 @@ class Incidents:
             "records": [record.state() for record in self._records.values()],
             "foresight": self._foresight.state(),
             "past": self._past.state(),
-            "live": encode(self._live),
+            "explain": self._explain,
+            "spent": list(self._spent.items()),
             "below": list(self._below.items()),
             "silences": encode(list(self._silences.values())),
             "windows": encode(list(self._windows.values())),
@@ -224,11 +228,20 @@ class Incidents:
         self._windows.update({window.name: window for window in self._config.maintenance})
         self._pending = {(key, start_ns): None for key, start_ns in saved["pending"]}
         self._now_ns, self._graph_due_ns = saved["now"], saved["graph_due"]
-        self._live = [decode(Incident, one) for one in saved["live"]]
+        self._explain = bool(saved["explain"])
+        self._spent = dict(saved["spent"])
         self._below = dict(saved["below"])
         self._groups = groups
         self._records = {record.incident.id: record for record in records}
         self.counts = Counter(mine)
+        self._look()
+
+    def _look(self) -> bool:
+        """See which incidents may explain others; whether they are other ones than before."""
+        live = self.open()[:EXPLAINING]
+        self._explaining = explaining(live)
+        was, self._live = self._live, [incident.id for incident in live]
+        return was != self._live
 
     def _group(self, record: Record) -> Group | None:
         item = self._groups.items().get(record.name)
@@ -238,6 +251,7 @@ class Incidents:
         """The incidents that must be told of now: their state, suspects or suppression change with time."""
         urgent: set[Name] = set()
         left = EXPLAINED if explain else 0
+        ranks = self._config.most_ranked
         for record in self._records.values():
             group = self._group(record)
             incident = record.incident
@@ -247,7 +261,9 @@ class Incidents:
             due = state is not incident.state
             if state in LIVE and not due:
                 left -= 1
-                due = self._rank_due(record, event_ns) or self._hushed_anew(incident, event_ns, explain=left >= 0)
+                due = self._hushed_anew(incident, event_ns, explain=left >= 0)
+                if ranks and self._rank_due(record, event_ns):
+                    ranks, due = ranks - 1, True
             if due:
                 urgent.add(group.first.name)
         for rules in (self._silences, self._windows):
@@ -272,7 +288,7 @@ class Incidents:
     def _suppressor(self, incident: Incident, event_ns: int) -> str:
         """Who or what suppresses an incident."""
         rule = ruled(incident, self._silences.values(), self._windows.values(), event_ns)
-        return rule or explained(incident, self._depends_on, self._live)
+        return rule or explained(incident, self._depends_on, self._explaining)
 
     def _depends_on(self, service: str) -> dict[str, int]:
         """What a service depends on, through how many calls."""
@@ -289,10 +305,12 @@ class Incidents:
         hurry = {items[name].group for name in urgent if name in items}
         self._pending = {}
         told: list[Incident] = []
+        left = self._config.most_revised
         for group in groups:
-            if len(told) >= self._config.most_revised or not (group in hurry or self._ripe(group, event_ns)):
+            if not left or not (group in hurry or self._ripe(group, event_ns)):
                 self._pending[group.first.name] = None
                 continue
+            left -= 1
             told += self._revise(group, event_ns)
         return told
 
@@ -325,8 +343,8 @@ class Incidents:
         merged = [self._merge(record, other, event_ns) for other in absorbed]
         before = record.incident
         now = self._draw(group, record, event_ns)
-        record.told_ns = event_ns
-        if replace(now, revision=before.revision) == before:
+        new, record.told_ns = not record.told_ns, event_ns
+        if not new and replace(now, revision=before.revision) == before:
             return merged
         record.incident = replace(now, revision=before.revision + 1)
         return [record.incident, *merged, *self._foresight.compare(record.incident)]
@@ -340,7 +358,7 @@ class Incidents:
         detected_ns = min([event_ns, *(one.incident.detected_ns for one in known)])
         incident = Incident(
             id=group.id,
-            revision=0,
+            revision=self._spent.get(group.id, 0),
             state=State.OPEN,
             severity=Severity.INFO,
             start_ns=group.start_ns,
@@ -392,7 +410,7 @@ class Incidents:
             self._write(record, line.time_ns, line.kind, line.text)
         now = self._turn(group, record, now, event_ns)
         now = self._weigh(group, record, now, event_ns)
-        if self._rank_due(record, event_ns) and (now.state in LIVE or not before.revision) and self._ranks_left > 0:
+        if self._rank_due(record, event_ns) and (now.state in LIVE or not record.told_ns) and self._ranks_left > 0:
             now = self._suspect(record, now, event_ns)
         now = self._hush(record, now, event_ns)
         if now.state is State.RESOLVED and before.state is not State.RESOLVED:
@@ -422,7 +440,7 @@ class Incidents:
         burn, by_burn = burning(set(now.services), self._config.slo, failing, event_ns)
         if by_burn is not None:
             severity = worse(severity, by_burn)
-        if severity is not record.incident.severity and record.incident.revision:
+        if severity is not record.incident.severity and record.told_ns:
             self._write(record, event_ns, "severity", f"{record.incident.severity} → {severity}.")
         radius = now.blast_radius
         if now.services != record.incident.services or record.stirred:
@@ -437,7 +455,7 @@ class Incidents:
         record.ranked_ns, record.stirred = event_ns, False
         suspects = tuple(self._rank(now, event_ns))
         first, before = (some[0].service if some else "" for some in (suspects, record.incident.suspects))
-        if first != before or not record.incident.revision:
+        if first != before or not record.told_ns:
             text = f"Likeliest cause: {first}." if first else f"{NO_CANDIDATE}."
             self._write(record, event_ns, "ranked", text)
         now = replace(now, suspects=suspects)
@@ -473,7 +491,9 @@ class Incidents:
         self._write(record, event_ns, words[decision.action], f"By {decision.who}{why}.")
         self._now_ns = event_ns
         self._ranks_left = self._config.most_ranked
-        return tuple(self._revise(group, event_ns))
+        told = tuple(self._revise(group, event_ns))
+        self._explain |= self._look()
+        return told
 
     def _write(self, record: Record, time_ns: int, kind: str, text: str) -> None:
         over = record.write(Entry(time_ns=time_ns, kind=kind, text=text), self._config.most_timeline)
@@ -490,7 +510,11 @@ class Incidents:
         for group in self._groups.forget(event_ns):
             for name in sorted({head.name_id() for head in group.heads}):
                 record = self._records.pop(name, None)
-                if record is not None and record.incident.state in LIVE:
+                if record is None:
+                    continue
+                self._spent.pop(name, None)
+                self._spent[name] = record.incident.revision + 1
+                if record.incident.state in LIVE:
                     self._write(record, event_ns, "resolved", "Nothing has been strange for long.")
                     ended.append(
                         replace(
@@ -501,6 +525,8 @@ class Incidents:
                             timeline=tuple(record.lines),
                         )
                     )
+        while len(self._spent) > self._config.most_incidents:
+            del self._spent[next(iter(self._spent))]
         return sorted(ended, key=lambda incident: incident.id)
 
 

@@ -131,22 +131,36 @@ def ruled(incident: Incident, silences: Iterable[Silence], windows: Iterable[Mai
     return ""
 
 
-def explained(incident: Incident, depends_on: Callable[[str], Mapping[str, int]], others: Iterable[Incident]) -> str:
+def explaining(live: Iterable[Incident]) -> dict[str, list[Incident]]:
+    """Of each service, its live incidents that may explain others, in the order in which they come."""
+    found: dict[str, list[Incident]] = {}
+    for incident in live:
+        if not incident.suppressed_by.startswith("dependency"):
+            for service in incident.services:
+                found.setdefault(service, []).append(incident)
+    return found
+
+
+def explained(
+    incident: Incident, depends_on: Callable[[str], Mapping[str, int]], live: Mapping[str, Sequence[Incident]]
+) -> str:
     """The dependency that explains an incident: "" when none does.
 
     That is an earlier live incident of something that every one of its services depends on, where it shows nothing but
-    symptoms itself. `others` are live ones, the earliest first. `depends_on` gives the services that one depends on,
-    and through how many calls.
+    symptoms itself. `depends_on` gives the services that one depends on, and through how many calls; `live` comes from
+    `explaining`.
     """
     if not incident.services or any(finding.channel not in SYMPTOMS for finding in incident.findings):
         return ""
-    reach = [depends_on(service) for service in incident.services]
-    for other in others:
-        if other.start_ns > incident.start_ns:
-            break
-        if other.id == incident.id or other.suppressed_by.startswith("dependency"):
-            continue
-        shared = [s for s in other.services if all(found.get(s, 0) > 0 for found in reach)]
-        if shared:
-            return f"dependency {shared[0]}: incident {other.id}"
-    return ""
+    first, *others = (depends_on(service) for service in incident.services)
+    found = [
+        (other.start_ns, other.id, service)
+        for service, hops in first.items()
+        if hops and service in live and all(reach.get(service) for reach in others)
+        for other in live[service]
+        if other.id != incident.id and other.start_ns <= incident.start_ns
+    ]
+    if not found:
+        return ""
+    _, name, service = min(found)
+    return f"dependency {service}: incident {name}"

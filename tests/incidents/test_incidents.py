@@ -456,3 +456,13 @@ def test_findings_without_a_service_are_told_by_resource() -> None:
     (opened,) = incidents().update([lost], at(12))
     assert opened.title == "node-1 is short of resources" and opened.services == ()
     assert "`cpu` on node-1 is 97 % instead of 20 %" in opened.summary
+
+
+def test_an_incident_that_comes_back_after_it_was_forgotten_goes_on_counting() -> None:
+    one = incidents()
+    (opened,) = one.update([finding("pay", 0, 10)], at(12))
+    (resolved,) = (i for i in one.step(at(3700)) if i.state is State.RESOLVED)
+    one.step(at(9000))
+    assert one.find(opened.id) is None
+    (again,) = one.update([finding("pay", 0, 9000)], at(9010))
+    assert again.id == opened.id and again.revision > resolved.revision
