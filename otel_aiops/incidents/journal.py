@@ -106,7 +106,7 @@ class Page:
 
 
 class Journal:
-    """Revisions of incidents, and decisions. Every method may raise StorageError: then nothing was written; try again."""
+    """Revisions of incidents, and decisions. Any method may raise StorageError: then nothing was written."""
 
     def __init__(self, config: JournalConfig, folder: Path) -> None:
         self._config = config
