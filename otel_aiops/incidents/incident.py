@@ -157,3 +157,5 @@ class Incident:
     merged_into: str = ""
     similar: tuple[str, ...] = ()  # ids of past incidents, the most similar first
     prediction: Prediction | None = None
+    flaps: int = 0  # how often something in it came back
+    more_findings: int = 0  # how many it has besides those in `findings`, which are the strongest

@@ -1,0 +1,107 @@
+"""Predicted incidents from when they are made until they come true or expire."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from otel_aiops.incidents.codec import decode, encode
+from otel_aiops.incidents.incident import Entry, Incident, State
+
+
+class Foresight:
+    """Predictions by id, at most so many; the ones that are decided go first when there is no room."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: dict[str, Incident] = {}
+        self.counts: Counter[str] = Counter()
+
+    def take(self, predictions: Sequence[Incident], event_ns: int) -> list[Incident]:
+        """New and changed predictions, with their revisions."""
+        told = []
+        for one in predictions:
+            known = self._known.get(one.id)
+            if one.prediction is None or one.state is not State.PREDICTED or one.prediction.expires_ns <= event_ns:
+                self.counts["prediction that says nothing of the future"] += 1
+            elif known is None:
+                if not self._room():
+                    self.counts["prediction over the limit"] += 1
+                    continue
+                told.append(self._tell(replace(one, revision=1)))
+            elif known.state is State.PREDICTED:
+                same = replace(one, revision=known.revision, detected_ns=known.detected_ns, timeline=known.timeline)
+                if same != known:
+                    told.append(self._tell(replace(same, revision=known.revision + 1)))
+        return told
+
+    def compare(self, incident: Incident) -> list[Incident]:
+        """The predictions that an incident fulfils: of a service that it hits, made before it was detected."""
+        hits = []
+        for one in list(self._known.values()):
+            if one.prediction is None or one.state is not State.PREDICTED:
+                continue
+            in_time = one.detected_ns <= incident.detected_ns < one.prediction.expires_ns
+            if in_time and not set(one.services).isdisjoint(incident.services):
+                entry = Entry(time_ns=incident.detected_ns, kind="hit", text=f"Came true as incident {incident.id}.")
+                hits.append(
+                    self._decide(one, State.MERGED, "hit", entry, end_ns=incident.detected_ns, into=incident.id)
+                )
+        return hits
+
+    def expire(self, event_ns: int) -> list[Incident]:
+        """The predictions whose time is over."""
+        misses = []
+        for one in list(self._known.values()):
+            if one.prediction is not None and one.state is State.PREDICTED and event_ns >= one.prediction.expires_ns:
+                entry = Entry(time_ns=one.prediction.expires_ns, kind="expired", text="It did not come true in time.")
+                misses.append(self._decide(one, State.EXPIRED, "miss", entry, end_ns=one.prediction.expires_ns))
+        return misses
+
+    def standing(self) -> tuple[Incident, ...]:
+        """The predictions that are not decided."""
+        return tuple(one for one in self._known.values() if one.state is State.PREDICTED)
+
+    def find(self, name: str) -> Incident | None:
+        """A prediction by id."""
+        return self._known.get(name)
+
+    def state(self) -> list[Any]:
+        """Everything, as plain values."""
+        return [encode(list(self._known.values())), dict(self.counts)]
+
+    def restore(self, saved: list[Any]) -> None:
+        """Take over what `state` gave."""
+        known, counts = saved
+        self._known = {one.id: one for one in (decode(Incident, value) for value in known)}
+        self.counts = Counter(counts)
+
+    def _tell(self, one: Incident) -> Incident:
+        self._known[one.id] = one
+        return one
+
+    def _decide(
+        self, one: Incident, state: State, outcome: str, entry: Entry, *, end_ns: int, into: str = ""
+    ) -> Incident:
+        assert one.prediction is not None
+        return self._tell(
+            replace(
+                one,
+                revision=one.revision + 1,
+                state=state,
+                end_ns=end_ns,
+                merged_into=into,
+                timeline=(*one.timeline, entry),
+                prediction=replace(one.prediction, outcome=outcome),
+            )
+        )
+
+    def _room(self) -> bool:
+        if len(self._known) < self._most:
+            return True
+        decided = next((name for name, one in self._known.items() if one.state is not State.PREDICTED), None)
+        if decided is not None:
+            del self._known[decided]
+        return decided is not None

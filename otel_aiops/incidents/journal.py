@@ -1,0 +1,317 @@
+"""The journal of incidents: every revision and decision in an SQL database, once however often it is repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sql
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from otel_aiops.errors import ConfigError, StateError, StorageError
+from otel_aiops.incidents.codec import decode, encode
+from otel_aiops.incidents.incident import Incident, Severity, State
+from otel_aiops.incidents.suppress import Decision
+
+SCHEMA_VERSION = 1
+S = 1_000_000_000
+KEPT_FINDINGS = 20  # of each revision; the last revision has all
+KEPT_LINES = 10
+FILE = "incidents.db"
+
+META = sql.MetaData()
+ABOUT = sql.Table("about", META, sql.Column("name", sql.Text, primary_key=True), sql.Column("value", sql.Text))
+CHANGES = sql.Table(
+    "changes",
+    META,
+    sql.Column("incident", sql.Text, primary_key=True),
+    sql.Column("revision", sql.BigInteger, primary_key=True),
+    sql.Column("event_ns", sql.BigInteger, nullable=False, index=True),
+    sql.Column("body", sql.Text, nullable=False),
+)
+INCIDENTS = sql.Table(
+    "incidents",
+    META,
+    sql.Column("incident", sql.Text, primary_key=True),
+    sql.Column("revision", sql.BigInteger, nullable=False),
+    sql.Column("event_ns", sql.BigInteger, nullable=False, index=True),
+    sql.Column("state", sql.Text, nullable=False, index=True),
+    sql.Column("severity", sql.Text, nullable=False),
+    sql.Column("start_ns", sql.BigInteger, nullable=False, index=True),
+    sql.Column("suspect", sql.Text, nullable=False),
+    sql.Column("body", sql.Text, nullable=False),
+)
+TRAITS = sql.Table(  # what incidents are found by: services and channels
+    "traits",
+    META,
+    sql.Column("kind", sql.Text, primary_key=True),
+    sql.Column("name", sql.Text, primary_key=True),
+    sql.Column("incident", sql.Text, primary_key=True, index=True),
+)
+DECISIONS = sql.Table(
+    "decisions",
+    META,
+    sql.Column("id", sql.Text, primary_key=True),  # of its content: repeated ones are one
+    sql.Column("event_ns", sql.BigInteger, nullable=False, index=True),
+    sql.Column("incident", sql.Text, nullable=False, index=True),
+    sql.Column("who", sql.Text, nullable=False),
+    sql.Column("action", sql.Text, nullable=False),
+    sql.Column("body", sql.Text, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalConfig:
+    """Where incidents are kept, and for how long. Without a URL they are in an SQLite file of the data directory."""
+
+    url: str = ""
+    retention_s: float = 400 * 86_400.0
+    wait_s: float = 5.0  # for a database that another process has locked
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError."""
+        if self.url and not self.url.startswith(("sqlite:", "postgresql:", "postgresql+")):
+            raise ConfigError("url", f"expected sqlite:… or postgresql:…, got {self.url.split(':', 1)[0]}:…")
+        if not self.retention_s > 0:
+            raise ConfigError("retention_s", f"expected more than 0 s, got {self.retention_s}")
+        if not self.wait_s >= 0:
+            raise ConfigError("wait_s", f"expected at least 0 s, got {self.wait_s}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which incidents; empty takes all. Times are those of the start."""
+
+    states: tuple[State, ...] = ()
+    severities: tuple[Severity, ...] = ()
+    service: str = ""
+    channel: str = ""
+    suspect: str = ""
+    from_ns: int = 0
+    until_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the incidents that a filter takes, the latest first, and how many there are."""
+
+    incidents: tuple[Incident, ...]
+    total: int
+
+
+class Journal:
+    """Revisions of incidents, and decisions. Any method may raise StorageError: then nothing was written."""
+
+    def __init__(self, config: JournalConfig, folder: Path) -> None:
+        self._config = config
+        self._url = config.url or f"sqlite:///{folder / FILE}"
+        self._engine: sql.Engine | None = None
+
+    def open(self) -> None:
+        """Connect, and make the tables where there are none. Raises: StateError if they are of another version."""
+        lite = self._url.startswith("sqlite:")
+        options: dict[str, Any] = (
+            {"connect_args": {"timeout": self._config.wait_s}} if lite else {"pool_pre_ping": True}
+        )
+        engine = sql.create_engine(self._url, **options)
+        if lite:
+            sql.event.listen(engine, "connect", _prepare)
+        self._engine = engine
+        with self._transaction() as connection:
+            found = None
+            if sql.inspect(connection).has_table(ABOUT.name):
+                found = connection.scalar(sql.select(ABOUT.c.value).where(ABOUT.c.name == "schema"))
+            if found is None:
+                META.create_all(connection)
+                connection.execute(self._new(ABOUT, {"name": "schema", "value": str(SCHEMA_VERSION)}))
+                return
+        if found != str(SCHEMA_VERSION):
+            self.close()
+            raise StateError(f"journal of incidents: expected schema version {SCHEMA_VERSION}, got {found}")
+
+    def close(self) -> None:
+        """Let go of the database. May be called twice."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def append(self, incidents: Sequence[Incident], event_ns: int) -> int:
+        """Write revisions, all or none; those that are there already are passed over. Returns how many were new."""
+        new = 0
+        with self._transaction() as connection:
+            for incident in incidents:
+                row = {
+                    "incident": incident.id,
+                    "revision": incident.revision,
+                    "event_ns": event_ns,
+                    "body": _json(_brief(incident)),
+                }
+                if connection.execute(self._new(CHANGES, row)).rowcount:
+                    new += 1
+                    self._keep(connection, incident, event_ns)
+        return new
+
+    def decided(self, decision: Decision) -> None:
+        """Write what an operator decided; the same again is passed over."""
+        body = _json(decision)
+        row = {
+            "id": hashlib.blake2b(body.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest(),
+            "event_ns": decision.time_ns,
+            "incident": decision.incident,
+            "who": decision.who,
+            "action": str(decision.action),
+            "body": body,
+        }
+        with self._transaction() as connection:
+            connection.execute(self._new(DECISIONS, row))
+
+    def page(self, wanted: Filter | None = None, *, limit: int = 100, offset: int = 0) -> Page:
+        """The last revisions of incidents, those that started last first."""
+        where = _where(wanted or Filter())
+        order = (INCIDENTS.c.start_ns.desc(), INCIDENTS.c.incident)
+        with self._transaction() as connection:
+            total = connection.scalar(sql.select(sql.func.count()).select_from(INCIDENTS).where(*where)) or 0
+            query = sql.select(INCIDENTS.c.body).where(*where).order_by(*order).limit(limit).offset(offset)
+            found = tuple(_incident(body) for body in connection.scalars(query))
+        return Page(found, total)
+
+    def get(self, name: str) -> Incident | None:
+        """The last revision of an incident by id, None where there is none."""
+        with self._transaction() as connection:
+            body = connection.scalar(sql.select(INCIDENTS.c.body).where(INCIDENTS.c.incident == name))
+        return None if body is None else _incident(body)
+
+    def history(self, name: str) -> tuple[tuple[int, Incident], ...]:
+        """(event time, revision) of an incident, the first first; with the strongest findings and last lines only."""
+        query = sql.select(CHANGES.c.event_ns, CHANGES.c.body).where(CHANGES.c.incident == name)
+        with self._transaction() as connection:
+            rows = connection.execute(query.order_by(CHANGES.c.revision)).all()
+        return tuple((int(event_ns), _incident(body)) for event_ns, body in rows)
+
+    def past(
+        self, *, service: str = "", channel: str = "", from_ns: int = 0, most: int = 10_000
+    ) -> tuple[Incident, ...]:
+        """Incidents that really were, by service and channel, in the order in which they started."""
+        states = (State.OPEN, State.ACKNOWLEDGED, State.RESOLVED)
+        wanted = Filter(states=states, service=service, channel=channel, from_ns=from_ns)
+        query = sql.select(INCIDENTS.c.body).where(*_where(wanted), INCIDENTS.c.body.contains('"prediction":null'))
+        query = query.order_by(INCIDENTS.c.start_ns.desc(), INCIDENTS.c.incident).limit(most)
+        with self._transaction() as connection:
+            found = [_incident(body) for body in connection.scalars(query)]
+        return tuple(reversed(found))
+
+    def decisions(self, *, incident: str = "", from_ns: int = 0, limit: int = 1_000) -> tuple[Decision, ...]:
+        """What operators decided, the latest first."""
+        query = sql.select(DECISIONS.c.body).where(DECISIONS.c.event_ns >= from_ns)
+        if incident:
+            query = query.where(DECISIONS.c.incident == incident)
+        query = query.order_by(DECISIONS.c.event_ns.desc(), DECISIONS.c.id).limit(limit)
+        with self._transaction() as connection:
+            return tuple(decode(Decision, json.loads(body)) for body in connection.scalars(query))
+
+    def forget(self, event_ns: int) -> int:
+        """Delete incidents and decisions that nothing was written of for the retention; how many incidents."""
+        least_ns = event_ns - round(self._config.retention_s * S)
+        with self._transaction() as connection:
+            query = sql.select(INCIDENTS.c.incident).where(INCIDENTS.c.event_ns < least_ns)
+            gone = list(connection.scalars(query))
+            for table in (CHANGES, TRAITS, INCIDENTS):
+                for first in range(0, len(gone), 500):
+                    connection.execute(sql.delete(table).where(table.c.incident.in_(gone[first : first + 500])))
+            connection.execute(sql.delete(DECISIONS).where(DECISIONS.c.event_ns < least_ns))
+        return len(gone)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sql.Connection]:
+        """A transaction that is whole or not at all. Raises: StorageError in words."""
+        if self._engine is None:
+            raise StorageError("journal of incidents: expected it to be open, it is closed")
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or error
+            raise StorageError(f"journal of incidents: {type(cause).__name__}: {cause}") from error
+
+    def _new(self, table: sql.Table, row: dict[str, Any]) -> Any:
+        """Insert a row unless it is there."""
+        return self._insert(table).values(row).on_conflict_do_nothing()
+
+    def _insert(self, table: sql.Table) -> Any:
+        return sqlite.insert(table) if self._url.startswith("sqlite:") else postgresql.insert(table)
+
+    def _keep(self, connection: sql.Connection, incident: Incident, event_ns: int) -> None:
+        """Make a revision the last one, if it is."""
+        row = {
+            "incident": incident.id,
+            "revision": incident.revision,
+            "event_ns": event_ns,
+            "state": str(incident.state),
+            "severity": str(incident.severity),
+            "start_ns": incident.start_ns,
+            "suspect": incident.suspects[0].service if incident.suspects else "",
+            "body": _json(incident),
+        }
+        insert = self._insert(INCIDENTS).values(row)
+        newer = insert.excluded.revision > INCIDENTS.c.revision
+        taken = connection.execute(insert.on_conflict_do_update(index_elements=["incident"], set_=row, where=newer))
+        if not taken.rowcount:
+            return
+        connection.execute(sql.delete(TRAITS).where(TRAITS.c.incident == incident.id))
+        traits = {("service", service) for service in incident.services}
+        traits |= {("channel", str(finding.channel)) for finding in incident.findings}
+        rows = [{"kind": kind, "name": name, "incident": incident.id} for kind, name in sorted(traits)]
+        if rows:
+            connection.execute(sql.insert(TRAITS), rows)
+
+
+def _prepare(connection: Any, _: Any) -> None:
+    """Readers do not wait for the writer, and a commit is on the disk."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")  # after a power cut the log is read again: it repeats what is missing
+    cursor.close()
+
+
+def _where(wanted: Filter) -> list[Any]:
+    found: list[Any] = []
+    if wanted.states:
+        found.append(INCIDENTS.c.state.in_([str(state) for state in wanted.states]))
+    if wanted.severities:
+        found.append(INCIDENTS.c.severity.in_([str(severity) for severity in wanted.severities]))
+    if wanted.suspect:
+        found.append(INCIDENTS.c.suspect == wanted.suspect)
+    if wanted.from_ns:
+        found.append(INCIDENTS.c.start_ns >= wanted.from_ns)
+    if wanted.until_ns:
+        found.append(INCIDENTS.c.start_ns < wanted.until_ns)
+    for kind, name in (("service", wanted.service), ("channel", wanted.channel)):
+        if name:
+            named = sql.select(TRAITS.c.incident).where(TRAITS.c.kind == kind, TRAITS.c.name == name)
+            found.append(INCIDENTS.c.incident.in_(named))
+    return found
+
+
+def _json(value: Any) -> str:
+    return json.dumps(encode(value), separators=(",", ":"))
+
+
+def _incident(body: str) -> Incident:
+    return decode(Incident, json.loads(body))
+
+
+def _brief(incident: Incident) -> Incident:
+    """A revision without what the last one has anyway."""
+    findings = incident.findings[:KEPT_FINDINGS]
+    return replace(
+        incident,
+        findings=findings,
+        more_findings=incident.more_findings + len(incident.findings) - len(findings),
+        timeline=incident.timeline[-KEPT_LINES:],
+    )

@@ -1,0 +1,225 @@
+"""The journal writes once, finds again, and is whole after anything that stops it."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from otel_aiops.errors import ConfigError, StateError, StorageError
+from otel_aiops.incidents.incident import Channel, Entry, Incident, Severity, State, Suspect
+from otel_aiops.incidents.journal import FILE, Filter, Journal, JournalConfig
+from otel_aiops.incidents.suppress import Action, Decision, Silence
+from tests.incidents.makers import at, finding
+from tests.incidents.test_incidents import prediction
+
+
+def incident(
+    name: str = "a", revision: int = 1, *, start_s: float = 0, service: str = "pay", **more: object
+) -> Incident:
+    return Incident(
+        id=name,
+        revision=revision,
+        start_ns=at(start_s),
+        detected_ns=at(start_s + 20),
+        services=(service,),
+        findings=(finding(service, start_s),),
+        **{"state": State.OPEN, "severity": Severity.WARNING, **more},  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    one = Journal(JournalConfig(wait_s=0.1), tmp_path)
+    one.open()
+    yield one
+    one.close()
+    one.close()
+
+
+def test_the_same_revision_again_is_passed_over(journal: Journal) -> None:
+    first, second = incident(), incident(revision=2, state=State.RESOLVED, end_ns=at(99))
+    assert journal.append([first, second], at(10)) == 2
+    assert journal.append([first, second], at(500)) == 0
+    assert journal.get("a") == second
+    assert journal.history("a") == ((at(10), first), (at(10), second))
+    assert journal.append([replace(first, revision=3)], at(11)) == 1
+    assert journal.append([], at(11)) == 0
+
+
+def test_an_older_revision_that_comes_later_is_history_only(journal: Journal) -> None:
+    journal.append([incident(revision=2, service="web")], at(10))
+    journal.append([incident(revision=1)], at(11))
+    assert journal.get("a") == incident(revision=2, service="web")
+    assert [one.revision for _, one in journal.history("a")] == [1, 2]
+    assert journal.page(Filter(service="pay")).total == 0
+
+
+def test_history_has_the_strongest_findings_and_the_last_revision_all(journal: Journal) -> None:
+    many = tuple(finding("pay", 0, what=f"op{n}") for n in range(50))
+    lines = tuple(Entry(time_ns=at(n), kind="joined", text=str(n)) for n in range(30))
+    whole = replace(incident(), findings=many, timeline=lines)
+    journal.append([whole], at(10))
+    assert journal.get("a") == whole
+    ((_, brief),) = journal.history("a")
+    assert len(brief.findings) == 20 and brief.more_findings == 30 and len(brief.timeline) == 10
+
+
+def test_incidents_are_found_by_what_they_are(journal: Journal) -> None:
+    suspect = Suspect(service="redis", score=1.0, confidence=0.5, reason="r")
+    journal.append(
+        [
+            incident("a", start_s=0, suspects=(suspect,)),
+            incident("b", start_s=10, service="web", state=State.RESOLVED),
+            incident("c", start_s=20, severity=Severity.CRITICAL),
+        ],
+        at(30),
+    )
+    journal.append([replace(prediction(), revision=1)], at(30))
+
+    def names(**wanted: object) -> list[str]:
+        return [one.id for one in journal.page(Filter(**wanted)).incidents]  # type: ignore[arg-type]
+
+    assert names() == ["c", "b", "a", "p1"]
+    assert names(service="web") == ["b"]
+    assert names(channel="latency") == ["c", "b", "a"]
+    assert names(states=(State.RESOLVED, State.PREDICTED)) == ["b", "p1"]
+    assert names(severities=(Severity.CRITICAL,)) == ["c"]
+    assert names(suspect="redis") == ["a"]
+    assert names(from_ns=at(10), until_ns=at(20)) == ["b"]
+    page = journal.page(limit=1, offset=1)
+    assert page.total == 4 and [one.id for one in page.incidents] == ["b"]
+    assert [one.id for one in journal.past()] == ["a", "b", "c"]
+    assert [one.id for one in journal.past(service="pay", channel="latency", from_ns=at(5))] == ["c"]
+    assert journal.get("nobody") is None and journal.history("nobody") == ()
+
+
+def test_decisions_are_kept_once(journal: Journal) -> None:
+    silence = Silence(name="s", until_ns=at(9), channels=(Channel.LOGS,), severities=(Severity.INFO,))
+    one = Decision(action=Action.SILENCE, who="ana", why="deploy", time_ns=at(1), silence=silence)
+    two = Decision(action=Action.ACKNOWLEDGE, who="bo", time_ns=at(2), incident="a")
+    for decision in (one, two, one):
+        journal.decided(decision)
+    assert journal.decisions() == (two, one)
+    assert journal.decisions(incident="a") == (two,)
+    assert journal.decisions(from_ns=at(2)) == (two,)
+
+
+def test_what_is_too_old_is_deleted(tmp_path: Path) -> None:
+    journal = Journal(JournalConfig(retention_s=100), tmp_path)
+    journal.open()
+    journal.append([incident("old")], at(0))
+    journal.append([incident("new")], at(90))
+    journal.decided(Decision(action=Action.ACKNOWLEDGE, who="ana", time_ns=at(0), incident="old"))
+    assert journal.forget(at(150)) == 1
+    assert journal.get("old") is None and journal.history("old") == () and journal.decisions() == ()
+    assert journal.page().total == 1 and journal.page(Filter(service="pay")).total == 1
+    journal.close()
+
+
+def test_it_is_there_after_opening_again(tmp_path: Path) -> None:
+    for revision in (1, 2):
+        journal = Journal(JournalConfig(), tmp_path)
+        journal.open()
+        journal.append([incident(revision=revision)], at(revision))
+        journal.close()
+    with sqlite3.connect(tmp_path / FILE) as plain:
+        assert plain.execute("pragma journal_mode").fetchone() == ("wal",)
+        assert plain.execute("select count(*) from changes").fetchone() == (2,)
+
+
+def test_another_version_is_refused(tmp_path: Path) -> None:
+    journal = Journal(JournalConfig(), tmp_path)
+    journal.open()
+    journal.close()
+    with sqlite3.connect(tmp_path / FILE) as plain:
+        plain.execute("update about set value = '99'")
+    with pytest.raises(StateError, match="expected schema version 1, got 99"):
+        journal.open()
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"this is not a database" * 100)
+    with pytest.raises(StorageError, match="not a database"):
+        Journal(JournalConfig(), tmp_path).open()
+
+
+def test_a_locked_database_is_told_and_recovers(journal: Journal, tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other.execute("begin immediate")
+    with pytest.raises(StorageError, match="locked"):
+        journal.append([incident()], at(0))
+    assert journal.page().total == 0  # readers do not wait
+    other.execute("rollback")
+    other.close()
+    assert journal.append([incident()], at(0)) == 1
+
+
+def test_a_full_disk_writes_all_or_nothing(journal: Journal, tmp_path: Path) -> None:
+    journal.append([incident()], at(0))
+    big = [incident(f"n{n}", title="x" * 5_000) for n in range(100)]
+    engine = journal._engine
+    assert engine is not None
+    with engine.connect() as connection:  # the pool gives this connection again
+        pages = connection.exec_driver_sql("pragma page_count").scalar() or 0
+        connection.exec_driver_sql(f"pragma max_page_count = {pages + 20}")
+    with pytest.raises(StorageError, match="full"):
+        journal.append(big, at(1))
+    assert journal.page().total == 1
+    with engine.connect() as connection:
+        connection.exec_driver_sql("pragma max_page_count = 1000000")
+        assert connection.exec_driver_sql("pragma integrity_check").scalar() == "ok"
+    assert journal.append(big, at(1)) == 100
+
+
+def test_a_closed_one_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="closed"):
+        Journal(JournalConfig(), tmp_path).page()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from otel_aiops.incidents.journal import Journal, JournalConfig
+from tests.incidents.test_journal import incident
+journal = Journal(JournalConfig(), Path(sys.argv[1]))
+journal.open()
+print("open", flush=True)
+for n in range(1, 100_000):
+    journal.append([incident("a", n, title="x" * 3000), incident("b", n, title="y" * 3000)], n)
+    print(n, flush=True)
+"""
+
+
+def test_killed_while_it_writes_it_is_whole(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "open\n"
+        while int(writer.stdout.readline()) < 5:
+            time.sleep(0.001)
+        writer.send_signal(signal.SIGKILL)
+        said = 5 + sum(1 for line in writer.stdout if line.endswith("\n"))
+    journal = Journal(JournalConfig(), tmp_path)
+    journal.open()
+    a, b = journal.history("a"), journal.history("b")
+    assert [one.revision for _, one in a] == list(range(1, len(a) + 1)) == [one.revision for _, one in b]
+    assert len(a) >= said  # what was told to be written is there
+    repeated = [
+        incident(name, n, title=mark * 3000) for n in range(1, len(a) + 2) for name, mark in (("a", "x"), ("b", "y"))
+    ]
+    assert journal.append(repeated, 0) == 2
+    journal.close()
+
+
+@pytest.mark.parametrize("knobs", [{"url": "mysql://u:secret@h/d"}, {"retention_s": 0}, {"wait_s": -1}])
+def test_wrong_settings_are_named(knobs: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(knobs))) as caught:
+        JournalConfig(**knobs)  # type: ignore[arg-type]
+    assert "secret" not in str(caught.value)
