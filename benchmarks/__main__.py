@@ -1,8 +1,7 @@
-"""`python -m benchmarks [part …]`: ingest, road, recovery, faults, held, seasons, joint; all when none is named.
+"""`python -m benchmarks [part …]`: ingest, road, recovery, faults, held, seasons, joint, grouping; all when none is named.
 
 `python -m benchmarks petshop --data DIR` needs recorded issues and runs only when it is named.
 """
-"""`python -m benchmarks [part …]`: ingest, road, recovery, faults, held, seasons, joint, grouping; all when none is named."""
 
 from __future__ import annotations
 

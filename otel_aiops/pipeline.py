@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from otel_aiops.detect.alerting import Alerting
 from otel_aiops.detect.budget import BudgetConfig
 from otel_aiops.detect.calendar import CalendarConfig
-from otel_aiops.detect.detector import PEERS
+from otel_aiops.detect.detector import PEERS, STOPPED
 from otel_aiops.detect.engine import Engine, EngineConfig
 from otel_aiops.detect.groups import Groups
 from otel_aiops.detect.jobs import Jobs, JobsConfig
@@ -22,11 +23,18 @@ from otel_aiops.detect.peers import PeersConfig, PeerScores
 from otel_aiops.detect.policy import PolicyConfig
 from otel_aiops.detect.scorer import Scored, Scorer
 from otel_aiops.errors import StateError
+from otel_aiops.incidents.alerted import finding_of
+from otel_aiops.incidents.analysis import Analysis, AnalysisConfig
+from otel_aiops.incidents.incident import Finding, Incident
+from otel_aiops.incidents.suppress import Decision
 from otel_aiops.labels import Labels
+from otel_aiops.otlp.log_records import LogRecords
 from otel_aiops.otlp.points import I32, Points
+from otel_aiops.otlp.spans import Spans
 from otel_aiops.series.align import Align, AlignConfig
 from otel_aiops.series.batch import Batch
 from otel_aiops.series.table import Rows, SeriesTable, TableConfig
+from otel_aiops.signals.deployments import Deployment
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -46,6 +54,7 @@ class PipelineConfig:
     joint: JointConfig = field(default_factory=JointConfig)
     peers: PeersConfig = field(default_factory=PeersConfig)
     jobs: JobsConfig = field(default_factory=JobsConfig)
+    analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
     budget: str | float = "1/day"
     budgets: tuple[BudgetConfig, ...] = ()
 
@@ -59,7 +68,8 @@ class Step:
     that have been silent for very long; `reclaimed` rows now belong to other series. `event_ns` is the event clock.
     Once an interval of event time there are `groups`, the scores of services, and `peers`, those of instances beside
     each other; `departed` are the series that differ too much from their peers since now. While they do, their points
-    in `scored` have that score where it is higher than their own.
+    in `scored` have that score where it is higher than their own. `incidents` are new revisions, `deployments` what was
+    seen to have changed.
     """
 
     event_ns: int
@@ -71,6 +81,8 @@ class Step:
     counts: Mapping[str, int] = field(default_factory=dict)
     groups: GroupScores | None = None
     peers: PeerScores | None = None
+    incidents: tuple[Incident, ...] = ()
+    deployments: tuple[Deployment, ...] = ()
 
     def batches(self) -> Iterator[Scored]:
         """Everything that has a score, the silent series last."""
@@ -95,6 +107,7 @@ class Pipeline:
         self.engine = self.scorer.engine
         self.groups = Groups(config.joint, config.peers)
         self.alerting = Alerting(config.budgets, config.budget, self.table.fingerprint)
+        self.analysis = Analysis(config.analysis)
         self._event_ns = 0  # never ahead of the clock of the receiver, never behind what was seen
         self._now_ns = 0
         self._silence_checked_ns = 0
@@ -107,34 +120,36 @@ class Pipeline:
     def metrics(self, points: Points, *, now_ns: int) -> Step:
         """Score the points of one body, then learn from them; `now_ns` is when the body was received."""
         self._advance(now_ns, int(points.time_ns.max()) if len(points) else 0)
-        rows = self.table.rows(points, event_now_ns=self._event_ns)
-        self._welcome(rows)
-        aligned = self.align.step(points, rows, now_ns=now_ns)
-        scored = tuple(self._score(batch) for batch in aligned.batches)
+        step = self._take(points, now_ns)
         compared = self.groups.step(self._event_ns)
-        counts = {**aligned.counts, **rows.counts, "scored": sum(len(s.batch.rows) for s in scored)}
         silent, gone = self._silent()
-        ended = np.concatenate([aligned.ended, gone])
         departed = self._alerted(Scored(*compared.departed)) if compared.departed else None
-        self.alerting.end(ended)
-        return Step(
-            event_ns=self._event_ns,
-            scored=scored,
-            silent=silent,
-            departed=departed,
-            ended=ended,
-            reclaimed=rows.reclaimed,
-            counts=counts,
-            groups=compared.groups,
-            peers=compared.peers,
-        )
+        self._end(gone)
+        step = replace(step, silent=silent, departed=departed, groups=compared.groups, peers=compared.peers)
+        return self._analysed(replace(step, ended=np.concatenate([step.ended, gone])), now_ns)
+
+    def traces(self, spans: Spans, *, now_ns: int) -> Step:
+        """Take the spans of one body; what comes of them is scored when their traces are complete."""
+        self._advance(now_ns, int(spans.end_ns.max()) if len(spans) else 0)
+        self.analysis.take_spans(spans, self._event_ns)
+        return self._analysed(Step(event_ns=self._event_ns, counts={"spans": len(spans)}), now_ns)
+
+    def logs(self, records: LogRecords, *, now_ns: int) -> Step:
+        """Take the log records of one body."""
+        self._advance(now_ns, int(records.time_ns.max()) if len(records) else 0)
+        self.analysis.take_logs(records, self._event_ns)
+        return self._analysed(Step(event_ns=self._event_ns, counts={"records": len(records)}), now_ns)
 
     def tick(self, *, now_ns: int) -> Step:
         """Let time pass without data, so that series which stopped are noticed."""
         self._advance(now_ns, 0)
         silent, gone = self._silent()
-        self.alerting.end(gone)
-        return Step(event_ns=self._event_ns, silent=silent, ended=gone)
+        self._end(gone)
+        return self._analysed(Step(event_ns=self._event_ns, silent=silent, ended=gone), now_ns)
+
+    def decide(self, decision: Decision) -> Step:
+        """Do what an operator wants with incidents. Raises: BadInput."""
+        return Step(event_ns=self._event_ns, incidents=self.analysis.decide(decision))
 
     def learn(self, lesson: Lesson) -> Step:
         """Learn what operators teach; the alerts of later points show it."""
@@ -159,13 +174,14 @@ class Pipeline:
     def state(self) -> Arrays:
         """Everything learned, as arrays that nobody changes later."""
         clock = np.array([self._event_ns, self._now_ns, self._silence_checked_ns], np.int64)
-        owners: dict[str, SeriesTable | Align | Engine | Groups | Jobs | Alerting] = {
+        owners: dict[str, SeriesTable | Align | Engine | Groups | Jobs | Alerting | Analysis] = {
             "table": self.table,
             "align": self.align,
             "engine": self.engine,
             "groups": self.groups,
             "jobs": self.scorer.jobs,
             "alerting": self.alerting,
+            "analysis": self.analysis,
         }
         arrays = {f"{name}/{key}": value for name, owner in owners.items() for key, value in owner.state().items()}
         return {"pipeline/clock": clock, **arrays}
@@ -181,6 +197,7 @@ class Pipeline:
         self.engine.restore(_owned(arrays, "engine"))
         self.alerting.restore(_owned(arrays, "alerting"))
         self.scorer.jobs.restore(_owned(arrays, "jobs"))  # none in a state from before there were jobs
+        self.analysis.restore(_owned(arrays, "analysis"))
         live = self.table.live()
         self._assign(live, self._labels_of(live))
         if not self.groups.restore(_owned(arrays, "groups")):
@@ -199,15 +216,55 @@ class Pipeline:
         note = self.engine.note(row, lambda source: str(self.table.labels(source)))
         return f"{note} Known jobs: {jobs}." if jobs else note
 
+    def _take(self, points: Points, now_ns: int) -> Step:
+        """Score the points of one body, or those that were made of spans and records."""
+        rows = self.table.rows(points, event_now_ns=self._event_ns)
+        self._welcome(rows)
+        aligned = self.align.step(points, rows, now_ns=now_ns)
+        scored = tuple(self._score(batch) for batch in aligned.batches)
+        self._end(aligned.ended)
+        counts = {**aligned.counts, **rows.counts, "scored": sum(len(s.batch.rows) for s in scored)}
+        reclaimed = rows.reclaimed
+        return Step(event_ns=self._event_ns, scored=scored, ended=aligned.ended, reclaimed=reclaimed, counts=counts)
+
+    def _analysed(self, step: Step, now_ns: int) -> Step:
+        """With what the analysis makes of everything so far: more points, which are scored too, and incidents."""
+        outcome = self.analysis.step(self._event_ns)
+        for points in outcome.points:
+            step = _with(step, self._take(points, now_ns))
+        return replace(step, incidents=outcome.incidents, deployments=outcome.deployments)
+
+    def _end(self, rows: I32) -> None:
+        """Rows whose series are over have no alert any more."""
+        self.alerting.end(rows)
+        self.analysis.ended(rows)
+
     def _score(self, batch: Batch) -> Scored:
         scored = self.scorer.score(batch)
+        self.analysis.measure(batch)
         combined = self.groups.combined(scored.batch, scored.scores)
         self.groups.update(scored.batch, scored.untouched)
         return self._alerted(replace(scored, scores=combined))
 
     def _alerted(self, scored: Scored) -> Scored:
         """With what the points are to operators; the scores stay as they are."""
-        return replace(scored, alerted=self.alerting.judge(scored.batch, scored.scores, event_ns=self._event_ns))
+        alerted = self.alerting.judge(scored.batch, scored.scores, event_ns=self._event_ns)
+        scored = replace(scored, alerted=alerted)
+        self.analysis.alerted(scored, self._finding)
+        return scored
+
+    def _finding(self, scored: Scored, k: int) -> Finding:
+        """The alert of point k, in the words of incidents."""
+        row = int(scored.batch.rows[k])
+        return finding_of(
+            self.table.labels(row),
+            f"{int(self.table.fingerprint(scored.batch.rows[k : k + 1])[0]):016x}",
+            time_ns=int(scored.batch.time_ns[k]),
+            before=float(scored.scores.expected[k]),
+            after=float(scored.batch.value[k]),
+            silent=scored.scores.channel[k] == STOPPED,
+            why=self.reason(scored, k),
+        )
 
     def _welcome(self, rows: Rows, *, inherit: bool = True) -> None:
         """Forget the rows that lost their series, then see what is known of the new ones."""
@@ -216,8 +273,10 @@ class Pipeline:
             self.scorer.forget(rows.reclaimed)
             self.groups.forget(rows.reclaimed)
             self.alerting.forget(rows.reclaimed)
+            self.analysis.forget(rows.reclaimed)
         if len(rows.new):
-            labels = self.table.labels_of(rows.new) if self.groups.enabled else self._labels_of(rows.new)
+            labels = self.table.labels_of(rows.new)
+            self.analysis.welcome(rows.new, labels, self.table.fingerprint(rows.new), self._event_ns)
             self._assign(rows.new, labels)
             self._enlist(rows.new, labels, inherit=inherit)
 
@@ -262,6 +321,17 @@ class Pipeline:
         times = np.full(len(silence.rows), self._event_ns, np.int64)
         batch = Batch(rows=silence.rows, time_ns=times, value=absent, interval_s=silence.silence_s)
         return self._alerted(self.scorer.silent(batch, silence.limit_s)), silence.gone
+
+
+def _with(step: Step, more: Step) -> Step:
+    """A step with the points of another one behind its own."""
+    return replace(
+        step,
+        scored=step.scored + more.scored,
+        ended=np.concatenate([step.ended, more.ended]),
+        reclaimed=np.concatenate([step.reclaimed, more.reclaimed]),
+        counts=dict(Counter(step.counts) + Counter(more.counts)),
+    )
 
 
 def _owned(arrays: Arrays, owner: str) -> Arrays:

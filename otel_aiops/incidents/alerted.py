@@ -14,7 +14,7 @@ ALONE = 0.6  # score of an alert of which too few come together
 
 
 def finding_of(
-    labels: Labels, fingerprint: str, *, since_ns: int, time_ns: int, before: float, after: float, silent: bool, why: str
+    labels: Labels, fingerprint: str, *, time_ns: int, before: float, after: float, silent: bool, why: str
 ) -> Finding:
     """The alert of one series as a finding."""
     channel = Channel.SILENCE if silent else Channel.SERIES
@@ -35,7 +35,7 @@ def finding_of(
         key=f"{channel}|{fingerprint}",
         service=labels.service,
         channel=channel,
-        start_ns=since_ns,
+        start_ns=time_ns,
         last_ns=time_ns,
         score=ALONE,
         evidence=evidence,

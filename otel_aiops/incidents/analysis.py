@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from otel_aiops.detect.scorer import Scored
 from otel_aiops.errors import StateError
 from otel_aiops.incidents.alarm import Alarm, AlarmConfig
 from otel_aiops.incidents.alerted import together
 from otel_aiops.incidents.behaviour import SLOT_S, Behaviour, BehaviourConfig
-from otel_aiops.incidents.foresee import Foresight, ForesightConfig
 from otel_aiops.incidents.codec import decode, encode
+from otel_aiops.incidents.foresee import Foresight, ForesightConfig
 from otel_aiops.incidents.incident import Channel, Finding, Incident, Suspect
 from otel_aiops.incidents.incidents import Incidents, IncidentsConfig
 from otel_aiops.incidents.look import Look, Wording, look
@@ -38,7 +40,10 @@ from otel_aiops.signals.topology import Topology, TopologyConfig
 from otel_aiops.signals.traces import Traces, TracesConfig
 from otel_aiops.signals.trees import Trees
 
+U64 = NDArray[np.uint64]
+
 S = 1_000_000_000
+RENEW_NS = 30 * S  # an alert that lasts is told again so often
 OWN_SCOPES = "otel_aiops."  # of series that are made of spans and logs here: these are looked at themselves
 DEPLOYED_BEFORE_NS = 1800 * S  # a deployment may be a cause so long before an incident
 FREEZE_NS = 1800 * S  # what lasts longer becomes usual
@@ -132,11 +137,11 @@ class Analysis:
         self.traces.add_logs(events, event_ns)
         self.behaviour.add_logs(events)
 
-    def welcome(self, rows: I32, labels: Sequence[Labels], fingerprints: Sequence[str], event_ns: int) -> None:
+    def welcome(self, rows: I32, labels: Sequence[Labels], fingerprints: U64, event_ns: int) -> None:
         """Meet new series, (K,) each."""
-        for row, of, fingerprint in zip(rows.tolist(), labels, fingerprints, strict=True):
+        for row, of, fingerprint in zip(rows.tolist(), labels, fingerprints.tolist(), strict=True):
             if not of.scope_name.startswith(OWN_SCOPES):
-                self.metrics.assign(row, of, fingerprint)
+                self.metrics.assign(row, of, f"{fingerprint:016x}")
                 self.topology.observe(row, of, event_ns)
                 self.foresight.assign(row, of)
 
@@ -154,18 +159,28 @@ class Analysis:
         self.topology.touch(batch.rows, batch.value, batch.time_ns)
         self.foresight.update(batch)
 
-    def alert(self, row: int, finding: Finding | None) -> None:
-        """Take that a series has an alert, or none any more (None)."""
-        old = self._series.pop(row, None)
-        if finding is not None:
+    def alerted(self, scored: Scored, finding_of: Callable[[Scored, int], Finding]) -> None:
+        """Take the alerts of K points of series; `finding_of` puts one in words."""
+        if scored.alerted is None:
+            return
+        rows, active = scored.batch.rows, scored.alerted.active
+        if self._series:
+            over = np.isin(rows, np.fromiter(self._series, np.int32, len(self._series))) & ~active
+            self.ended(rows[over])
+        for k in np.flatnonzero(active).tolist():
+            row, old = int(rows[k]), self._series.get(int(rows[k]))
+            if old is not None and int(scored.batch.time_ns[k]) - old.last_ns < RENEW_NS:
+                continue
+            finding = finding_of(scored, k)
             self._series[row] = finding if old is None else replace(finding, start_ns=old.start_ns)
             self._told.append(self._series[row])
-        elif old is not None:
-            self._told.append(replace(old, end_ns=old.last_ns))
 
-    def alerts(self) -> Mapping[int, Finding]:
-        """The alerts of series that last, by row."""
-        return self._series
+    def ended(self, rows: I32) -> None:
+        """Rows that have no alert any more."""
+        for row in rows.tolist() if self._series else ():
+            old = self._series.pop(row, None)
+            if old is not None:
+                self._told.append(replace(old, end_ns=old.last_ns))
 
     def decide(self, decision: Decision) -> tuple[Incident, ...]:
         """Do what an operator wants. Raises: BadInput."""
