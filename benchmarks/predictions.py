@@ -22,8 +22,8 @@ from otel_aiops.series.batch import Batch
 START_S = 1_780_272_000  # a Monday
 DAY_S, HOUR_S = 86_400, 3_600
 STEP_S = 60
-DAYS = 7
-COPIES = 4  # series of each story and seed
+DAYS = 4
+COPIES = 3  # series of each story and seed
 MACHINE = "realKnownCause/machine_temperature_system_failure.csv"
 FAILURE_C = 50.0  # the machine has failed below; it runs at 80 to 100
 
@@ -33,35 +33,35 @@ Story = Callable[[F64, np.random.Generator], Made]
 
 def leak(at_s: F64, random: np.random.Generator) -> Made:
     """Memory that leaks for two to eight hours, on top of a small daily cycle."""
-    start, lasts = random.uniform(1, 5) * DAY_S, random.uniform(2, 8) * HOUR_S
+    start, lasts = random.uniform(0.2, 0.8) * at_s[-1], random.uniform(2, 8) * HOUR_S
     base = 0.4 + 0.05 * np.sin(2 * np.pi * at_s / DAY_S)
     return _until(base + 0.7 * np.clip((at_s - start) / lasts, 0, None) + random.normal(0, 0.01, len(at_s)))
 
 
 def teeth_leak(at_s: F64, random: np.random.Generator) -> Made:
     """A heap whose garbage collection brings it down less and less."""
-    start, lasts, period = random.uniform(1, 5) * DAY_S, random.uniform(3, 8) * HOUR_S, random.uniform(240, 900)
+    start, lasts, period = random.uniform(0.2, 0.8) * at_s[-1], random.uniform(3, 8) * HOUR_S, random.uniform(240, 900)
     floor = 0.3 + 0.7 * np.clip((at_s - start) / lasts, 0, None)
     return _until(floor + 0.15 * np.mod(at_s / period, 1) + random.normal(0, 0.005, len(at_s)))
 
 
 def fill(at_s: F64, random: np.random.Generator) -> Made:
     """A disk that something fills within one to six hours."""
-    start, lasts = random.uniform(1, 5) * DAY_S, random.uniform(1, 6) * HOUR_S
+    start, lasts = random.uniform(0.2, 0.8) * at_s[-1], random.uniform(1, 6) * HOUR_S
     base = 0.5 + 2e-8 * at_s
     return _until(base + 0.6 * np.clip((at_s - start) / lasts, 0, None) + random.normal(0, 0.001, len(at_s)))
 
 
 def slow_fill(at_s: F64, random: np.random.Generator) -> Made:
-    """A disk that is full in two to six days, mostly by what is written at day."""
-    lasts, phase = random.uniform(2, 6) * DAY_S, random.uniform(0, 2 * np.pi)
+    """A disk that is full after days, mostly by what is written at day."""
+    lasts, phase = random.uniform(0.4, 0.95) * at_s[-1], random.uniform(0, 2 * np.pi)
     day = 2 * np.pi * at_s / DAY_S + phase
     return _until(0.3 + 0.7 * at_s / lasts + 0.03 * np.sin(day) + random.normal(0, 0.002, len(at_s)))
 
 
 def certificate(at_s: F64, random: np.random.Generator) -> Made:
     """Seconds left of a certificate that nobody renews."""
-    left = random.uniform(1, 6) * DAY_S - at_s
+    left = random.uniform(0.3, 0.95) * at_s[-1] - at_s
     return left, int(np.argmax(left <= 0))
 
 
@@ -118,9 +118,7 @@ def renewed(at_s: F64, random: np.random.Generator) -> Made:
     return left, len(at_s)
 
 
-FAULTS: dict[str, Story] = {
-    f.__name__: f for f in (leak, teeth_leak, fill, slow_fill, certificate)
-}
+FAULTS: dict[str, Story] = {f.__name__: f for f in (leak, teeth_leak, fill, slow_fill, certificate)}
 QUIET: dict[str, Story] = {f.__name__: f for f in (daily, noise, sawtooth, wandering, warming, bursts, renewed)}
 NAMES = {
     "leak": "k8s.pod.memory_limit_utilization",
@@ -146,7 +144,9 @@ class Result:
     foresight: Foresight | None = None
 
 
-def replay(values: F64, labels: list[Labels], *, step_s: float = STEP_S, config: ForesightConfig | None = None) -> Result:
+def replay(
+    values: F64, labels: list[Labels], *, step_s: float = STEP_S, config: ForesightConfig | None = None
+) -> Result:
     """Predict S series (T, S) as they come, one batch a step; NaN is no point."""
     foresight, result = Foresight(config or ForesightConfig()), Result()
     for row, of in enumerate(labels):
@@ -172,7 +172,9 @@ def replay(values: F64, labels: list[Labels], *, step_s: float = STEP_S, config:
     return result
 
 
-def made(stories: dict[str, Story], *, days: float, copies: int, seed: int) -> tuple[F64, list[Labels], list[int], list[str]]:
+def made(
+    stories: dict[str, Story], *, days: float, copies: int, seed: int
+) -> tuple[F64, list[Labels], list[int], list[str]]:
     """(values (T, S), labels, steps at which limits are reached, stories) of all series."""
     at_s = np.arange(round(days * DAY_S / STEP_S)) * float(STEP_S)
     columns, labels, ends, names = list[F64](), list[Labels](), list[int](), list[str]()
@@ -204,7 +206,10 @@ def run(data: Path | None = None, *, days: float = DAYS, copies: int = COPIES) -
             steps = [step for i, step in own if i in result.hit]
             leads.setdefault(name, []).append((end - steps[0]) * STEP_S / 60 if steps else 0.0)
     every = [lead for some in leads.values() for lead in some]
-    yield from ((f"lead of {name}: median, least [min]", f"{np.median(some):.0f}, {min(some):.0f}") for name, some in leads.items())
+    yield from (
+        (f"lead of {name}: median, least [min]", f"{np.median(some):.0f}, {min(some):.0f}")
+        for name, some in leads.items()
+    )
     yield "faults foreseen", f"{sum(lead > 0 for lead in every)} of {len(every)}"
     yield "median lead time [min]", f"{np.median(every):.0f}"
     yield "false predictions", ", ".join(f"{name} {count}" for name, count in false.items() if count) or "none"
@@ -253,5 +258,7 @@ def _never(x: F64) -> Made:
 
 
 if __name__ == "__main__":
-    for what, figure in run(Path(sys.argv[1]) if len(sys.argv) > 1 else None):
-        print(f"{what}: {figure}")
+    for what, figure in run(
+        Path(sys.argv[1]) if len(sys.argv) > 1 else None, days=float(sys.argv[2]), copies=int(sys.argv[3])
+    ):
+        print(f"{what}: {figure}", flush=True)

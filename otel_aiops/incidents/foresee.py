@@ -380,7 +380,9 @@ def said_of(labels: Labels, target: Target, has: Mapping[str, float], sure: floa
 def _record(found: Reached, k: int) -> str:
     """How it went with earlier rises like this one, and how well the line has done."""
     hits, misses = int(found.hits[k]), int(found.misses[k])
-    line = f" A line has saved {found.skill[k]:.0%} of the error of the last value over {duration(float(found.span_s[k]))}"
+    line = (
+        f" A line has saved {found.skill[k]:.0%} of the error of the last value over {duration(float(found.span_s[k]))}"
+    )
     if not found.span_s[k] > 0:
         return ""
     return f"{line}; of {hits + misses} like rises before, {hits} reached the limit." if hits + misses else f"{line}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -10,12 +11,14 @@ from otel_aiops.detect.extrapolate import FALL
 from otel_aiops.incidents.rings import BINS, LEVELS, WIDTHS_S, Windows
 from otel_aiops.otlp.points import F64, I64, Bool
 
-SPANS = (BINS, BINS // 2)  # newest bins of a level that a line is tried on
+# (level, newest bins) that a line is tried on
+SPANS = tuple((level, bins) for level in range(LEVELS) for bins in (BINS, BINS // 2) if bins == BINS or level < 3)
 LEAST = 14  # bins with values
 LEAST_LEARNED = 6  # of them before the first forecast of the walk
 ORIGINS = (0.5, 0.6, 0.7, 0.8, 0.9)  # shares of the values that earlier forecasts knew
 AHEAD = 0.1  # share of the values that each was for
 SURE = 4.5  # standard errors of the slope from 0: many series are looked at many times
+GATE = 0.5  # of that is enough for a look
 SKILL = 0.3  # share of the error of the last value that a line must save
 NO_WORSE = 1.2  # times the error of drift that a line may have
 FAR = 6.0  # no line is continued for longer than so many times the span it was seen for
@@ -78,13 +81,12 @@ def reached(windows: Windows, limit: F64, margin: F64, horizon_s: F64) -> Reache
             error from the residuals, with fewer effective values where they are autocorrelated.
     """
     found = Reached.none(len(limit))
-    for level in range(LEVELS):
-        for bins in SPANS:
-            past = _past(windows, level, bins)
-            rows = _promising(past, limit, horizon_s)
-            if rows.any():
-                lines = _lines(past.of(rows), limit[rows], horizon_s[rows])
-                _keep(found, np.flatnonzero(rows), lines, _record(windows, level, rows, lines, limit, margin))
+    for level, bins in SPANS:
+        past = _past(windows, level, bins)
+        rows = _promising(past, limit, horizon_s)
+        if rows.any():
+            lines = _lines(past.of(rows), limit[rows], horizon_s[rows])
+            _keep(found, np.flatnonzero(rows), lines, _record(windows, level, rows, lines, limit, margin))
     return found
 
 
@@ -124,17 +126,14 @@ def _past(windows: Windows, level: int, bins: int) -> _Past:
 
 
 def _promising(past: _Past, limit: F64, horizon_s: F64) -> Bool:
-    """Which may reach their limit at all: by the means of the first and the last third, with much to spare."""
+    """Which may reach their limit at all, by least squares: Theil-Sen is dear, and most series go nowhere."""
     enough = (past.count >= LEAST) & np.isfinite(limit)
-    third, at = past.count // 3, np.arange(past.value.shape[1])
-    known = np.nan_to_num(past.value)
-    early, late = at < third[:, None], (at >= (past.count - third)[:, None]) & (at < past.count[:, None])
-    size = np.maximum(third, 1)
-    first, last = (np.where(some, known, 0.0).sum(axis=1) / size for some in (early, late))
+    at_s = np.where(np.isfinite(past.value), past.at_s, np.nan)
+    slope, now = _least_squares(at_s, past.value)
     span_s = _span(past)
-    rise = 1.5 * (last - first)  # thirds are two thirds apart
+    error = _slope_error(at_s, past, slope, now, span_s)
     ahead_s = np.minimum(horizon_s, FAR * span_s)
-    return enough & (rise > 0) & (last + 2 * rise * (1 + ahead_s / np.maximum(span_s, 1e-9)) >= limit)
+    return enough & (slope > 0) & (slope > GATE * SURE * error) & (now + 2 * slope * ahead_s >= limit)
 
 
 def _span(past: _Past) -> F64:
@@ -145,20 +144,18 @@ def _span(past: _Past) -> F64:
 
 def _lines(past: _Past, limit: F64, horizon_s: F64) -> Reached:
     """What lines through R promising pasts say, without what became of earlier rises."""
-    from scipy.special import ndtr
-
     absent = ~np.isfinite(past.value)
     at_s = np.where(absent, np.nan, past.at_s)
     slope, now = theil_sen(at_s, past.value)
     skill, allowed = _walked(at_s, past.value, past.count)
     span_s = _span(past)
     error = _slope_error(at_s, past, slope, now, span_s)
-    allowed &= (slope > SURE * error) & (_slope(at_s, past.low) >= ENVELOPE * slope) & (now < limit)
+    allowed &= (slope > SURE * error) & (_least_squares(at_s, past.low)[0] >= ENVELOPE * slope) & (now < limit)
     error = np.hypot(error, UNEXPLAINED * slope * (1 - skill))
     left = np.maximum(limit - now, 0.0)
     need = left / np.minimum(horizon_s, FAR * span_s)
     with np.errstate(invalid="ignore", divide="ignore"):
-        probability = np.where(allowed, ndtr((slope - need) / np.maximum(error, 1e-12 * np.abs(slope))), 0.0)
+        probability = np.where(allowed, _normal((slope - need) / np.maximum(error, 1e-12 * np.abs(slope))), 0.0)
         lead_s, soonest_s = left / slope, left / (slope + TAIL * error)
         latest_s = left / np.maximum(slope - TAIL * error, slope / 4)
     zero = np.zeros(len(slope))
@@ -178,21 +175,22 @@ def _slope_error(at_s: F64, past: _Past, slope: F64, now: F64, span_s: F64) -> F
     return error
 
 
-def _slope(at_s: F64, value: F64) -> F64:
-    """The least-squares slope (R,) of (R, n); NaN is absent."""
-    known = np.isfinite(value)
-    count = np.maximum(known.sum(axis=1, keepdims=True), 1)
+def _least_squares(at_s: F64, value: F64) -> tuple[F64, F64]:
+    """(slope, value at time 0) (R,) of the least-squares lines through (R, n); NaN is absent."""
+    known = np.isfinite(value) & np.isfinite(at_s)
+    count = np.maximum(known.sum(axis=1), 1)
     x, y = np.where(known, at_s, 0.0), np.where(known, value, 0.0)
-    x = np.where(known, x - x.sum(axis=1, keepdims=True) / count, 0.0)
-    y = np.where(known, y - y.sum(axis=1, keepdims=True) / count, 0.0)
+    at, level = x.sum(axis=1) / count, y.sum(axis=1) / count
+    x = np.where(known, x - at[:, None], 0.0)
+    y = np.where(known, y - level[:, None], 0.0)
     slope: F64 = (x * y).sum(axis=1) / np.maximum((x * x).sum(axis=1), 1e-9)
-    return slope
+    return slope, level - slope * at
 
 
 def _walked(at_s: F64, value: F64, count: I64) -> tuple[F64, Bool]:
     """(skill against the last value, whether a line was better than that and no worse than drift) (R,).
 
-    The line is fitted anew at each origin, on what came before it.
+    The line is fitted anew at each origin, on what came before it, by least squares: falls are cut off already.
     """
     place = np.arange(value.shape[1])
     ahead = np.maximum((AHEAD * count).astype(np.int64), 1)
@@ -203,7 +201,7 @@ def _walked(at_s: F64, value: F64, count: I64) -> tuple[F64, Bool]:
         after = (place >= known[:, None]) & (place < (known + ahead)[:, None])
         tried = known >= LEAST_LEARNED
         then, truth = (_median(np.where(after, some, np.nan)) for some in (at_s, value))
-        slope, start = theil_sen(np.where(before, at_s, np.nan), np.where(before, value, np.nan))
+        slope, start = _least_squares(at_s, np.where(before, value, np.nan))
         last, last_s = (_median(np.where(before & (place >= (known - 3)[:, None]), x, np.nan)) for x in (value, at_s))
         first, first_s = (_median(np.where(place < 3, some, np.nan)) for some in (value, at_s))
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -270,3 +268,8 @@ def _keep(found: Reached, rows: I64, lines: Reached, record: tuple[F64, F64]) ->
         getattr(found, name)[rows[better]] = getattr(lines, name)[better]
     found.probability[rows[better]] = probability[better]
     found.hits[rows[better]], found.misses[rows[better]] = hits[better], misses[better]
+
+
+def _normal(z: F64) -> F64:
+    """The normal distribution function; of few, and scipy.special would take seconds to import in the step loop."""
+    return np.array([(1 + math.erf(one / math.sqrt(2))) / 2 for one in z.tolist()])
