@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -255,10 +254,3 @@ def _until(x: F64) -> Made:
 
 def _never(x: F64) -> Made:
     return np.minimum(x, 0.95), len(x)
-
-
-if __name__ == "__main__":
-    for what, figure in run(
-        Path(sys.argv[1]) if len(sys.argv) > 1 else None, days=float(sys.argv[2]), copies=int(sys.argv[3])
-    ):
-        print(f"{what}: {figure}", flush=True)

@@ -86,9 +86,8 @@ def advise(series: Sequence[Use], config: AdviceConfig) -> tuple[Advice, ...]:
     Series that are too short say nothing.
     """
     found = [advice for pair in _pairs(series) for advice in _of_pair(pair, config)]
-    return tuple(
-        sorted(found, key=lambda one: (one.kind != "shortage", one.would_do / one.now, one.service, one.where))
-    )
+    found.sort(key=lambda one: (one.kind != "shortage", one.would_do / one.now, one.service, one.where))
+    return tuple(found)
 
 
 def foreseen(incidents: Sequence[Incident]) -> tuple[str, ...]:

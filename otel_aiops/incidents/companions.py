@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -235,7 +236,7 @@ class Companions:
         self._slot_at[row] = slot
 
 
-def _grown(array: NDArray[np.generic], row: int, empty: int | bool) -> NDArray[np.generic]:
+def _grown(array: NDArray[Any], row: int, empty: int | bool) -> NDArray[Any]:
     """The array with room for a row."""
     if row < len(array):
         return array

@@ -33,7 +33,7 @@ GONE = 5  # looks in a row that must not say it any more
 STAYS = 0.5  # of the probability that a prediction needs to begin, it needs to stay
 LATE = 1.5  # times its latest time, a prediction waits
 MOST_LATE = 2.0  # times the first latest time: no renewal moves its end further
-PAUSE_NS = (1_800_000_000_000, 86_400_000_000_000)  # least and most, after a miss
+PAUSE_NS = (1_800_000_000_000, 86_400_000_000_000)  # least and most, after an outcome
 RENEW = 0.25  # change of the time that is left by which a prediction is told again
 DATES = 1e9  # what a certificate says beyond this is a time since 1970, not what is left
 CERTAIN = 0.9  # of a certificate that has not been renewed as early as before
@@ -252,7 +252,8 @@ class Foresight:
         self._count_down(found, slots, clock, event_ns)
         sure = np.array([self.reliability.calibrated(p) if p > 0 else 0.0 for p in found.probability.tolist()])
         least = self.config.probability
-        says = (sure >= least) & (of["pause_ns"][slots] <= event_ns)
+        there = of["value"][slots] >= of["limit"][slots] - self._margin(slots)
+        says = (sure >= least) & (of["pause_ns"][slots] <= event_ns) & ~there
         says |= (sure >= STAYS * least) & (of["revision"][slots] > 0)
         of["said"][slots] = np.where(says, of["said"][slots] + 1, 0)
         of["unsaid"][slots] = np.where(says, 0, of["unsaid"][slots] + 1)
@@ -305,8 +306,8 @@ class Foresight:
         of = self._columns.of
         waited_ns = event_ns - int(of["detected_ns"][slot])
         self.reliability.add(float(of["probability"][slot]), lead_s=waited_ns / 1e9 if hit else None)
-        if not hit:
-            of["pause_ns"][slot] = event_ns + min(max(int(1e9 * of["latest_s"][slot]), PAUSE_NS[0]), PAUSE_NS[1])
+        wait_ns = PAUSE_NS[0] if hit else max(int(1e9 * of["latest_s"][slot]), PAUSE_NS[0])
+        of["pause_ns"][slot] = event_ns + min(wait_ns, PAUSE_NS[1])
         of["revision"][slot] += 1
         state = State.RESOLVED if hit else State.EXPIRED
         sure = float(of["probability"][slot])
@@ -380,9 +381,8 @@ def said_of(labels: Labels, target: Target, has: Mapping[str, float], sure: floa
 def _record(found: Reached, k: int) -> str:
     """How it went with earlier rises like this one, and how well the line has done."""
     hits, misses = int(found.hits[k]), int(found.misses[k])
-    line = (
-        f" A line has saved {found.skill[k]:.0%} of the error of the last value over {duration(float(found.span_s[k]))}"
-    )
+    span, saved = duration(float(found.span_s[k])), f"{found.skill[k]:.0%}"
+    line = f" Over {span} a line has saved {saved} of the error of the last value"
     if not found.span_s[k] > 0:
         return ""
     return f"{line}; of {hits + misses} like rises before, {hits} reached the limit." if hits + misses else f"{line}."

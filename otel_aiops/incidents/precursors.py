@@ -1,4 +1,4 @@
-"""Precursors: which states come before which type of incident, learned from the history of both, once there is enough."""
+"""Precursors: which states come before which type of incident, learned from the history once there is enough."""
 
 from __future__ import annotations
 
@@ -96,11 +96,13 @@ class Precursor:
     def terms(self, value: F64) -> F64:
         """What each feature (M, F) adds to the log-odds."""
         scaled = _scaled(value, np.array(self.middle), np.array(self.scale))
-        return scaled * np.array(self.weight)
+        terms: F64 = scaled * np.array(self.weight)
+        return terms
 
     def probability(self, value: F64) -> F64:
         """That an incident of the type begins within the horizon, (M,) of (M, F)."""
-        return _logistic(self.slope * (self.terms(value).sum(axis=1) + self.bias) + self.offset)
+        odds: F64 = self.terms(value).sum(axis=1) + self.bias
+        return _logistic(self.slope * odds + self.offset)
 
     def to_json(self) -> str:
         """To keep it: one line of JSON."""
@@ -236,9 +238,7 @@ def _trained(kind: str, past: Past, windows: FeatureWindows, config: PrecursorsC
         return refused(f"not enough quiet time yet: {quiet} windows without {kind}, {LEAST_NON_EVENTS} needed")
     judged = _judged(value, truth, time_ns, config)
     if judged is None:
-        return refused(
-            f"not enough incidents yet: the {seen} of {kind} do not lie both before and in the held-out time"
-        )
+        return refused(f"not enough incidents yet: the {seen} of {kind} are not both before and in the held-out time")
     brier, base_brier = judged
     told = f"Brier {brier:.4f} against {base_brier:.4f} of the base rate on held-out time, {seen} incidents"
     if not brier <= (1 - GAIN) * base_brier:

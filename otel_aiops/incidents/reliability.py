@@ -1,4 +1,4 @@
-"""Reliability: how often predictions came true, by the probability that they were made with, and how early they were."""
+"""Reliability: how often predictions came true, by the probability they were made with, and how early they were."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Rings:
         old = of["number"][at]
         same = number == old
         into = number >= old
-        at = tuple(np.broadcast_to(axis, into.shape)[into] for axis in at)  # type: ignore[assignment]
+        at = tuple(np.broadcast_to(axis, into.shape)[into] for axis in at)
         x, same = np.broadcast_to(value[:, None], into.shape)[into], same[into]
         count = np.where(same, of["count"][at], 0) + 1
         mean = np.where(same, of["mean"][at], x)
@@ -70,7 +70,7 @@ class Rings:
         of = self._columns.of
         known = of["number"][at] == number
         mean, low, high = (np.where(known, of[name][at], np.nan) for name in ("mean", "low", "high"))
-        at_s = ((number + 0.5) * _WIDTHS_NS[:, None] - event_ns) / 1e9
+        at_s: F64 = ((number + 0.5) * _WIDTHS_NS[:, None] - event_ns) / 1e9
         return Windows(at_s, mean, low, high)
 
     def clear(self, slots: NDArray[np.intp]) -> None:

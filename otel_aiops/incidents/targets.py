@@ -43,7 +43,8 @@ _PLAIN = frozenset(("bytes", "spec", "k8s", "kube", "node", "resource", "stats",
 # of a name that is no stock of anything: what flows, what is asked for, and how long it takes
 _NOT = frozenset(
     ("io", "operations", "time", "duration", "requests", "request", "faults", "rate", "errors", "pending", "wait")
-    + ("created", "timeouts", "idle", "min", "inbound", "outbound", "merged", "page", "swap", "cached", "total")
+) | frozenset(
+    ("created", "timeouts", "idle", "min", "inbound", "outbound", "merged", "page", "swap", "cached", "total")
 )
 _OF_PROCESS = ("memory", "file descriptors")
 _STATES = ("state", "db.client.connection.state", "system.memory.state", "system.filesystem.state")
