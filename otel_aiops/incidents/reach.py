@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otel_aiops.detect.extrapolate import FALL
 from otel_aiops.incidents.rings import BINS, LEVELS, WIDTHS_S, Windows
@@ -81,12 +82,17 @@ def reached(windows: Windows, limit: F64, margin: F64, horizon_s: F64) -> Reache
             error from the residuals, with fewer effective values where they are autocorrelated.
     """
     found = Reached.none(len(limit))
+    possible = _possible(windows, limit)
     for level, bins in SPANS:
-        past = _past(windows, level, bins)
-        rows = _promising(past, limit, horizon_s)
-        if rows.any():
-            lines = _lines(past.of(rows), limit[rows], horizon_s[rows])
-            _keep(found, np.flatnonzero(rows), lines, _record(windows, level, rows, lines, limit, margin))
+        some = np.flatnonzero(possible[:, level])
+        if not len(some):
+            continue
+        past = _past(windows, some, level, bins)
+        promising = _promising(past, limit[some], horizon_s[some])
+        rows = some[promising]
+        if len(rows):
+            lines = _lines(past.of(promising), limit[rows], horizon_s[rows])
+            _keep(found, rows, lines, _record(windows, level, rows, lines, limit, margin))
     return found
 
 
@@ -107,9 +113,20 @@ def _median(value: F64) -> F64:
     return np.where(count > 0, middle, np.nan)
 
 
-def _past(windows: Windows, level: int, bins: int) -> _Past:
-    """The newest bins of one level since the last fall."""
-    value, low = windows.mean[:, level, -bins:], windows.low[:, level, -bins:]
+def _possible(windows: Windows, limit: F64) -> Bool:
+    """Where (R, L) there are enough values, and twice the steepest line through their range would reach the limit."""
+    known = np.isfinite(windows.mean)
+    top = np.where(known, windows.mean, -np.inf).max(axis=2)
+    bottom = np.where(known, windows.mean, np.inf).min(axis=2)
+    enough = known.sum(axis=2) >= LEAST
+    with np.errstate(invalid="ignore"):
+        possible: Bool = enough & (top > bottom) & (top + 2 * FAR * (top - bottom) >= limit[:, None])
+    return possible
+
+
+def _past(windows: Windows, rows: NDArray[np.intp], level: int, bins: int) -> _Past:
+    """The newest bins of one level since the last fall, of some rows."""
+    value, low = windows.mean[rows, level, -bins:], windows.low[rows, level, -bins:]
     order = np.argsort(np.isnan(value), axis=1, kind="stable")
     value, low = np.take_along_axis(value, order, axis=1), np.take_along_axis(low, order, axis=1)
     at_s = windows.at_s[level, -bins:][order]
@@ -216,7 +233,9 @@ def _walked(at_s: F64, value: F64, count: I64) -> tuple[F64, Bool]:
     return np.clip(skill, 0.0, 1.0), (walks >= 2) & (skill >= SKILL) & (line <= NO_WORSE * drifted + tiny)
 
 
-def _record(windows: Windows, level: int, rows: Bool, lines: Reached, limit: F64, margin: F64) -> tuple[F64, F64]:
+def _record(
+    windows: Windows, level: int, rows: NDArray[np.intp], lines: Reached, limit: F64, margin: F64
+) -> tuple[F64, F64]:
     """(how often a like rise reached the limit before, how often it fell back) (R,), at the level that knows most."""
     hits, misses = np.zeros(len(lines.now)), np.zeros(len(lines.now))
     for wider in range(level, LEVELS):
@@ -259,7 +278,7 @@ def _behind(value: F64, extreme: np.ufunc) -> F64:
     return found
 
 
-def _keep(found: Reached, rows: I64, lines: Reached, record: tuple[F64, F64]) -> None:
+def _keep(found: Reached, rows: NDArray[np.intp], lines: Reached, record: tuple[F64, F64]) -> None:
     """Put the lines that are likelier than what was found so far into it, in place."""
     hits, misses = record
     probability = lines.probability * (hits + 1) / (hits + misses + 1)
