@@ -153,7 +153,7 @@ class Logs:
         checked(own, {"closed": (np.int64, (1,)), "has": (np.bool_, ("S", CLASSES))})
         self._clear()
         self.templates.restore(_part(arrays, "mined"))
-        self._open.restore(_part(arrays, "open"))
+        self._open.restore(_part(arrays, "open"), keys=CLASSES * len(own["has"]), templates=len(self.templates))
         self._usual.restore(_part(arrays, "usual"), len(self.templates))
         self._closed = int(own["closed"][0])
         self._has.restore({"has": own["has"]}, len(own["has"]))

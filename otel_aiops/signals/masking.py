@@ -10,12 +10,12 @@ LONGEST = 300  # characters of the first line that count
 MOST_TOKENS = 24  # what comes behind them is one wildcard
 
 _HEAD = 4096  # characters of a body in which a message is looked for
-_MOST_WORDS = 65_536  # plain tokens that are remembered
+_MOST_WORDS = 16_384  # tokens and lines that are remembered because nothing in them is masked
 _NESTED = 4  # brackets in brackets that are folded, and JSON in JSON that is opened
 _KEYS = 16  # of an object without a message
 _WORD = 8  # letters from which on a word must look like one
 _LONG_WORD = 16  # letters from which on it must more than look like one
-_LONGEST_WORD = 20  # letters of a word without capitals
+_LONGEST_WORD = 24  # letters of a word without capitals
 _COMMON_SHARE = (0.65, 0.75)  # least share of common pairs of letters, in a word and in a long one
 _PIECE = (2.5, 3.0)  # least letters of the parts that begin with capitals, on average
 
@@ -26,7 +26,7 @@ _KEY = re.compile(r'"([A-Za-z_@][\w.@\-]*)"\s*:')
 _QUOTED = re.compile(r'"[^"]*(?:"|$)')
 _APOSTROPHES = re.compile(r"'(?<!\w')[^']*(?:'|$)")
 _BACKTICKS = re.compile(r"`[^`]*(?:`|$)")
-_OBJECT = re.compile(r"\{.*(?:\}|$)")
+_OBJECT = re.compile(r"\{(?:.*\}|.*)")
 _ANGLES = re.compile(r"<(?=[^<>]*[=:,\d])[^<>]*(?:<\*>[^<>]*)*(?:>|$)")
 _GROUP = re.compile(r"[(\[](?=[^()\[\]]*[=:,<@\d])[^()\[\]]*(?:[)\]]|$)")
 _NOT_A_KEY = "".join(
@@ -48,6 +48,7 @@ _VARIABLE = re.compile(
     | (?<=\w:)(?![/:])[^\s,;|)\]}<]+                                             # key:value
     | (?<![0-9A-Za-z])[0-9a-fA-F]{8,}(?![0-9A-Za-z])
     | (?<![\w+/\-])(?=[\w+/\-]*[a-z])(?=[\w+/\-]*[A-Z])(?=[\w+/\-]*\d)[\w+\-][\w+/\-]{15,}={0,2}  # base64
+    | (?<=/)(?=(?:[^\d\s]*\d){2})(?=(?:[^A-Z\s]*[A-Z]){4})(?=(?:[^a-z\s]*[a-z]){4})[\w+/]{32,}={0,2}
     | (?<=/)(?=[^/?\s]*[a-z])(?=[^/?\s]*[A-Z])(?=[^/?\s]*\d)[^/?\s]{10}\S*       # base64 that looks like a path
     | (?<=/)[^/?\#\s]*[\d+%][^/?\#\s]*                                            # a part of a path with a digit
     | [-+\#$€£]?\w*\d\w*
@@ -247,7 +248,8 @@ def _masked_token(token: str) -> str:
     masked = _VARIABLE.sub(WILDCARD, token)
     if masked == WILDCARD:
         return masked
-    masked = _LETTERS.sub(_random_masked, masked)
+    if len(masked) >= _WORD:
+        masked = _LETTERS.sub(_random_masked, masked)
     if token[-1] in ":=":
         return masked + _REST if _SECRET.fullmatch(token) else masked
     return masked + _NEXT if token.strip("'\"[(,").lower() in _SCHEMES else masked

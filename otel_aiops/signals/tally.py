@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from otel_aiops.errors import StateError
 from otel_aiops.otlp.points import I32, I64
 from otel_aiops.series.columns import Arrays, checked
 
@@ -52,9 +53,13 @@ class Tally:
         ]
         return {"rows": np.array(rows, np.int64).reshape(-1, 4)}
 
-    def restore(self, arrays: Arrays) -> None:
-        """Take over a state. Raises: StateError."""
+    def restore(self, arrays: Arrays, *, keys: int, templates: int) -> None:
+        """Take over a state whose keys and templates are below these numbers. Raises: StateError."""
         checked(arrays, {"rows": (np.int64, ("N", 4))})
+        _, kind, value, count = arrays["rows"].T
+        fits = ((kind == KEY) & (value < keys)) | ((kind == TEMPLATE) & (value < templates))
+        if not (fits & (value >= 0) & (count > 0)).all():
+            raise StateError(f"expected counts of keys below {keys} and templates below {templates}, got others")
         self._windows = {}
         for number, kind, value, count in arrays["rows"].tolist():
             self._windows.setdefault(number, ({}, {}))[kind != KEY][value] = count

@@ -18,7 +18,7 @@ OTHER_TEXT = "(other)"
 CLASS_NAMES = ("unset", "trace", "debug", "info", "warn", "error", "fatal")  # of severity
 CLASSES = len(CLASS_NAMES)
 
-_REMEMBERED = 65_536  # masked lines whose number is remembered
+_REMEMBERED = 16_384  # masked lines whose number is remembered
 _TELLING_FORM = re.compile(r"\[|.*[a-z][A-Z]|.*[\w.]\(\)")  # names of code
 _TELLING_ENDINGS = ("ed", "ing", "less", "full", "fully")
 _TELLING = frozenset(
