@@ -210,7 +210,7 @@ class Shop:
             config = SERVICES / "collector.yaml"
             stack.enter_context(running_collector(config, self._folder, values, health=self._ports["HEALTH"]))
             for name, server in (("stock", self.stock), ("basket", self.basket), ("orders", self.orders)):
-                stack.callback(server.stop)
+                stack.callback(server.kill)  # Node.js, when instrumented, stays on SIGTERM
                 server.start(_listens(self._ports[name]))
             stack.enter_context(self.load)
             self._stack = stack.pop_all()
