@@ -19,7 +19,8 @@ DEBIAN = "usr/lib/postgresql"
 def postgres() -> Path:
     """The folder with `initdb` and `postgres`, downloaded if it is neither on this machine nor unpacked yet."""
     home = CACHE / "debian-postgresql"
-    found = _programs(Path("/")) or _programs(home)
+    unpacked = home / "unpacked"
+    found = _programs(Path("/")) or (_programs(home) if unpacked.exists() else None)
     if found:
         return found
     initdb = shutil.which("initdb")
@@ -30,8 +31,9 @@ def postgres() -> Path:
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _programs(home):
+        if not unpacked.exists():
             _fetch(home)
+            unpacked.touch()
     found = _programs(home)
     if not found:
         raise Unavailable(f"Debian's package {PACKAGE} has no initdb")
@@ -55,10 +57,10 @@ def _programs(root: Path) -> Path | None:
 def _fetch(home: Path) -> None:
     """Download the server and what of its dependencies this machine lacks, and unpack all of it."""
     print(f"fetching {PACKAGE} from Debian into {home}", file=sys.stderr, flush=True)
-    uris = _wanted()
+    packages = _wanted()
     archives = home / "archives"
     archives.mkdir(exist_ok=True)
-    _run(["apt-get", "download", *uris], archives)
+    _run(["apt-get", "download", *packages], archives)
     for archive in sorted(archives.glob("*.deb")):
         _run(["dpkg", "-x", str(archive), str(home)], home)
     shutil.rmtree(archives)
