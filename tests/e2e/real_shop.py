@@ -74,10 +74,14 @@ class Postgres:
 
     def __enter__(self) -> Postgres:
         auth = ["--auth=trust", "--username=shop", "--no-sync", "--encoding=UTF8", "--locale=C"]
-        self._run(self._command("initdb", "-D", str(self._data), *auth))
-        self.start()
-        self.sql(f"CREATE DATABASE {DATABASE}", database="postgres")
-        self.sql(SCHEMA)
+        try:
+            self._run(self._command("initdb", "-D", str(self._data), *auth))
+            self.start()
+            self.sql(f"CREATE DATABASE {DATABASE}", database="postgres")
+            self.sql(SCHEMA)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -169,13 +173,13 @@ class Shop:
     """The services, the database, the Collector, the load and `otel-aiops serve`, all real."""
 
     def __init__(self, folder: Path, config: str) -> None:
+        node, python = require(shop_javascript), require(shop_python)
         self._folder = folder
         self._stack = ExitStack()
         self.aiops = Aiops(folder, config)
         self.database = Postgres(folder)
         listeners = ("OTLP_GRPC", "OTLP_HTTP", "HEALTH", "SELF", *NAMES)
         self._ports = ports = {name: free_port() for name in listeners}
-        node, python = require(shop_javascript), require(shop_python)
         instrumented = [str(python / "opentelemetry-instrument"), str(python / "python")]
         register = ["node", "--require", "@opentelemetry/auto-instrumentations-node/register", "basket.js"]
         basket, stock = (f"http://127.0.0.1:{ports[name]}" for name in ("basket", "stock"))
