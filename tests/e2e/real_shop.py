@@ -52,6 +52,8 @@ TELEMETRY = {
     "OTEL_BLRP_SCHEDULE_DELAY": "1000",
     "OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED": "true",
     "OTEL_SEMCONV_STABILITY_OPT_IN": "http,database",
+    # host-metrics has process.cpu.utilization, is off unless named, and naming one turns the others off
+    "OTEL_NODE_ENABLED_INSTRUMENTATIONS": "express,host-metrics,http,net,pino,router,runtime-node,undici",
     "OTEL_NODE_RESOURCE_DETECTORS": "env,host,process,serviceinstance",  # the others ask clouds that are not there
 }
 
