@@ -209,8 +209,8 @@ class Shop:
 
     def __enter__(self) -> Shop:
         with ExitStack() as stack:
-            stack.enter_context(self.aiops)
             stack.enter_context(self.database)
+            stack.enter_context(self.aiops)
             values = {name: f"127.0.0.1:{self._ports[name]}" for name in ("OTLP_GRPC", "OTLP_HTTP", "HEALTH")}
             values |= {"AIOPS_GRPC": f"127.0.0.1:{self.aiops.grpc}", "SELF_PORT": str(self._ports["SELF"])}
             config = SERVICES / "collector.yaml"

@@ -56,6 +56,7 @@ class Told:
 
 def told(data: Path) -> Told:
     found = Told()
+    group: Any
     for record in read_log(data / "wal", after=0, through=1 << 60):
         body = unpacked(record.received)
         if record.received.kind == RecordKind.TRACES:

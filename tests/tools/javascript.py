@@ -28,7 +28,7 @@ def shop_javascript() -> Path:
 
 def _installed(sources: Path, program: str) -> Path:
     if not (shutil.which("npm") and shutil.which("node")):
-        raise Unavailable("sending with JavaScript needs Node.js, and `npm` or `node` is not on the PATH")
+        raise Unavailable("the JavaScript of the tests needs Node.js, and `npm` or `node` is not on the PATH")
     digest = hashlib.sha256(b"".join((sources / name).read_bytes() for name in PACKAGES)).hexdigest()[:12]
     home = CACHE / "js" / digest
     home.mkdir(parents=True, exist_ok=True)
