@@ -64,9 +64,12 @@ def _die_with_parent() -> None:
 class Server:
     """A child process with a log file; stopped by its process id."""
 
-    def __init__(self, command: list[str], log: Path, *, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, command: list[str], log: Path, *, env: dict[str, str] | None = None, cwd: Path | None = None
+    ) -> None:
         self.command = command
         self.log = log
+        self._cwd = cwd
         self._env = {**os.environ, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -83,6 +86,7 @@ class Server:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env=self._env,
+                cwd=self._cwd,
                 preexec_fn=_die_with_parent,
             )
 

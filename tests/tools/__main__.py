@@ -7,14 +7,16 @@ import sys
 
 from otel_aiops.detect.engine import prepare
 from tests.tools.collector import Unavailable, collector
-from tests.tools.javascript import javascript
+from tests.tools.javascript import javascript, shop_javascript
+from tests.tools.postgres import postgres
 from tests.tools.prometheus import prometheus
+from tests.tools.python import shop_python
 
 
 def main() -> int:
     """Say what there is; 1 when something is missing that must be there."""
     missing = 0
-    for get in (prometheus, javascript, collector):
+    for get in (prometheus, postgres, javascript, shop_javascript, shop_python, collector):
         try:
             print(f"{get.__name__}: {get()}", flush=True)
         except Unavailable as why:

@@ -1,4 +1,4 @@
-"""Installs the JavaScript SDK of the tests with npm, once; `python -m tests.tools.javascript` prints its folder."""
+"""Installs the JavaScript packages of the tests with npm, once; `python -m tests.tools.javascript` prints where."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.tools.collector import CACHE, Unavailable
 
-SOURCES = Path(__file__).parents[1] / "js"
+TESTS = Path(__file__).parents[1]
 PACKAGES = ("package.json", "package-lock.json", ".npmrc")
 INSTALL = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
 INSTALL_S = 300
@@ -18,22 +18,31 @@ INSTALL_S = 300
 
 def javascript() -> Path:
     """The folder from which `node send.mjs` runs, filled if it is not there yet."""
+    return _installed(TESTS / "js", "send.mjs")
+
+
+def shop_javascript() -> Path:
+    """The folder from which `node basket.js` of the real shop runs, filled if it is not there yet."""
+    return _installed(TESTS / "e2e" / "shop_services", "basket.js")
+
+
+def _installed(sources: Path, program: str) -> Path:
     if not (shutil.which("npm") and shutil.which("node")):
-        raise Unavailable("sending with JavaScript needs Node.js, and `npm` or `node` is not on the PATH")
-    digest = hashlib.sha256(b"".join((SOURCES / name).read_bytes() for name in PACKAGES)).hexdigest()[:12]
+        raise Unavailable("the JavaScript of the tests needs Node.js, and `npm` or `node` is not on the PATH")
+    digest = hashlib.sha256(b"".join((sources / name).read_bytes() for name in PACKAGES)).hexdigest()[:12]
     home = CACHE / "js" / digest
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (home / "installed").exists():
-            _install(home)
-        shutil.copy(SOURCES / "send.mjs", home)
+            _install(sources, home)
+        shutil.copy(sources / program, home)
     return home
 
 
-def _install(home: Path) -> None:
+def _install(sources: Path, home: Path) -> None:
     for name in PACKAGES:
-        shutil.copy(SOURCES / name, home)
+        shutil.copy(sources / name, home)
     try:
         done = subprocess.run(INSTALL, cwd=home, capture_output=True, text=True, check=False, timeout=INSTALL_S)
     except subprocess.TimeoutExpired:
@@ -44,4 +53,4 @@ def _install(home: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(javascript())
+    print(javascript(), shop_javascript(), sep="\n")
