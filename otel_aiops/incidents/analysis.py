@@ -116,7 +116,7 @@ class Analysis:
         kept["services over the limit"] = self.sources.services.refused
         return kept
 
-    # -- what comes -----------------------------------------------------------------------------------------------------
+    # -- what comes ---------------------------------------------------------------------------------------------------
 
     def take_spans(self, spans: Spans, event_ns: int) -> None:
         """Take the spans of a body."""
@@ -186,7 +186,7 @@ class Analysis:
         """Do what an operator wants. Raises: BadInput."""
         return self.incidents.decide(decision)
 
-    # -- step by step ---------------------------------------------------------------------------------------------------
+    # -- step by step -------------------------------------------------------------------------------------------------
 
     def step(self, event_ns: int) -> Outcome:
         """What is due at an event time; most of it once a slot."""
@@ -253,7 +253,7 @@ class Analysis:
 
         self.behaviour.learn(event_ns, is_blocked if numbers else None)
 
-    # -- causes ---------------------------------------------------------------------------------------------------------
+    # -- causes -------------------------------------------------------------------------------------------------------
 
     def _ranked(self, incident: Incident, event_ns: int) -> tuple[Suspect, ...]:
         """The suspects of an incident, from everything since it began."""
@@ -292,7 +292,7 @@ class Analysis:
             return True
         return any(self.topology.distance(service, one, NEAR) is not None for one in incident.services)
 
-    # -- state ----------------------------------------------------------------------------------------------------------
+    # -- state --------------------------------------------------------------------------------------------------------
 
     def _owners(self) -> dict[str, Any]:
         return {
