@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from otel_aiops.labels import Labels, text
+from otel_aiops.otlp.conventions import ADDRESS, DATABASE, DESTINATION, MESSAGING, NAMESPACE, SERVICE
 from otel_aiops.otlp.spans import PeerKind
 from otel_aiops.signals.calls import TRACES_SCOPE
 
 _GRAPH = re.compile(r"traces_service_?graph_request_(.+)")
 _SPAN = re.compile(r"(?:traces_)?span_?metrics_(calls|duration|latency).*|calls_total")
-_DESTINATIONS = ("messaging.destination.name", "messaging.destination", "messaging.system")
-_DATABASES = ("db.namespace", "db.name", "server.address", "net.peer.name", "db.system.name", "db.system")
-_SERVICES = ("peer.service", "server.address", "net.peer.name")
 _USER = "user"  # what the service_graph connector calls the caller of a root span: not a service
 
 
@@ -53,15 +51,12 @@ def edge_of(labels: Labels) -> EdgeLabels | None:
     Source: README of the connectors service_graph (client, server, connection_type) and span_metrics (span.kind and
     peer attributes), opentelemetry-collector-contrib.
     """
-    if labels.scope_name == TRACES_SCOPE:
-        return None
     plain = labels.name.replace(".", "_")
+    graph, spans = _GRAPH.fullmatch(plain), _SPAN.fullmatch(plain)
+    if not (graph or spans) or labels.scope_name == TRACES_SCOPE:
+        return None  # most series; attributes are looked at for the others only
     has = {key.replace("_", "."): text(value) for key, value in (*labels.resource, *labels.attributes)}
-    graph = _GRAPH.fullmatch(plain)
-    if graph:
-        return _of_graph(graph[1], has, labels)
-    spans = _SPAN.fullmatch(plain)
-    return _of_spans(has, labels) if spans else None
+    return _of_graph(graph[1], has, labels) if graph else _of_spans(has, labels)
 
 
 def _of_graph(what: str, has: dict[str, str], labels: Labels) -> EdgeLabels | None:
@@ -83,29 +78,31 @@ def _of_spans(has: dict[str, str], labels: Labels) -> EdgeLabels | None:
     failed = has.get("status.code", "").endswith("ERROR")
     role = Role.SIGN if not _is_rate(labels) else Role.ERRORS if failed else Role.CALLS
     if kind == "CONSUMER":
-        return EdgeLabels(peer, PeerKind.MESSAGING, service, PeerKind.SERVICE, role) if _sends(peer_kind) else None
+        return (
+            EdgeLabels(peer, PeerKind.MESSAGING, service, PeerKind.SERVICE, role)
+            if peer_kind == PeerKind.MESSAGING
+            else None
+        )
     return EdgeLabels(service, PeerKind.SERVICE, peer, peer_kind, role)
 
 
 def _peer(has: dict[str, str]) -> tuple[str, PeerKind]:
-    """What a span of these attributes talks to."""
-    if has.get("peer.service"):
-        return has["peer.service"], PeerKind.SERVICE
-    kinds = (
-        (PeerKind.MESSAGING, "messaging.system", _DESTINATIONS),
-        (PeerKind.DATABASE, "db.system", _DATABASES),
-        (PeerKind.SERVICE, "", _SERVICES),
+    """What a span of these attributes talks to, named as the decoder of spans names it."""
+
+    def first(keys: tuple[str, ...]) -> str:
+        return next((has[key] for key in keys if has.get(key)), "")
+
+    host = first(ADDRESS)
+    database, namespace, messaging, destination = (
+        first(keys) for keys in (DATABASE, NAMESPACE, MESSAGING, DESTINATION)
     )
-    for kind, mark, keys in kinds:
-        if not mark or any(key.startswith(mark) or key in keys[:2] for key in has):
-            found = next((has[key] for key in keys if has.get(key)), "")
-            if found:
-                return found, kind
-    return "", PeerKind.NONE
-
-
-def _sends(kind: PeerKind) -> bool:
-    return kind == PeerKind.MESSAGING
+    if database or namespace:
+        place = host if host and (not namespace or namespace.isdigit()) else namespace
+        return ":".join(part for part in (database, place) if part), PeerKind.DATABASE
+    if messaging or destination:
+        return ":".join(part for part in (messaging, destination) if part), PeerKind.MESSAGING
+    service = first(SERVICE) or host
+    return service, PeerKind.SERVICE if service else PeerKind.NONE
 
 
 def _is_rate(labels: Labels) -> bool:

@@ -119,7 +119,7 @@ class Red:
         return int((self._keys() >= 0).sum())
 
     def name_space(self, service: int, namespace: str) -> None:
-        """Say which service.namespace a service has; cheap to say again."""
+        """Say which service.namespace a service has; cheap to say again, and of several the first counts."""
         self._points.name_space(service, namespace)
 
     # -- counting -----------------------------------------------------------------------------------------------------

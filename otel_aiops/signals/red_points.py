@@ -71,8 +71,8 @@ class RedPoints:
         self.namespaces: dict[int, str] = {}
 
     def name_space(self, service: int, namespace: str) -> None:
-        """Say which service.namespace a service has."""
-        if self.namespaces.get(service, "") != namespace:
+        """Say which service.namespace a service has; of several the first counts, so that series stay what they are."""
+        if namespace and service not in self.namespaces:
             self.namespaces[service] = namespace
             self._streams.pop(service, None)
 

@@ -126,7 +126,7 @@ def span_batches(draw: st.DrawFn) -> list[tuple[float, list[Span]]]:
 
 
 @given(span_batches())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_windows_equal_those_of_the_slow_twin(batches: list[tuple[float, list[Span]]]) -> None:
     told = story()
     for now, spans in batches:
@@ -183,7 +183,8 @@ def test_a_restored_red_goes_on_bit_for_bit(batches: list[tuple[float, list[Span
 
 def test_points_of_a_call() -> None:
     told = story()
-    told.red.name_space(told.words.services.number("web"), "shop")
+    for namespace in ("", "shop", "another"):
+        told.red.name_space(told.words.services.number("web"), namespace)
     told.spans([span for k in range(100) for span in call("web", "cart", 1001 + k * 0.05, error=k < 20)][:2], 1002)
     told.spans(call("web", "cart", 1003, error=True), 1003)
     points = told.close(1090)

@@ -8,16 +8,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_aiops.errors import ConfigError, StateError
 from otel_aiops.labels import Labels
-from otel_aiops.otlp.spans import PeerKind
+from otel_aiops.otlp.decode_spans import decode_traces
+from otel_aiops.otlp.spans import PeerKind, SpanKind
 from otel_aiops.signals.calls import Calls, calls_of
 from otel_aiops.signals.edge_metrics import Role, edge_of, may_be_edge
 from otel_aiops.signals.graph import Graph
 from otel_aiops.signals.names import Names
+from otel_aiops.signals.sources import Sources, of_items
 from otel_aiops.signals.topology import LONG_AGO, OVER_EDGES, OVER_NAMES, Topology, TopologyConfig
+from otel_aiops.signals.traces import Traces, TracesConfig
 from otel_aiops.signals.trees import Trees
+from tests.feed import pairs
 from tests.signals.made_trees import S, Span, Words, call, trees
 
 SERVICE, DATABASE, MESSAGING = PeerKind.SERVICE, PeerKind.DATABASE, PeerKind.MESSAGING
@@ -306,15 +311,15 @@ def span_labels(kind: str, **attributes: str) -> Labels:
         (span_labels("CLIENT", peer__service="cart"), ("web", SERVICE, "cart", SERVICE, Role.CALLS)),
         (
             span_labels("CLIENT", db__system="redis", server__address="r1"),
-            ("web", SERVICE, "r1", DATABASE, Role.CALLS),
+            ("web", SERVICE, "redis:r1", DATABASE, Role.CALLS),
         ),
         (
             span_labels("CLIENT", db__namespace="shop", status__code="STATUS_CODE_ERROR"),
             ("web", SERVICE, "shop", DATABASE, Role.ERRORS),
         ),
         (
-            span_labels("PRODUCER", messaging__destination__name="orders"),
-            ("web", SERVICE, "orders", MESSAGING, Role.CALLS),
+            span_labels("PRODUCER", messaging__system="kafka", messaging__destination__name="orders"),
+            ("web", SERVICE, "kafka:orders", MESSAGING, Role.CALLS),
         ),
         (
             span_labels("CONSUMER", messaging__destination__name="orders"),
@@ -477,3 +482,46 @@ def test_trees_are_not_changed() -> None:
     before = made.callee.copy(), made.callee_kind.copy()
     calls_of(made)
     assert (made.callee == before[0]).all() and (made.callee_kind == before[1]).all()
+
+
+def test_spans_on_the_wire_become_the_graph() -> None:
+    request = ExportTraceServiceRequest()
+
+    def span(service: str, number: int, parent: int, kind: int, **of: str) -> None:
+        group = request.resource_spans.add()
+        group.resource.attributes.extend(pairs({"service.name": service}))
+        begin, end = (100 + number) * S, (200 - number) * S
+        group.scope_spans.add().spans.add(
+            trace_id=bytes(15) + b"t",
+            span_id=bytes(7) + bytes([number]),
+            parent_span_id=bytes(7) + bytes([parent]) if parent else b"",
+            name=f"span {number}",
+            kind=kind,
+            start_time_unix_nano=begin,
+            end_time_unix_nano=end,
+            attributes=pairs({key.replace("__", "."): value for key, value in of.items()}),
+        )
+
+    span("web", 1, 0, SpanKind.SERVER)
+    span("web", 2, 1, SpanKind.CLIENT, server__address="10.0.0.7")
+    span("cart", 3, 2, SpanKind.SERVER)
+    span("cart", 4, 3, SpanKind.CLIENT, db__system="redis", server__address="redis-1")
+    span("cart", 5, 3, SpanKind.PRODUCER, messaging__system="kafka", messaging__destination__name="orders")
+    span("mail", 6, 5, SpanKind.CONSUMER, messaging__system="kafka", messaging__destination__name="orders")
+    spans = decode_traces(request.SerializeToString()).spans
+    sources = Sources()
+    traces = Traces(TracesConfig(), sources.services)
+    services, instances = sources.numbers(spans.resources)
+    traces.add(spans, of_items(services, spans.resource), of_items(instances, spans.resource), 200 * S)
+    made = traces.close(300 * S)
+    assert made is not None
+    graph = Topology(TopologyConfig(), sources.services)
+    graph.add(calls_of(made), 300 * S)
+    found = {(edge.caller, edge.callee): edge.kind for edge in graph.edges()}
+    assert found == {
+        ("web", "cart"): SERVICE,
+        ("cart", "redis:redis-1"): DATABASE,
+        ("cart", "kafka:orders"): MESSAGING,
+        ("kafka:orders", "mail"): MESSAGING,
+    }
+    assert graph.dependents("mail") == ("kafka:orders", "cart", "web")
