@@ -74,9 +74,7 @@ def naive(found: list[Edge]) -> dict[str, float]:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 300)), min_size=5, max_size=5))
 def test_equals_the_slow_twin(shifts: list[tuple[int, int]]) -> None:
-    found = [
-        Edge(a, b, float(y), float(n), y / 4, y / 3) for (a, b), (y, n) in zip(CALLS, shifts, strict=True)
-    ]
+    found = [Edge(a, b, float(y), float(n), y / 4, y / 3) for (a, b), (y, n) in zip(CALLS, shifts, strict=True)]
     fast, slow = solve(found), naive(found)
     for name in set(fast) | set(slow):
         assert fast.get(name, 0.0) == pytest.approx(slow.get(name, 0.0), abs=0.02)
