@@ -49,7 +49,7 @@ class WatchConfig:
     stays: float = 0.5  # of the threshold, at which a run still goes on
     calm: int = 3  # cells after which a run has ended
     warm_up: int = 20  # cells before anything is reported
-    every: int = 8  # cells between two measurements of what is usual
+    every: int = 24  # cells between two measurements of what is usual
     half_life: float = 1440.0  # cells after which a peak counts half
     accept_after_s: float = 7200.0  # a run that lasts longer is the new normal
     stale_s: float = 900.0  # without points for so long, a run has ended
@@ -190,10 +190,11 @@ class Watch:
         due &= (of["age"][slots] >= self.config.every) | (np.isnan(level) & (of["age"][slots] % 4 == 0))
         if not due.any():
             return
-        chosen = slots[due]
+        chosen, before = slots[due], level[due]
         time_ns, value, excluded = self._rings.cells(chosen)
         wanted = (time_ns > 0) & ~excluded
         level, spread, count = usual(value * sign[due, None], wanted)
         warm = count >= self.config.warm_up
         of["level"][chosen[warm]], of["spread"][chosen[warm]] = level[warm], spread[warm]
-        of["age"][chosen[warm]] = 0
+        first = np.isnan(before[warm])  # not all are due at once later
+        of["age"][chosen[warm]] = np.where(first, chosen[warm] % self.config.every, 0)

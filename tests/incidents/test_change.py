@@ -77,6 +77,15 @@ def test_usual_equals_numpy(values: list[float]) -> None:
     assert spread[0] == pytest.approx(max(away, (np.percentile(known, 95) - median) / 1.645), abs=1e-9)
 
 
+def test_usual_of_many_rows_is_that_of_each() -> None:
+    values = np.random.default_rng(2).normal(size=(600, 30))
+    wanted = values > -1
+    together = usual(values, wanted)
+    for k in (0, 255, 256, 599):
+        alone = usual(values[k : k + 1], wanted[k : k + 1])
+        assert [part[k] for part in together] == [part[0] for part in alone]
+
+
 def one(
     values: list[float], *, window: tuple[int, int], sign: float = 1.0, floor: float = 0.1, step_s: int = 60
 ) -> Change:
