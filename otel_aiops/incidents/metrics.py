@@ -242,8 +242,6 @@ class MetricEvidence:
         slot = heapq.heappop(self._free) if self._free else self._size
         self._size = max(self._size, slot + 1)
         self._place(slot, of, row, series)
-        self.rings.clear(np.array([slot], np.int32))
-        self.watch.clear(np.array([slot], np.int32))
         return slot
 
     def _place(self, slot: int, of: Meaning, row: int, series: str) -> None:

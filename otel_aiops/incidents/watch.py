@@ -14,6 +14,8 @@ from otel_aiops.incidents.rings import Rings, usual
 from otel_aiops.otlp.points import F64, I32, I64, Bool
 from otel_aiops.series.columns import Arrays, Columns, Expected
 
+TRIED_EVERY = 4  # cells between two attempts to measure what is usual for the first time
+PHASES = 16
 RECENT = 0b111  # the last three cells
 TWO_OF_THREE = np.array([False, False, False, True, False, True, True, True])
 
@@ -22,7 +24,8 @@ COLUMNS: dict[str, tuple[Any, tuple[int, ...], Any]] = {
     "level": (np.float64, (), np.nan),  # usual value, in the bad direction
     "spread": (np.float64, (), np.nan),
     "peak": (np.float64, (), 0.0),  # highest z of calm times, slowly forgotten
-    "age": (np.int32, (), 0),  # cells since level and spread were measured
+    "age": (np.int32, (), 0),  # cells while they were not
+    "due_ns": (np.int64, (), 0),  # when they are measured again
     "hits": (np.uint8, (), 0),  # which of the last three cells were over the threshold
     "seen_ns": (np.int64, (), 0),
     "first_ns": (np.int64, (), 0),  # the first of the newest hits
@@ -49,13 +52,13 @@ class WatchConfig:
     stays: float = 0.5  # of the threshold, at which a run still goes on
     calm: int = 3  # cells after which a run has ended
     warm_up: int = 20  # cells before anything is reported
-    every: int = 8  # cells between two measurements of what is usual
+    every_s: float = 300.0  # between two measurements of what is usual
     half_life: float = 1440.0  # cells after which a peak counts half
     accept_after_s: float = 7200.0  # a run that lasts longer is the new normal
     stale_s: float = 900.0  # without points for so long, a run has ended
 
     def __post_init__(self) -> None:
-        for name in ("least_z", "over_peak", "at_once", "half_life", "accept_after_s", "stale_s", "calm", "every"):
+        for name in ("least_z", "over_peak", "at_once", "half_life", "accept_after_s", "stale_s", "calm", "every_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(name, f"must be > 0, got {getattr(self, name)}")
 
@@ -106,7 +109,7 @@ class Watch:
         decay = 0.5 ** (1 / self.config.half_life)
         of["peak"][slots[calm]] = np.maximum(of["peak"][slots[calm]] * decay, z[calm])
         of["seen_ns"][slots] = time_ns
-        self._measure(slots, fresh, sign)
+        self._measure(slots, fresh, time_ns, sign)
 
     def changed(self, event_ns: int) -> I32:
         """Slots whose runs began, went on or ended since this was asked last, in order; they are told now."""
@@ -172,7 +175,7 @@ class Watch:
         self._end(resting[of["calm"][resting] >= self.config.calm])
         long = strange[of["last_ns"][strange] - of["start_ns"][strange] > self.config.accept_after_s * 1e9]
         self._rings.admit(long, of["start_ns"][long])
-        of["age"][long] = self.config.every
+        of["due_ns"][long] = 0
         self._end(long)
 
     def _end(self, slots: I32) -> None:
@@ -181,19 +184,23 @@ class Watch:
         of["first_ns"][slots] = of["start_ns"][slots]
         of["start_ns"][slots], of["calm"][slots], of["hits"][slots], of["told"][slots] = 0, 0, 0, False
 
-    def _measure(self, slots: I32, fresh: Bool, sign: F64) -> None:
+    def _measure(self, slots: I32, fresh: Bool, now_ns: I64, sign: F64) -> None:
         """What is usual, now and then and never inside a run: measuring takes much longer than comparing."""
         of = self._columns.of
-        of["age"][slots] += fresh
         level = of["level"][slots]
+        of["age"][slots] += fresh & np.isnan(level)
         due = fresh & (of["hits"][slots] == 0) & (of["start_ns"][slots] == 0)
-        due &= (of["age"][slots] >= self.config.every) | (np.isnan(level) & (of["age"][slots] % 4 == 0))
+        due &= np.where(np.isnan(level), of["age"][slots] % TRIED_EVERY == 0, now_ns >= of["due_ns"][slots])
         if not due.any():
             return
-        chosen = slots[due]
+        chosen, before = slots[due], level[due]
         time_ns, value, excluded = self._rings.cells(chosen)
-        wanted = (time_ns > 0) & ~excluded
-        level, spread, count = usual(value * sign[due, None], wanted)
+        level, spread, count = usual(value * sign[due, None], (time_ns > 0) & ~excluded)
         warm = count >= self.config.warm_up
-        of["level"][chosen[warm]], of["spread"][chosen[warm]] = level[warm], spread[warm]
-        of["age"][chosen[warm]] = 0
+        known = chosen[warm]
+        of["level"][known], of["spread"][known] = level[warm], spread[warm]
+        every_ns = round(self.config.every_s * 1e9)
+        spread_out = np.where(np.isnan(before[warm]), 1 + known % PHASES, PHASES).astype(
+            np.int64
+        )  # so that not all are due at once
+        of["due_ns"][known] = now_ns[due][warm] + every_ns // PHASES * spread_out
