@@ -1,4 +1,4 @@
-"""`python -m benchmarks [part …]`: ingest, road, recovery, faults, held, seasons, joint, grouping; all when none is named."""
+"""`python -m benchmarks [part …]`: the parts that are listed below; all when none is named."""
 
 from __future__ import annotations
 
