@@ -66,10 +66,11 @@ def version_of(finding: Finding) -> tuple[Any, ...]:
 class Item:
     """A finding with what all its versions say together."""
 
-    __slots__ = ("finding", "first_ns", "fresh", "group", "head", "home", "id", "peak", "spot", "users")
+    __slots__ = ("finding", "first_ns", "fresh", "group", "head", "home", "id", "name", "peak", "spot", "users")
 
     def __init__(self, finding: Finding) -> None:
         self.finding = finding
+        self.name: Name = (finding.key, finding.start_ns)  # what it is
         self.peak = finding.score  # the highest score of all versions
         self.users = finding.users  # the most of all versions
         self.first_ns = finding.last_ns if finding.score >= OPENS else NEVER  # when first seen strong
@@ -79,11 +80,6 @@ class Item:
         self.head = False  # an incident is or was named after it
         self.home = ""  # the incident that it was first told of
         self.id = ""
-
-    @property
-    def name(self) -> Name:
-        """What it is."""
-        return self.finding.key, self.finding.start_ns
 
     @property
     def until_ns(self) -> int:

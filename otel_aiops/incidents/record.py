@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 from otel_aiops.incidents.codec import decode, encode
@@ -140,16 +141,12 @@ EVIDENCE = (
     "text",
 )
 ITEM = ("peak", "users", "first_ns", "fresh", "head", "home")
+_of_finding, _of_evidence, _of_item = attrgetter(*FINDING), attrgetter(*EVIDENCE), attrgetter(*ITEM)
 
 
-def row_of(item: Item) -> list[list[Any]]:
+def row_of(item: Item) -> list[tuple[Any, ...]]:
     """A finding as plain values; flat, because there may be a hundred thousand."""
-    finding, evidence = item.finding, item.finding.evidence
-    return [
-        [getattr(finding, name) for name in FINDING],
-        [getattr(evidence, name) for name in EVIDENCE],
-        [getattr(item, name) for name in ITEM],
-    ]
+    return [_of_finding(item.finding), _of_evidence(item.finding.evidence), _of_item(item)]
 
 
 def item_of(row: Sequence[Sequence[Any]]) -> Item:
