@@ -17,7 +17,10 @@ import numpy as np
 import pytest
 import requests
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
 from otel_aiops.app import Service
 from otel_aiops.config import Config, parse
@@ -327,15 +330,23 @@ class TestOtherSignals:
         traces, logs = ExportTraceServiceRequest(), ExportLogsServiceRequest()
         spans = traces.resource_spans.add().scope_spans.add().spans
         records = logs.resource_logs.add().scope_logs.add().log_records
-        for _ in range(3):
-            spans.add(name="pay")
-            records.add().body.string_value = "paid"
+        for k in range(1, 4):
+            times = {"start_time_unix_nano": time.time_ns(), "end_time_unix_nano": time.time_ns()}
+            spans.add(name="pay", trace_id=bytes(15) + b"t", span_id=bytes(7) + bytes([k]), **times)
+            records.add(time_unix_nano=time.time_ns()).body.string_value = "paid"
         assert up.send(traces.SerializeToString(), "traces").status_code == 200
         assert up.send(logs.SerializeToString(), "logs").status_code == 200
         up.settle()
         wait_for(lambda: up.metric("otel_aiops_receiver_accepted_spans_total") == 3, "spans to be counted")
         wait_for(lambda: up.metric("otel_aiops_receiver_accepted_log_records_total") == 3, "records to be counted")
         assert up.get("/api/v1/status")["log"]["appended"] >= 2
+
+    def test_what_is_refused_is_answered_with_its_reason(self, up: Running) -> None:
+        traces = ExportTraceServiceRequest()
+        traces.resource_spans.add().scope_spans.add().spans.add(name="pay")
+        answer = ExportTraceServiceResponse.FromString(up.send(traces.SerializeToString(), "traces").content)
+        assert answer.partial_success.rejected_spans == 1
+        assert answer.partial_success.error_message == "1 rejected: trace id is not 16 bytes, or is zero"
 
 
 def test_backfill_makes_series_warm_at_once(up: Running) -> None:

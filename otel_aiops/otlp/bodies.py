@@ -16,7 +16,7 @@ from otel_aiops.otlp.attributes import value
 from otel_aiops.otlp.keyed import KVLIST, RAW, TEXT, Keys, cut, read_any, read_values
 from otel_aiops.otlp.points import I64, Bool
 from otel_aiops.otlp.reader import Reader
-from otel_aiops.otlp.wire import BYTES, NO_FIELD, by_message, chosen, walk
+from otel_aiops.otlp.wire import BYTES, NO_FIELD, by_message, walk
 from otel_aiops.otlp.words import note
 
 MESSAGES = ("message", "msg", "log", "event", "MESSAGE")  # the first of these keys that has a text is the message
@@ -63,8 +63,9 @@ class Bodies:
                 out[k] = self._cut_text(message, mended)
             elif short[k] < size[k]:
                 mended[CUT] += 1
-        for k in np.flatnonzero(~plain & (kind > 0)).tolist():
-            out[k] = self._cut_text(self._structure(int(keep[k]), mended), mended)
+        rest = np.flatnonzero(~plain & (kind > 0))
+        for k, raw in zip(rest.tolist(), self._raws(keep[rest]), strict=True):
+            out[k] = self._cut_text(self._structure(raw, mended), mended)
         return out
 
     def _take_messages(self, lists: I64, broken: Bool) -> None:
@@ -82,15 +83,18 @@ class Bodies:
         own = lists[found]
         self._kind[own], self._at[own], self._size[own] = TEXT, at[found], size[found]
 
-    def _structure(self, record: int, mended: Counter[str]) -> str:
+    def _raws(self, records: I64) -> list[bytes]:
+        """The AnyValues of some records, their pieces joined."""
+        pieces, data = self._pieces, self._reader.data
+        places = list(zip(pieces.at.tolist(), (pieces.at + pieces.size).tolist(), strict=True))
+        ends = np.searchsorted(pieces.message, [records, records + 1]).T.tolist()
+        return [b"".join(data[at:end] for at, end in places[first:last]) for first, last in ends]
+
+    def _structure(self, raw: bytes, mended: Counter[str]) -> str:
         """A body that is neither text nor has a message, as `labels.text` has it."""
-        first, last = np.searchsorted(self._pieces.message, [record, record + 1]).tolist()
-        pieces = chosen(self._pieces, np.arange(first, last))
-        if int(pieces.size.sum()) > LARGEST_STRUCTURE * self._most_bytes:
+        if len(raw) > LARGEST_STRUCTURE * self._most_bytes:
             mended[LARGE] += 1
             return ""
-        ranges = zip(pieces.at.tolist(), pieces.size.tolist(), strict=True)
-        raw = b"".join(self._reader.data[at : at + size] for at, size in ranges)
         try:
             found = value(AnyValue.FromString(raw))
         except (DecodeError, UnicodeDecodeError, BadInput):

@@ -23,10 +23,10 @@ class LogRecords:
     Shape: all (N,). Times are in ns since the epoch: time_unix_nano, or where that is 0 observed_time_unix_nano.
 
     `resources` are raw Resource messages, `resource` says which one a record has. `severity` is the OTLP number, 0 for
-    unset; where it is unset, severity_text decides if it is a known word. `bodies` are texts: of a string body what it
-    says, of any other value its text as `labels.text` has it; what is longer than the limit of the decoder is cut, and
-    what is not UTF-8 has its bytes replaced. `event_name` is "" where there is none. Trace and span ids are 0 where
-    there are none.
+    unset; where it is unset, severity_text decides if it is a known word. `bodies` are texts: of a string or bytes what
+    they say, of a map or a JSON object its message if it has one, of any other value its text as `labels.text` has it;
+    what is longer than the limit of the decoder is cut, and what is not UTF-8 has its bytes replaced. `event_name` is
+    "" where there is none. Trace and span ids are 0 where there are none.
     """
 
     resources: tuple[bytes, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,20 +106,18 @@ def walk(buffer: Buffer, start: I64, end: I64) -> tuple[dict[tuple[int, int], Fi
     at = start[who]
     step = 0
     while len(who) > FEW and step < MOST_FIELDS:
-        key, tag_size = buffer.varint(at)
-        payload = at + tag_size
-        size, skip, broken = _extent(buffer, key, payload)
-        stop = payload + skip + size
-        number = key >> np.uint64(3)
-        broken |= (tag_size == 0) | (tag_size > 5) | (number == 0) | (number > LARGEST_FIELD) | (stop > end[who])
+        key, payload, broken = _tags(buffer, at)
+        begin, size, torn = _extent(buffer, key, payload)
+        stop = begin + size
+        broken |= torn
+        broken |= stop > end[who]
         if broken.any():
             bad[who[broken]] = True
             good = ~broken
-            who, at, key, payload = who[good], at[good], key[good], payload[good]
-            size, skip, stop = size[good], skip[good], stop[good]
+            who, at, key, begin, size, stop = who[good], at[good], key[good], begin[good], size[good], stop[good]
             if not len(who):
                 break
-        _collect(found, key, Field(who, at, payload + skip, size, np.full(len(who), step, np.int64)))
+        _collect(found, key, Field(who, at, begin, size, np.full(len(who), step, np.int64)))
         more = stop < end[who]
         if more.all():
             at = stop
@@ -176,41 +175,66 @@ def _varint(data: bytes | bytearray, at: int) -> tuple[int, int]:
     return 0, len(data) + 1
 
 
-def _extent(buffer: Buffer, key: U64, payload: I64) -> tuple[I64, I64, Bool]:
-    """(payload size, bytes of a length prefix before it, broken) of the fields with these tags."""
-    kind = (key & np.uint64(7)).astype(np.int64)
-    uniform = int(kind[0]) if (kind == kind[0]).all() else -1
-    size = np.zeros(len(key), np.int64)
-    skip = np.zeros(len(key), np.int64)
-    broken = np.zeros(len(key), bool)
-    for wire_type in (VARINT, FIXED64, BYTES, FIXED32):
-        if uniform not in (-1, wire_type):
-            continue
-        pick = slice(None) if uniform == wire_type else (kind == wire_type).nonzero()[0]
-        if wire_type == FIXED64:
-            size[pick] = 8
-        elif wire_type == FIXED32:
-            size[pick] = 4
-        else:
-            value, length = buffer.varint(payload[pick])
-            broken[pick] = length == 0
-            if wire_type == VARINT:
-                size[pick] = length
-            else:
-                broken[pick] |= value > np.uint64(len(buffer.u8))
-                size[pick] = np.minimum(value, np.uint64(len(buffer.u8))).astype(np.int64)
-                skip[pick] = length
-    broken |= (kind == 3) | (kind == 4) | (kind > 5)
-    return size, skip, broken
+def _tags(buffer: Buffer, at: I64) -> tuple[U8 | U64, I64, Bool]:
+    """(field number << 3 | wire type, where the tag ends, broken) of the fields that begin at R places."""
+    tag = buffer.u8[at]
+    if tag.max() < 0x80:  # so are all that are known
+        return tag, at + 1, tag < 8
+    key, size = buffer.varint(at)
+    number = key >> np.uint64(3)
+    return key, at + size, (size == 0) | (size > 5) | (number == 0) | (number > LARGEST_FIELD)
 
 
-def _collect(found: dict[int, list[Field]], key: U64, fields: Field) -> None:
+def _extent(buffer: Buffer, key: U8 | U64, payload: I64) -> tuple[I64, I64, Bool]:
+    """(where the payload begins behind its length, bytes of it, broken) of the fields with these tags."""
+    kind = (key & 7).astype(np.uint8)
+    if (kind == kind[0]).all():
+        return _EXTENTS[int(kind[0])](buffer, payload)
+    begin, size, broken = payload.copy(), np.zeros(len(key), np.int64), np.zeros(len(key), bool)
+    for wire_type in np.flatnonzero(np.bincount(kind)).tolist():
+        pick = (kind == wire_type).nonzero()[0]
+        begin[pick], size[pick], broken[pick] = _EXTENTS[wire_type](buffer, payload[pick])
+    return begin, size, broken
+
+
+def _varint_extent(buffer: Buffer, payload: I64) -> tuple[I64, I64, Bool]:
+    size = buffer.varint(payload)[1]
+    return payload, size, size == 0
+
+
+def _bytes_extent(buffer: Buffer, payload: I64) -> tuple[I64, I64, Bool]:
+    value, length = buffer.varint(payload)
+    most = np.uint64(len(buffer.u8))
+    return payload + length, np.minimum(value, most).astype(np.int64), (length == 0) | (value > most)
+
+
+def _fixed_extent(size: int) -> Callable[[Buffer, I64], tuple[I64, I64, Bool]]:
+    return lambda _, payload: (payload, np.full(len(payload), size, np.int64), np.zeros(len(payload), bool))
+
+
+def _no_extent(_: Buffer, payload: I64) -> tuple[I64, I64, Bool]:
+    return payload, np.zeros(len(payload), np.int64), np.ones(len(payload), bool)
+
+
+_EXTENTS = {
+    VARINT: _varint_extent,
+    FIXED64: _fixed_extent(8),
+    BYTES: _bytes_extent,
+    3: _no_extent,
+    4: _no_extent,
+    FIXED32: _fixed_extent(4),
+    6: _no_extent,
+    7: _no_extent,
+}
+
+
+def _collect(found: dict[int, list[Field]], key: U8 | U64, fields: Field) -> None:
     """Put the fields of one step, one a message, to those of their tags."""
     if (key == key[0]).all():
         if key[0] < _TAGS:
             found.setdefault(int(key[0]), []).append(fields)
         return
-    tags = np.minimum(key, np.uint64(_TAGS)).astype(np.int64)
+    tags = key if key.dtype == np.uint8 else np.minimum(key, np.uint64(_TAGS)).astype(np.uint8)
     for one in np.flatnonzero(np.bincount(tags, minlength=_TAGS)[:_TAGS]).tolist():
         pick = (tags == one).nonzero()[0]
         found.setdefault(one, []).append(chosen(fields, pick))
