@@ -55,6 +55,11 @@ _VARIABLE = re.compile(
     """,
     re.VERBOSE,
 )
+# Short cuts of the same for what is frequent: numbers, addresses and times; short paths; key=value.
+_NUMBER = re.compile(r"[-+]?\d[\d.:/\-T]*(?<=\d)Z?")
+_PATH = re.compile(r"(?:/[\w\-.]{0,9}){1,3}")
+_PART = re.compile(r"(?<=/)[^/]*\d[^/]*")
+_ASSIGNED = re.compile(r"([A-Za-z_.]{1,32}=)[^\s,;&|<>@(){}\[\]\"']+")
 _LETTERS = re.compile(rf"[A-Za-z]{{{_WORD},}}")
 _SECRET = re.compile(
     r"(?:pass(?:word|wd|phrase|code)?|pwd|secret|token|credentials?|cookie|signature|otp|pin|cvv|ssn|iban|jwt"
@@ -243,9 +248,15 @@ class _Words(dict[str, str]):
 def _masked_token(token: str) -> str:
     if token == WILDCARD or (token.isalnum() and not token.isalpha()):
         return WILDCARD
-    if not token.isprintable() or "\ufffd" in token:
+    if not token.isprintable() or "\ufffd" in token or _NUMBER.fullmatch(token):
         return WILDCARD
-    masked = _VARIABLE.sub(WILDCARD, token)
+    assigned = _ASSIGNED.fullmatch(token)
+    if assigned is not None:
+        masked = assigned[1] + WILDCARD
+    elif _PATH.fullmatch(token):
+        masked = _PART.sub(WILDCARD, token)
+    else:
+        masked = _VARIABLE.sub(WILDCARD, token)
     if masked == WILDCARD:
         return masked
     if len(masked) >= _WORD:
