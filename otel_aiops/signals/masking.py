@@ -48,7 +48,7 @@ _VARIABLE = re.compile(
     | (?<=\w:)(?![/:])[^\s,;|)\]}<]+                                             # key:value
     | (?<![0-9A-Za-z])[0-9a-fA-F]{8,}(?![0-9A-Za-z])
     | (?<![\w+/\-])(?=[\w+/\-]*[a-z])(?=[\w+/\-]*[A-Z])(?=[\w+/\-]*\d)[\w+\-][\w+/\-]{15,}={0,2}  # base64
-    | (?<=/)(?=(?:[^\d\s]*\d){2})(?=(?:[^A-Z\s]*[A-Z]){4})(?=(?:[^a-z\s]*[a-z]){4})[\w+/]{32,}={0,2}
+    | (?<=/)(?=[^\d\s]*\d)(?=(?:[^A-Z\s]*[A-Z]){4})(?=(?:[^a-z\s]*[a-z]){4})[\w+/]{32,}={0,2}
     | (?<=/)(?=[^/?\s]*[a-z])(?=[^/?\s]*[A-Z])(?=[^/?\s]*\d)[^/?\s]{10}\S*       # base64 that looks like a path
     | (?<=/)[^/?\#\s]*[\d+%][^/?\#\s]*                                            # a part of a path with a digit
     | [-+\#$€£]?\w*\d\w*
@@ -57,7 +57,7 @@ _VARIABLE = re.compile(
 )
 # Short cuts of the same for what is frequent: numbers, addresses and times; short paths; key=value.
 _NUMBER = re.compile(r"[-+]?\d[\d.:/\-T]*(?<=\d)Z?")
-_PATH = re.compile(r"(?:/[\w\-.]{0,9}){1,3}")
+_PATH = re.compile(r"(?:/[\w\-.]{0,7}){1,3}")
 _PART = re.compile(r"(?<=/)[^/]*\d[^/]*")
 _ASSIGNED = re.compile(r"([A-Za-z_.]{1,32}=)[^\s,;&|<>@(){}\[\]\"']+")
 _LETTERS = re.compile(rf"[A-Za-z]{{{_WORD},}}")
