@@ -48,13 +48,19 @@ _VARIABLE = re.compile(
     | (?<=\w:)(?![/:])[^\s,;|)\]}<]+                                             # key:value
     | (?<![0-9A-Za-z])[0-9a-fA-F]{8,}(?![0-9A-Za-z])
     | (?<![\w+/\-])(?=[\w+/\-]*[a-z])(?=[\w+/\-]*[A-Z])(?=[\w+/\-]*\d)[\w+\-][\w+/\-]{15,}={0,2}  # base64
-    | (?<=/)(?=(?:[^\d\s]*\d){2})(?=(?:[^A-Z\s]*[A-Z]){4})(?=(?:[^a-z\s]*[a-z]){4})[\w+/]{32,}={0,2}
+    | (?<=/)(?=[^\d\s]*\d)(?=(?:[^A-Z\s]*[A-Z]){4})(?=(?:[^a-z\s]*[a-z]){4})[\w+/]{32,}={0,2}
     | (?<=/)(?=[^/?\s]*[a-z])(?=[^/?\s]*[A-Z])(?=[^/?\s]*\d)[^/?\s]{10}\S*       # base64 that looks like a path
     | (?<=/)[^/?\#\s]*[\d+%][^/?\#\s]*                                            # a part of a path with a digit
-    | [-+\#$€£]?\w*\d\w*
+    | (?<![\w+/])(?=(?:[^A-Z\s]*[A-Z]){6})(?=(?:[^a-z\s]*[a-z]){6})[A-Za-z0-9+/]{40}(?![\w+/])  # base64 of 30 bytes
+    | (?:(?<!\w)[-+\#$€£])?\w*\d\w*
     """,
     re.VERBOSE,
 )
+# Short cuts of the same for what is frequent: numbers, addresses and times; short paths; key=value.
+_NUMBER = re.compile(r"[-+]?\d[\d.:/\-T]*(?<=\d)Z?")
+_PATH = re.compile(r"(?:/[\w\-.]{0,7}){1,3}")
+_PART = re.compile(r"(?<=/)[^/]*\d[^/]*")
+_ASSIGNED = re.compile(r"([A-Za-z_.]{1,32}=)[^\s,;&|<>@(){}\[\]\"']+")
 _LETTERS = re.compile(rf"[A-Za-z]{{{_WORD},}}")
 _SECRET = re.compile(
     r"(?:pass(?:word|wd|phrase|code)?|pwd|secret|token|credentials?|cookie|signature|otp|pin|cvv|ssn|iban|jwt"
@@ -243,9 +249,15 @@ class _Words(dict[str, str]):
 def _masked_token(token: str) -> str:
     if token == WILDCARD or (token.isalnum() and not token.isalpha()):
         return WILDCARD
-    if not token.isprintable() or "\ufffd" in token:
+    if not token.isprintable() or "\ufffd" in token or _NUMBER.fullmatch(token):
         return WILDCARD
-    masked = _VARIABLE.sub(WILDCARD, token)
+    assigned = _ASSIGNED.fullmatch(token)
+    if assigned is not None:
+        masked = assigned[1] + WILDCARD
+    elif _PATH.fullmatch(token):
+        masked = _PART.sub(WILDCARD, token)
+    else:
+        masked = _VARIABLE.sub(WILDCARD, token)
     if masked == WILDCARD:
         return masked
     if len(masked) >= _WORD:

@@ -197,20 +197,21 @@ class Templates:
 
         Of those that are equally similar the one with most fixed tokens, then the oldest.
         """
-        best, best_key = OTHER, (0.0, 0)
+        best, best_key = OTHER, (0.0, -1)
         most_off = len(tokens) * (1 - self._config.similarity)
         for number in leaf.numbers:
+            kept = self._tokens[number]
             equal = off = 0
-            for token, kept in zip(tokens, self._tokens[number], strict=True):
-                if token == kept:
-                    equal += _is_word(kept)
-                elif kept != WILDCARD:
+            for token, fixed in zip(tokens, kept, strict=True):
+                if token == fixed:
+                    equal += _is_word(fixed)
+                elif fixed != WILDCARD:
                     off += 1
-                    if off > most_off or _telling(kept) or _telling(token):
+                    if off > most_off:
                         break
             else:
                 key = (equal / (equal + off) if equal + off else 1.0, equal)
-                if key > best_key or best == OTHER:
+                if key > best_key and not (off and _tells_apart(tokens, kept)):
                     best, best_key = number, key
         return best, best_key[0]
 
@@ -259,6 +260,12 @@ class Templates:
 
 
 _COLUMNS = {"ends": np.int64, "keys": np.int64, "exact": np.bool_, "spilled": np.bool_}
+
+
+def _tells_apart(tokens: list[str], kept: list[str]) -> bool:
+    """Whether a line and a template differ in a word that makes them different events."""
+    pairs = zip(tokens, kept, strict=True)
+    return any(_telling(token) or _telling(fixed) for token, fixed in pairs if token != fixed and fixed != WILDCARD)
 
 
 def _telling(token: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+import re
 import string
 import time
 import uuid
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from otel_aiops.signals import masking as module
 from otel_aiops.signals.masking import LONGEST, MOST_TOKENS, WILDCARD, Masking, looks_random, message
 
 ALL = string.ascii_letters + string.digits
@@ -97,6 +99,15 @@ def test_random_letters_are_masked_and_words_are_not() -> None:
     words = "connection refused recommendation getCartAsync NullPointerException PlaceOrder CheckoutService " \
         "unavailable deadline exceeded StatusRuntimeException productcatalogservice internationally"  # fmt: skip
     assert not [word for word in words.split() if looks_random(word)]
+
+
+@pytest.mark.parametrize("short", [module._NUMBER, module._PATH])
+@given(st.data())
+def test_short_cuts_are_the_same_as_the_long_way(short: re.Pattern[str], data: st.DataObject) -> None:
+    token = data.draw(st.from_regex(short, fullmatch=True).filter(str.isascii))
+    long = module._RUN.sub(WILDCARD, module._VARIABLE.sub(WILDCARD, token))
+    quick = module._RUN.sub(WILDCARD, module._masked_token(token))
+    assert quick == long.replace("+<*>", "<*>").replace("Z", "") if short is module._NUMBER else quick == long
 
 
 def test_private_keys_are_masked_to_the_end() -> None:
