@@ -1,4 +1,4 @@
-"""`python -m benchmarks [part …]`: ingest, road, recovery, faults, held, seasons, joint; all when none is named."""
+"""`python -m benchmarks [part …]`: ingest, road, recovery, faults, held, seasons, joint, shop; all if none is named."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from benchmarks.table import show
 from otel_aiops.allocator import keep_memory
 
-PARTS = ("ingest", "road", "recovery", "faults", "held", "seasons", "joint")
+PARTS = ("ingest", "road", "recovery", "faults", "held", "seasons", "joint", "shop")
 
 
 def main() -> int:

@@ -45,7 +45,7 @@ class Seen:
 class Service:
     """`otel-aiops serve` in a process of its own, on free ports of loopback."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.grpc, self.http, self.api = (_free_port() for _ in range(3))
         self.url = f"http://127.0.0.1:{self.api}"
         self._log = folder / "otel-aiops.log"
@@ -54,7 +54,7 @@ class Service:
             f"receivers:\n  otlp:\n    protocols:\n      grpc: {{endpoint: '127.0.0.1:{self.grpc}'}}\n"
             f"      http: {{endpoint: '127.0.0.1:{self.http}'}}\napi: {{endpoint: '127.0.0.1:{self.api}'}}\n"
         )
-        command = [sys.executable, "-m", "otel_aiops", "serve", "-c", str(config), "-d", str(folder / "data")]
+        command = [sys.executable, "-m", "otel_aiops", "serve", "-c", str(config), "-d", str(folder / "data"), *options]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
 

@@ -127,7 +127,7 @@ class Run:
         count, stages = len(batch), operation.stages
         span = self._ids(count)
         own = self._own(operation.own_s, batch.pod) / (len(stages) + 1)
-        end = batch.start_s + own + self._now.wait_s[batch.pod] * self._waits(operation)
+        end = batch.start_s + own
         outcome, alive = np.zeros(count, np.uint8), np.ones(count, bool)
         often, exception = self._now.raises.get(
             operation.key, (operation.fails, "TimeoutError: partner did not answer")
@@ -168,6 +168,8 @@ class Run:
             took = self._own(call.took_s, batch.pod)
         else:
             slow = self._now.slow.get((call.how, TABLES), 1.0) * self._now.slow.get((call.how, call.target), 1.0)
+            if call.how is How.DATABASE:  # a connection must be free
+                batch = replace(batch, start_s=batch.start_s + self._now.wait_s[batch.pod])
             took = call.took_s * slow * self._spread(PEER_SPREAD, len(batch)) + self._wire(batch.pod) * 2
         end, span = batch.start_s + took, self._ids(len(batch))
         ok = np.zeros(len(batch), np.uint8)
@@ -270,12 +272,6 @@ class Run:
     def numbers(random: np.random.Generator, count: int) -> U32:
         """What fills the texts of log records: an id, a user, a quantity and a small one. (N, 4)."""
         return (random.random((count, 4)) * (2.0**32, 99_000, 500, 99) + (0, 1000, 1, 1)).astype(np.uint32)
-
-    @staticmethod
-    def _waits(operation: Operation) -> bool:
-        """Whether it needs a connection to the database."""
-        flat = [call for group in operation.stages for call in group]
-        return any(call.how is How.DATABASE for call in (*flat, *(then for call in flat for then in call.miss)))
 
 
 def slower(busy_ratio: F64) -> F64:
