@@ -37,7 +37,7 @@ import requests
 import zstandard
 
 from benchmarks.table import Row
-from otel_aiops.demo import Service
+from otel_aiops.demo.service import Service
 from otel_aiops.shop import LIVE_STEP_S, Kind, LiveShop, draw_plan, label
 
 START_S = 1_767_598_200.0  # a Monday, 07:30 UTC
