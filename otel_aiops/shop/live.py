@@ -58,6 +58,7 @@ class LiveShop:
         self._idle(run, random, begin_s - self.start_s, now)
         self._busy += SMOOTHING * (run.busy_s / self._capacity_s - self._busy)
         attributes = {pod: pod_attributes(pod, now) for pod in range(len(OWNER))}
+        self._metrics.watch(now)
         metrics = b""
         if step % POD_METRICS_EVERY == 0:
             waiting = sum(len(sent.time_s) for sent in self._waiting)

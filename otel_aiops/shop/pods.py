@@ -29,6 +29,11 @@ class PodMetrics:
         self._restarts = np.zeros(len(OWNER), np.int64)
         self._away = np.zeros(len(OWNER), bool)
 
+    def watch(self, now: Effects) -> None:
+        """Count who is back again; to be called every step."""
+        self._restarts += self._away & ~now.away
+        self._away = now.away.copy()
+
     def request(
         self,
         random: np.random.Generator,
@@ -43,8 +48,6 @@ class PodMetrics:
         `attributes` are those of the resources of pods.
         """
         request, time_ns = ExportMetricsServiceRequest(), round(time_s * 1e9)
-        self._restarts += self._away & ~now.away
-        self._away = now.away.copy()
         noise = random.normal(0, 1, (len(OWNER), 3))
         for pod in np.flatnonzero(~now.away).tolist():
             scope = _scope(request, attributes[pod])
