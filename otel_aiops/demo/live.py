@@ -15,7 +15,7 @@ from rich.table import Table
 from otel_aiops.demo.service import Service
 from otel_aiops.shop import LIVE_STEP_S, Kind, LiveFault, LiveShop
 
-RATE = 12.0  # requests of users a second
+RATE = 8.0  # requests of users a second
 ASK_EVERY = 4  # steps
 STEPS_A_MINUTE = round(60 / LIVE_STEP_S)
 SIGNALS = ("metrics", "traces", "logs")
