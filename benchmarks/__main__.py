@@ -11,7 +11,7 @@ import sys
 from benchmarks.table import show
 from otel_aiops.allocator import keep_memory
 
-PARTS = ("ingest", "road", "recovery", "faults", "held", "seasons", "joint", "logs", "signals", "grouping")
+PARTS = ("ingest", "road", "recovery", "faults", "held", "seasons", "joint", "logs", "signals", "grouping", "shop")
 ALONE = ("petshop",)
 
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from otel_aiops.demo.live import story
 from otel_aiops.otlp.decode import decode_metrics
 from otel_aiops.otlp.points import Points
 from otel_aiops.shop import FAULTS, PODS, SERVICES, STEP_S, Shop
@@ -79,9 +80,10 @@ def test_the_demo_runs_and_says_what_was_noticed() -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("  fault    ") == len(FAULTS)
+    assert done.stdout.count("  fault    ") == len(FAULTS) + len(story(START_S, 15))
     for fault in ("slow payments", "error burst", "dead pod"):
         assert f"noticed  {fault}" in done.stdout, done.stdout
     assert " faults were noticed; there were " in done.stdout
+    assert "What became an incident" in done.stdout and " log records were read in " in done.stdout
     assert "/api/v1/anomalies" in done.stdout
     assert "\x1b" not in done.stdout  # no control characters where there is no terminal

@@ -33,7 +33,7 @@ FLOORS = {
     "plan": 9,
     "app": 9,
     "demo": 10,
-    "shop": 1,
+    "shop": 2,
     "cli": 10,
     "__main__": 10,
     "__init__": 0,

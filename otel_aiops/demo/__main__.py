@@ -1,18 +1,13 @@
-"""`make demo`: a simulated shop with faults, scored live by a real service through real OTLP."""
+"""The demo itself: days of metrics with faults, then half an hour of spans, logs and metrics with incidents."""
 
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from otel_aiops.demo.live import Told, tell
+from otel_aiops.demo.service import Service, running
 from otel_aiops.detect.engine import prepare
 from otel_aiops.shop import FAULTS, STEP_S, Fault, Shop
 
@@ -30,7 +27,7 @@ LIVE_STEPS = 1440
 STEPS_A_REQUEST = 10  # of the history; the last day comes step by step
 ASK_EVERY = 3  # steps of the last day
 AFTERMATH = 120  # steps after a fault in which an anomaly of its service is still put down to it
-START_TIMEOUT_S = 60.0
+LIVE_MINUTES = 30  # at the end of the last day: spans and logs too
 
 
 @dataclass(slots=True)
@@ -42,52 +39,6 @@ class Seen:
     alerts: dict[tuple[str, float], dict[str, Any]] = field(default_factory=dict)
 
 
-class Service:
-    """`otel-aiops serve` in a process of its own, on free ports of loopback."""
-
-    def __init__(self, folder: Path) -> None:
-        self.grpc, self.http, self.api = (_free_port() for _ in range(3))
-        self.url = f"http://127.0.0.1:{self.api}"
-        self._log = folder / "otel-aiops.log"
-        config = folder / "otel-aiops.yaml"
-        config.write_text(
-            f"receivers:\n  otlp:\n    protocols:\n      grpc: {{endpoint: '127.0.0.1:{self.grpc}'}}\n"
-            f"      http: {{endpoint: '127.0.0.1:{self.http}'}}\napi: {{endpoint: '127.0.0.1:{self.api}'}}\n"
-        )
-        command = [sys.executable, "-m", "otel_aiops", "serve", "-c", str(config), "-d", str(folder / "data")]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-
-    def wait(self) -> None:
-        """Return when it takes telemetry. Raises: RuntimeError with its last words when it does not."""
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                if requests.get(f"{self.url}/-/ready", timeout=2).status_code == 200:
-                    return
-            except requests.RequestException:
-                pass
-            time.sleep(0.1)
-        last = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
-        raise RuntimeError(f"the service did not start:\n{last}")
-
-    def get(self, path: str) -> Any:
-        return requests.get(f"{self.url}{path}", timeout=60).json()
-
-    def settle(self) -> None:
-        """Wait until what was sent is scored."""
-        while self.get("/api/v1/status")["log"]["queue_bodies"]:
-            time.sleep(0.02)
-
-    def stop(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
 def main() -> int:
     """Run the demo; 0 when it ran, whatever was noticed."""
     console = Console(highlight=False, soft_wrap=False)
@@ -95,7 +46,7 @@ def main() -> int:
     steps, live = (1440 + 480, 480) if short else (HISTORY_STEPS + LIVE_STEPS, LIVE_STEPS)
     try:
         prepare(console.print)
-        with _service() as service, grpc.insecure_channel(f"127.0.0.1:{service.grpc}") as channel:
+        with running() as service, grpc.insecure_channel(f"127.0.0.1:{service.grpc}") as channel:
             service.wait()
             export = channel.unary_unary(EXPORT)
             shop = Shop(int(time.time()) // STEP_S * STEP_S - steps * STEP_S, steps, last_day=live)
@@ -103,8 +54,11 @@ def main() -> int:
                 f"A shop of services reports every minute. {shop.live / 1440:g} days of its past come first, "
             )
             console.print(f"then {live / 60:g} hours with faults, faster than life. Every point goes over OTLP/gRPC.\n")
-            seen, took_s = _drive(console, service, export, shop)
+            minutes = LIVE_MINUTES // 2 if short else LIVE_MINUTES
+            seen, took_s = _drive(console, service, export, shop, minutes)
+            told = _live(console, service, export, shop, minutes)
             _summary(console, service, shop, seen, took_s)
+            told.summary(console)
             _where_to_look(console, service)
             if os.environ.get("KEEP"):
                 _keep(console, export, shop)
@@ -117,10 +71,10 @@ def main() -> int:
     return 0
 
 
-def _drive(console: Console, service: Service, export: Any, shop: Shop) -> tuple[Seen, float]:
-    """Send everything, and tell what is noticed as it happens; (what was seen, seconds it took)."""
-    seen, began_s = Seen(), time.monotonic()
-    with _progress(console, shop.steps) as advance:
+def _drive(console: Console, service: Service, export: Any, shop: Shop, minutes: int) -> tuple[Seen, float]:
+    """Send all but the last minutes, and tell what is noticed as it happens; (what was seen, seconds it took)."""
+    seen, began_s, end = Seen(), time.monotonic(), shop.steps - minutes
+    with _progress(console, end) as advance:
         for step in range(0, shop.live, STEPS_A_REQUEST):
             last = min(step + STEPS_A_REQUEST, shop.live)
             export(b"".join(shop.request(k) for k in range(step, last)), timeout=60)
@@ -130,19 +84,29 @@ def _drive(console: Console, service: Service, export: Any, shop: Shop) -> tuple
         console.print(
             f"{status['series']} series are known from {status['points_scored']:,} points. The last day begins.\n"
         )
-        for step in range(shop.live, shop.steps):
+        for step in range(shop.live, end):
             for fault in FAULTS:
                 if shop.window(fault)[0] == step:
                     console.print(f"{_clock(shop, step)}  [yellow]fault[/]    {fault.service}: {fault.what}")
             export(shop.request(step), timeout=60)
             advance(step + 1, "the last day")
-            if step % ASK_EVERY == 0 or step == shop.steps - 1:
+            if step % ASK_EVERY == 0 or step == end - 1:
                 service.settle()
                 _look(console, shop, service.get("/api/v1/anomalies?limit=200")["anomalies"], seen)
                 for alert in service.get("/api/v1/alerts")["alerts"]:
                     if alert["since"] >= shop.time_s(shop.live):
                         seen.alerts[alert["fingerprint"], alert["since"]] = alert
     return seen, time.monotonic() - began_s
+
+
+def _live(console: Console, service: Service, export: Any, shop: Shop, minutes: int) -> Told:
+    """The last minutes: metrics go on as before, and there are spans and logs of every request."""
+    first = shop.steps - minutes
+
+    def minute(number: int) -> None:
+        export(shop.request(first + number), timeout=60)
+
+    return tell(console, service, float(shop.time_s(first)), minutes, minute)
 
 
 def _look(console: Console, shop: Shop, anomalies: list[dict[str, Any]], seen: Seen) -> None:
@@ -196,6 +160,7 @@ def _where_to_look(console: Console, service: Service) -> None:
     console.print("The service is up until Ctrl-C:" if keep else "With KEEP=1 the service stays up, to look around:")
     for path, what in (
         ("/api/v1/alerts", "what is worth being woken for, under the alert budget"),
+        ("/api/v1/incidents", "what is wrong, how bad, where and why"),
         ("/api/v1/anomalies", "what is anomalous now, and why"),
         ("/api/v1/series", "every series with its last score and band"),
         ("/metrics", "what Prometheus scrapes"),
@@ -211,17 +176,6 @@ def _keep(console: Console, export: Any, shop: Shop) -> None:
         time.sleep(max(0.0, shop.time_s(step) - time.time()))
         export(shop.request(step), timeout=60)
         step += 1
-
-
-@contextmanager
-def _service() -> Iterator[Service]:
-    """A running service whose process and files are gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="otel-aiops-demo-") as folder:
-        service = Service(Path(folder))
-        try:
-            yield service
-        finally:
-            service.stop()
 
 
 @contextmanager
@@ -250,13 +204,6 @@ def _progress(console: Console, total: int) -> Iterator[Any]:
 
 def _clock(shop: Shop, step: float) -> str:
     return time.strftime("%a %H:%M UTC", time.gmtime(shop.time_s(0) + step * STEP_S))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A simulated shop of services with seasons, noise and injected faults, as OTLP requests; equal seeds, equal bytes."""
+"""Days of the shop as metrics alone, a minute a step, with seasons, noise and faults; equal seeds, equal bytes."""
 
 from __future__ import annotations
 
