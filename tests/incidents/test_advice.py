@@ -25,7 +25,7 @@ def test_slack_is_said_with_what_would_do() -> None:
     (told,) = advise([use("container.cpu.usage", used), use("k8s.container.cpu_request", 2.0)], AdviceConfig())
     assert (told.kind, told.resource, told.now, told.highest) == ("slack", "cpu", 2.0, 0.4)
     assert told.would_do == pytest.approx(0.5)
-    assert told.text.startswith("cart asks for 2 cores and has used at most 0.4 cores in 14 d (p99 0.3 cores)")
+    assert told.text.startswith("cart asks for 2 cores and has used at most 0.4 cores in 14.0 d (p99 0.3 cores)")
 
 
 def test_shortage_comes_first() -> None:
