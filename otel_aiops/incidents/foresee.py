@@ -38,6 +38,7 @@ FORGIVEN_NS = 172_800_000_000_000  # so long until a miss counts half
 RENEW = 0.25  # change of the time that is left by which a prediction is told again
 DATES = 1e9  # what a certificate says beyond this is a time since 1970, not what is left
 CERTAIN = 0.9  # of a certificate that has not been renewed as early as before
+RENEWED = 1.2  # times what was left, and more: a certificate was renewed
 EARLY = 0.9  # of the time left at which a certificate used to be renewed
 MATCHING = (Channel.RESOURCE, Channel.SERIES, Channel.SILENCE)  # of an incident that a prediction may have meant
 
@@ -219,7 +220,7 @@ class Foresight:
         clock = of["clock_s"][slots] > 0
         if clock.any():
             value = np.where(clock, _left_s(value, time_ns, of["clock_s"][slots]), value)
-            renewed = clock & (-value < 0.5 * of["value"][slots] - 1) & (of["value"][slots] < 0)
+            renewed = clock & (value > RENEWED * -of["value"][slots] + 60) & (of["value"][slots] < 0)
             at = slots[renewed]
             of["renewed_s"][at] = np.fmin(of["renewed_s"][at], -of["value"][at])
         value = of["sign"][slots] * value
