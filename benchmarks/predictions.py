@@ -176,7 +176,7 @@ def made(
     stories: dict[str, Story], *, days: float, copies: int, seed: int
 ) -> tuple[F64, list[Labels], list[int], list[str]]:
     """(values (T, S), labels, steps at which limits are reached, stories) of all series."""
-    at_s = np.arange(round(days * DAY_S / STEP_S)) * float(STEP_S)
+    at_s = np.arange(round(days * DAY_S / STEP_S), dtype=np.float64) * STEP_S
     columns, labels, ends, names = list[F64](), list[Labels](), list[int](), list[str]()
     for number, (name, story) in enumerate(stories.items()):
         for copy in range(copies):
