@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.table import Row
 from otel_aiops.incidents.foresee import Foresight, ForesightConfig
 from otel_aiops.incidents.incident import Incident
 from otel_aiops.incidents.targets import PredictRule
@@ -175,7 +176,7 @@ def made(
     stories: dict[str, Story], *, days: float, copies: int, seed: int
 ) -> tuple[F64, list[Labels], list[int], list[str]]:
     """(values (T, S), labels, steps at which limits are reached, stories) of all series."""
-    at_s = np.arange(round(days * DAY_S / STEP_S)) * float(STEP_S)
+    at_s = np.arange(round(days * DAY_S / STEP_S), dtype=np.float64) * STEP_S
     columns, labels, ends, names = list[F64](), list[Labels](), list[int](), list[str]()
     for number, (name, story) in enumerate(stories.items()):
         for copy in range(copies):
@@ -191,8 +192,8 @@ def made(
     return np.stack(columns, axis=1), labels, ends, names
 
 
-def run(data: Path | None = None, *, days: float = DAYS, copies: int = COPIES) -> Iterator[tuple[str, str]]:
-    """Lines of (what, figure)."""
+def run(data: Path | None = None, *, days: float = DAYS, copies: int = COPIES) -> Iterator[Row]:
+    """Lead times, false predictions and reliability on simulated series, and on NAB where its folder is given."""
     values, labels, ends, names = made(FAULTS | QUIET, days=days, copies=copies, seed=1)
     result = replay(values, labels)
     leads = dict[str, list[float]]()
@@ -205,25 +206,29 @@ def run(data: Path | None = None, *, days: float = DAYS, copies: int = COPIES) -
             steps = [step for i, step in own if i in result.hit]
             leads.setdefault(name, []).append((end - steps[0]) * STEP_S / 60 if steps else 0.0)
     every = [lead for some in leads.values() for lead in some]
-    yield from (
-        (f"lead of {name}: median, least [min]", f"{np.median(some):.0f}, {min(some):.0f}")
-        for name, some in leads.items()
-    )
-    yield "faults foreseen", f"{sum(lead > 0 for lead in every)} of {len(every)}"
-    yield "median lead time [min]", f"{np.median(every):.0f}"
-    yield "false predictions", ", ".join(f"{name} {count}" for name, count in false.items() if count) or "none"
-    yield f"false predictions a day over all {len(names)} series", f"{sum(false.values()) / days:.2f}"
-    yield "hit ratio", f"{len(result.hit) / max(len(result.begun), 1):.2f} of {len(result.begun)}"
+    for name, some in leads.items():
+        yield _row(f"lead of {name}, median", float(np.median(some)), "min")
+    yield _row("faults foreseen", sum(lead > 0 for lead in every) / max(len(every), 1), "of all")
+    yield _row("lead time, median", float(np.median(every)) if every else 0.0, "min")
+    for name, count in false.items():
+        yield _row(f"false predictions of {name}", count / days, "a day")
+    yield _row(f"false predictions, all {len(names)} series", sum(false.values()) / days, "a day")
+    yield _row("hit ratio", len(result.hit) / max(len(result.begun), 1), "of predictions")
     if result.foresight is not None:
         diagram = result.foresight.reliability.diagram()
         for k in np.flatnonzero(diagram.count):
-            yield f"predicted {diagram.predicted[k]:.2f}", f"happened {diagram.happened[k]:.2f} of {diagram.count[k]}"
-    yield "cost a step [ms]", f"{1e3 * result.seconds / len(values):.2f}"
+            title = f"happened of {diagram.count[k]} predicted with {diagram.predicted[k]:.2f}"
+            yield _row(title, float(diagram.happened[k]), "share")
+    yield _row("cost of a step", 1e3 * result.seconds / len(values), "ms")
     if data is not None:
         yield from machine(data)
 
 
-def machine(data: Path) -> Iterator[tuple[str, str]]:
+def _row(title: str, value: float, unit: str) -> Row:
+    return Row(title, value, 0.0, unit, "")
+
+
+def machine(data: Path) -> Iterator[Row]:
     """What is reached on NAB's machine temperature: below 50 degrees, it has failed."""
     path = data / "data" / MACHINE if (data / "data" / MACHINE).exists() else data / MACHINE
     with path.open() as file:
@@ -237,10 +242,13 @@ def machine(data: Path) -> Iterator[tuple[str, str]]:
     failed = values[:, 0] < FAILURE_C
     entries = np.flatnonzero(failed[1:] & ~failed[:-1]) + 1
     episodes = entries[np.concatenate(([True], np.diff(entries) > 288))]
-    yield "machine temperature: falls below 50 degrees, a day apart", str(len(episodes))
-    yield "predictions, hits", f"{len(result.begun)}, {len(result.hit)}"
-    yield "lead times [min]", ", ".join(f"{lead / 60:.0f}" for lead in result.hit.values()) or "none"
-    yield "false predictions a day", f"{(len(result.begun) - len(result.hit)) / (len(values) / 288):.2f}"
+    yield _row("machine temperature: falls below 50 degrees, a day apart", float(len(episodes)), "failures")
+    yield _row("machine temperature: predictions", float(len(result.begun)), "predictions")
+    yield _row("machine temperature: hits", float(len(result.hit)), "predictions")
+    for lead in result.hit.values():
+        yield _row("machine temperature: lead", lead / 60, "min")
+    false = len(result.begun) - len(result.hit)
+    yield _row("machine temperature: false predictions", false / (len(values) / 288), "a day")
 
 
 def _seconds(text: str) -> int:

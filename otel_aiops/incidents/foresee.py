@@ -34,9 +34,11 @@ STAYS = 0.5  # of the probability that a prediction needs to begin, it needs to 
 LATE = 1.5  # times its latest time, a prediction waits
 MOST_LATE = 2.0  # times the first latest time: no renewal moves its end further
 PAUSE_NS = (1_800_000_000_000, 86_400_000_000_000)  # least and most, after an outcome
+FORGIVEN_NS = 172_800_000_000_000  # so long until a miss counts half
 RENEW = 0.25  # change of the time that is left by which a prediction is told again
 DATES = 1e9  # what a certificate says beyond this is a time since 1970, not what is left
 CERTAIN = 0.9  # of a certificate that has not been renewed as early as before
+RENEWED = 1.2  # times what was left, and more: a certificate was renewed
 EARLY = 0.9  # of the time left at which a certificate used to be renewed
 MATCHING = (Channel.RESOURCE, Channel.SERIES, Channel.SILENCE)  # of an incident that a prediction may have meant
 
@@ -63,6 +65,8 @@ _SPEC: Mapping[str, tuple[Any, tuple[int, ...], Any]] = {
     "told_ns": (np.int64, (), 0),  # when the newest revision was told
     "begun": (np.float64, (), np.nan),  # the value when it was predicted
     "slope": (np.float64, (), np.nan),
+    "missed": (np.float64, (), 0.0),  # predictions that did not come true, as of
+    "missed_ns": (np.int64, (), 0),
 }
 
 
@@ -216,7 +220,7 @@ class Foresight:
         clock = of["clock_s"][slots] > 0
         if clock.any():
             value = np.where(clock, _left_s(value, time_ns, of["clock_s"][slots]), value)
-            renewed = clock & (-value < 0.5 * of["value"][slots] - 1) & (of["value"][slots] < 0)
+            renewed = clock & (value > RENEWED * -of["value"][slots] + 60) & (of["value"][slots] < 0)
             at = slots[renewed]
             of["renewed_s"][at] = np.fmin(of["renewed_s"][at], -of["value"][at])
         value = of["sign"][slots] * value
@@ -250,7 +254,7 @@ class Foresight:
             limit = np.where(clock, np.nan, of["limit"][slots])
         found = reached(self._rings.windows(slots, event_ns), limit, self._margin(slots), of["horizon_s"][slots])
         self._count_down(found, slots, clock, event_ns)
-        sure = np.array([self.reliability.calibrated(p) if p > 0 else 0.0 for p in found.probability.tolist()])
+        sure = found.probability / (1 + self._missed(slots, event_ns))
         least = self.config.probability
         there = of["value"][slots] >= of["limit"][slots] - self._margin(slots)
         says = (sure >= least) & (of["pause_ns"][slots] <= event_ns) & ~there
@@ -261,6 +265,13 @@ class Foresight:
         for k in np.flatnonzero((of["revision"][slots] > 0) | (says & (of["said"][slots] >= AGAIN))).tolist():
             told += self._tell(int(slots[k]), found, k, float(sure[k]), event_ns, says=bool(says[k]))
         return told
+
+    def _missed(self, slots: NDArray[np.intp], event_ns: int) -> F64:
+        """Predictions (R,) of each series that did not come true; each counts half after two days, and so on."""
+        of = self._columns.of
+        ago = np.maximum(event_ns - of["missed_ns"][slots], 0) / FORGIVEN_NS
+        missed: F64 = of["missed"][slots] * 0.5**ago
+        return missed
 
     def _count_down(self, found: Reached, slots: NDArray[np.intp], clock: Bool, event_ns: int) -> None:
         """Predict what ends by the clock, in place: no line is needed, but whether it used to be renewed earlier."""
@@ -306,6 +317,9 @@ class Foresight:
         of = self._columns.of
         waited_ns = event_ns - int(of["detected_ns"][slot])
         self.reliability.add(float(of["probability"][slot]), lead_s=waited_ns / 1e9 if hit else None)
+        at = np.array([slot])
+        of["missed"][slot] = 0.0 if hit else self._missed(at, event_ns)[0] + 1
+        of["missed_ns"][slot] = event_ns
         wait_ns = PAUSE_NS[0] if hit else max(int(1e9 * of["latest_s"][slot]), PAUSE_NS[0])
         of["pause_ns"][slot] = event_ns + min(wait_ns, PAUSE_NS[1])
         of["revision"][slot] += 1

@@ -68,10 +68,11 @@ class _Past:
     at_s: F64
     value: F64
     low: F64
+    within: F64  # from the lowest to the highest value of each bin
     count: I64
 
     def of(self, rows: Bool) -> _Past:
-        return _Past(self.at_s[rows], self.value[rows], self.low[rows], self.count[rows])
+        return _Past(self.at_s[rows], self.value[rows], self.low[rows], self.within[rows], self.count[rows])
 
 
 def reached(windows: Windows, limit: F64, margin: F64, horizon_s: F64) -> Reached:
@@ -124,11 +125,19 @@ def _possible(windows: Windows, limit: F64) -> Bool:
     return possible
 
 
+def _high(value: F64) -> F64:
+    """The 90 % quantile of each row (R, n) without its NaN; NaN of none."""
+    count = np.isfinite(value).sum(axis=1)
+    found: F64 = np.sort(value, axis=1)[np.arange(len(value)), np.maximum((0.9 * count).astype(np.int64), 0)]
+    return found
+
+
 def _past(windows: Windows, rows: NDArray[np.intp], level: int, bins: int) -> _Past:
     """The newest bins of one level since the last fall, of some rows."""
     value, low = windows.mean[rows, level, -bins:], windows.low[rows, level, -bins:]
+    within = windows.high[rows, level, -bins:] - low
     order = np.argsort(np.isnan(value), axis=1, kind="stable")
-    value, low = np.take_along_axis(value, order, axis=1), np.take_along_axis(low, order, axis=1)
+    value, low, within = (np.take_along_axis(x, order, axis=1) for x in (value, low, within))
     at_s = windows.at_s[level, -bins:][order]
     step = np.diff(value, axis=1)
     with np.errstate(invalid="ignore"):
@@ -138,8 +147,8 @@ def _past(windows: Windows, rows: NDArray[np.intp], level: int, bins: int) -> _P
     first = np.where(fallen.any(axis=1), bins - 1 - np.argmax(fallen[:, ::-1], axis=1), 0)
     take = np.minimum(np.arange(bins) + first[:, None], bins - 1)
     inside = np.arange(bins) + first[:, None] < bins
-    value, low = (np.where(inside, np.take_along_axis(x, take, axis=1), np.nan) for x in (value, low))
-    return _Past(np.take_along_axis(at_s, take, axis=1), value, low, np.isfinite(value).sum(axis=1))
+    value, low, within = (np.where(inside, np.take_along_axis(x, take, axis=1), np.nan) for x in (value, low, within))
+    return _Past(np.take_along_axis(at_s, take, axis=1), value, low, within, np.isfinite(value).sum(axis=1))
 
 
 def _promising(past: _Past, limit: F64, horizon_s: F64) -> Bool:
@@ -150,7 +159,8 @@ def _promising(past: _Past, limit: F64, horizon_s: F64) -> Bool:
     span_s = _span(past)
     error = _slope_error(at_s, past, slope, now, span_s)
     ahead_s = np.minimum(horizon_s, FAR * span_s)
-    return enough & (slope > 0) & (slope > GATE * SURE * error) & (now + 2 * slope * ahead_s >= limit)
+    seen = slope * span_s > _high(past.within)  # teeth shorter than a bin beat with it, and look like slow rises
+    return enough & seen & (slope > GATE * SURE * error) & (now + 2 * slope * ahead_s >= limit)
 
 
 def _span(past: _Past) -> F64:

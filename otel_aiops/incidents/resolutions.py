@@ -70,7 +70,7 @@ class Resolutions:
         of = self._columns.of
         known = of["number"][at] == number
         mean, low, high = (np.where(known, of[name][at], np.nan) for name in ("mean", "low", "high"))
-        at_s: F64 = ((number + 0.5) * _WIDTHS_NS[:, None] - event_ns) / 1e9
+        at_s = np.asarray(((number + 0.5) * _WIDTHS_NS[:, None] - event_ns) / 1e9, np.float64)
         return Windows(at_s, mean, low, high)
 
     def clear(self, slots: NDArray[np.intp]) -> None:

@@ -62,7 +62,7 @@ def test_a_leak_is_foreseen_within_an_hour_renewed_under_one_id_and_hit() -> Non
 
 
 def test_a_fast_leak_at_10_s_is_foreseen_within_15_minutes() -> None:
-    told = feed(watching(MEMORY), [0], leak(360, quiet=90, rate=0.001), step_s=10)
+    told = feed(watching(MEMORY), [0], leak(300, quiet=90, rate=0.002), step_s=10)
     assert (told[0].detected_ns - START_NS) / 1e9 - 900 <= 900
 
 
@@ -209,7 +209,7 @@ def test_forgotten_rows_are_missed_and_their_place_is_free_again() -> None:
     assert [one.prediction.outcome for one in told if one.prediction] == ["miss"]
     foresight.assign(0, other)
     assert foresight.watched == 1
-    assert feed(foresight, [0], leak(30), first=200) == []
+    assert feed(foresight, [0], leak(100)[:30], first=200) == []
 
 
 def test_bad_values_neither_raise_nor_foresee() -> None:
