@@ -19,6 +19,7 @@ import structlog
 from otel_aiops import __version__
 from otel_aiops.allocator import keep_memory
 from otel_aiops.checkup import Checkup
+from otel_aiops.chronicle import Chronicle, IncidentFiles
 from otel_aiops.config import Config, load
 from otel_aiops.detect.engine import prepare
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
@@ -48,7 +49,14 @@ class Service:
     Receivers append to the log and wait; the log hands bodies to `_loop` in order. Everything else asks the loop.
     """
 
-    def __init__(self, config: Config, directory: Path, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        config: Config,
+        directory: Path,
+        *,
+        clock_ns: Callable[[], int] = time.time_ns,
+        told: IncidentFiles | None = None,
+    ) -> None:
         self.config = config
         self.directory = directory
         self.clock_ns = clock_ns
@@ -57,6 +65,7 @@ class Service:
         self.ingest = Ingest(self.history, limit_bytes=config.body_limit_bytes(), clock_ns=clock_ns)
         self.ingest.paused = "starting"
         self.pipeline = Pipeline(config.pipeline())
+        self.chronicle = Chronicle(config.journal, directory, told or IncidentFiles())
         self.watch = Watch(self.pipeline.engine.channels, lambda scored, k: self.pipeline.reason(scored, k))
         self.checkup = Checkup(directory, self.telemetry, config)
         self.sequence = 0  # of the last body that was taken in
@@ -77,6 +86,7 @@ class Service:
         prepare(lambda text: log.info(text))
         recovery = self.history.open()
         try:
+            self.chronicle.open()
             for note in recovery.notes:
                 log.warning("damaged data was found and left out", what=note)
             if self._recover(recovery.arrays, recovery.sequence):
@@ -112,12 +122,15 @@ class Service:
         if self._parts:
             self._parts.stop()
         self.history.close()
+        self.chronicle.close()
         log.info("stopped", sequence=self.sequence)
 
     def reload(self, config: Config) -> None:
         """Build everything that changed from a new configuration, then swap. ConfigError leaves all as it was."""
         if config.storage != self.config.storage:
             raise ConfigError("storage", "cannot change while the service runs; restart it")
+        if config.journal != self.config.journal:
+            raise ConfigError("journal", "cannot change while the service runs; restart it")
         old, parts = self.config, self._parts
         assert parts is not None
         if config.pipeline() != old.pipeline():
@@ -219,6 +232,7 @@ class Service:
             step = self._advance(entry)
             self._record(entry, step)
             self.watch.follow(step)
+            self.chronicle.write(step.incidents, step.event_ns)
         except Exception:  # one body must not stop the service; it stays in the log for a closer look
             self.telemetry.add("otel_aiops.step.failures")
             log.exception("a body could not be scored", sequence=entry.sequence, kind=entry.kind.name)
@@ -230,6 +244,12 @@ class Service:
         body = entry.item
         if isinstance(body, Body) and body.lesson is not None:
             return self.pipeline.learn(body.lesson)
+        if isinstance(body, Body) and body.decision is not None:
+            return self.pipeline.decide(body.decision)
+        if isinstance(body, Body) and body.spans is not None:
+            return self.pipeline.traces(body.spans, now_ns=entry.received_ns)
+        if isinstance(body, Body) and body.logs is not None:
+            return self.pipeline.logs(body.logs, now_ns=entry.received_ns)
         if not isinstance(body, Body) or body.points is None:
             return self.pipeline.tick(now_ns=entry.received_ns)
         if entry.kind == RecordKind.BACKFILL:
@@ -257,7 +277,7 @@ class Service:
         """Let the world know: anomalies, scores out, counters."""
         if self._parts:
             self._parts.emit(step)
-        if entry.kind not in (RecordKind.TICK, RecordKind.LESSON):
+        if entry.kind not in (RecordKind.TICK, RecordKind.LESSON, RecordKind.DECISION):
             self.telemetry.record("otel_aiops.score.latency", max(0, self.clock_ns() - entry.received_ns) / 1e9)
         for name, count in step.counts.items():
             if name in COUNTERS and count:
@@ -265,8 +285,14 @@ class Service:
             elif name in UNUSABLE and count:
                 self.telemetry.add("otel_aiops.points.rejected", count, reason=UNUSABLE[name])
         if isinstance(entry.item, Body):
+            name = REJECTED.get(entry.kind, "otel_aiops.points.rejected")
             for reason, count in entry.item.rejected.items():
-                self.telemetry.add("otel_aiops.points.rejected", count, reason=reason)
+                self.telemetry.add(name, count, reason=reason)
+            for reason, count in entry.item.mended.items():
+                self.telemetry.add("otel_aiops.signals.mended", count, reason=reason)
+        for incident in step.incidents:
+            if incident.revision == 1:
+                self.telemetry.add("otel_aiops.incidents.opened", 1, state=incident.state, severity=incident.severity)
 
     # -- what happens beside the bodies -------------------------------------------------------------------------------
 
@@ -307,6 +333,8 @@ class Service:
 
 COUNTERS = {
     "scored": "otel_aiops.points.scored",
+    "spans": "otel_aiops.spans.read",
+    "records": "otel_aiops.log_records.read",
     "late": "otel_aiops.points.late",
     "duplicate": "otel_aiops.points.duplicate",
     "future": "otel_aiops.points.future",
@@ -322,6 +350,11 @@ COUNTERS = {
     "reclaimed": "otel_aiops.series.reclaimed",
 }
 
+REJECTED = {
+    RecordKind.TRACES: "otel_aiops.spans.rejected",
+    RecordKind.LOGS: "otel_aiops.log_records.rejected",
+}
+
 UNUSABLE = {
     "bad_attributes": "attributes cannot be read",
     "oversized": "labels are over the limit",
@@ -330,14 +363,14 @@ UNUSABLE = {
 }
 
 
-def serve(config_path: Path | None, data_dir: Path | None) -> int:
+def serve(config_path: Path | None, data_dir: Path | None, told: IncidentFiles | None = None) -> int:
     """`otel-aiops serve`: run until SIGTERM or SIGINT; returns the exit code."""
     from otel_aiops.server.logs import configure_logging
 
     keep_memory()
     config = load(config_path).config if config_path else Config()
     configure_logging(config.telemetry.logs)
-    service = Service(config, data_dir or Path(config.storage.directory))
+    service = Service(config, data_dir or Path(config.storage.directory), told=told)
     stop, reload = threading.Event(), threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:

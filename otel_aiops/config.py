@@ -23,6 +23,8 @@ from otel_aiops.detect.peers import PeersConfig
 from otel_aiops.detect.policy import PolicyConfig
 from otel_aiops.detect.selftest import SelfTestConfig
 from otel_aiops.errors import ConfigError
+from otel_aiops.incidents.analysis import AnalysisConfig
+from otel_aiops.incidents.journal import JournalConfig
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.align import AlignConfig
 from otel_aiops.series.disk import StorageConfig
@@ -108,6 +110,8 @@ class Config:
     joint: JointConfig = field(default_factory=JointConfig)
     peers: PeersConfig = field(default_factory=PeersConfig)
     jobs: JobsConfig = field(default_factory=JobsConfig)
+    incidents: AnalysisConfig = field(default_factory=AnalysisConfig)
+    journal: JournalConfig = field(default_factory=JournalConfig)
     policies: tuple[PolicyConfig, ...] = ()  # what counts as an anomaly, by series; a later one wins
     calendar: tuple[CalendarConfig, ...] = ()  # clocks and special days, by series; the first that matches holds
     budget: str | float = "1/day"  # alerts of all series that `budgets` leave: 2/week, 1/day, or a number a week
@@ -135,6 +139,7 @@ class Config:
             budget=self.budget,
             budgets=self.budgets,
             jobs=self.jobs,
+            analysis=self.incidents,
         )
 
     def body_limit_bytes(self) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from otel_aiops.detect.lessons import Lesson
 from otel_aiops.errors import Overloaded
+from otel_aiops.incidents.codec import decode, encode
+from otel_aiops.incidents.suppress import Decision
 from otel_aiops.otlp.decode import decode_metrics
 from otel_aiops.otlp.decode_logs import decode_logs
 from otel_aiops.otlp.decode_spans import decode_traces
@@ -42,6 +45,7 @@ class Body:
     lesson: Lesson | None = None
     spans: Spans | None = None
     logs: LogRecords | None = None
+    decision: Decision | None = None
     mended: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -89,6 +93,11 @@ class Ingest:
         """Take what operators teach."""
         self._log(Received(RecordKind.LESSON, self._clock_ns(), lesson.to_bytes(), format=Format.JSON))
 
+    def decide(self, decision: Decision) -> None:
+        """Take what an operator decides about incidents."""
+        body = json.dumps(encode(decision)).encode()
+        self._log(Received(RecordKind.DECISION, self._clock_ns(), body, format=Format.JSON))
+
     def tick(self) -> None:
         """Log that time passed without data."""
         self._history.append(Received(RecordKind.TICK, self._clock_ns()), item=None, weight=0)
@@ -100,6 +109,8 @@ class Ingest:
         if received.kind == RecordKind.LESSON:
             lesson = Lesson.from_bytes(received.body)
             return Body(None, len(lesson), {}, lesson)
+        if received.kind == RecordKind.DECISION:
+            return Body(None, 1, {}, decision=decode(Decision, json.loads(received.body)))
         data = inflate(received.body, received.compression.value, self._limit_bytes)
         if received.format == Format.JSON:
             data = json_to_protobuf(SIGNALS[received.kind], data)

@@ -26,15 +26,25 @@ from otel_aiops.cli.terminal import (
 from otel_aiops.errors import ConfigError
 
 
-def serve(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
+def serve(
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    incidents_out: Annotated[
+        Path | None, typer.Option(help="Append every change of an incident to this file, as a line of JSON.")
+    ] = None,
+    predictions_out: Annotated[
+        Path | None, typer.Option(help="The same for predicted incidents, with what becomes of them.")
+    ] = None,
+) -> None:
     """Receive OTLP, score every series on arrival, send the scores back.
 
     OTLP on localhost:4317 (gRPC) and :4318 (HTTP), API and /metrics on localhost:9464 unless configured. SIGTERM
     drains and snapshots; SIGHUP reads the configuration again and keeps the old one when the new one is wrong.
     """
     from otel_aiops.app import serve as run
+    from otel_aiops.chronicle import IncidentFiles
 
-    raise typer.Exit(run(config, data_dir))
+    raise typer.Exit(run(config, data_dir, IncidentFiles(incidents_out, predictions_out)))
 
 
 def check(config: Annotated[Path, typer.Argument(help="The YAML configuration to check.")]) -> None:

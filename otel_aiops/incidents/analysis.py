@@ -62,7 +62,7 @@ class AnalysisConfig:
     behaviour: BehaviourConfig = field(default_factory=BehaviourConfig)
     alarm: AlarmConfig = field(default_factory=AlarmConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
-    incidents: IncidentsConfig = field(default_factory=IncidentsConfig)
+    grouping: IncidentsConfig = field(default_factory=IncidentsConfig)
     predict: ForesightConfig = field(default_factory=ForesightConfig)
 
 
@@ -90,9 +90,9 @@ class Analysis:
         self.alarm = Alarm(config.alarm)
         self.metrics = MetricEvidence(config.metrics)
         self.foresight = Foresight(config.predict)
-        self.requests = Requests([one.service for one in config.incidents.slo])
+        self.requests = Requests([one.service for one in config.grouping.slo])
         self.incidents = Incidents(
-            config.incidents, graph=self.topology, rank=self._ranked, failing=self.requests.failing
+            config.grouping, graph=self.topology, rank=self._ranked, failing=self.requests.failing
         )
         self._wording = Wording(
             service=self.sources.services.__getitem__,

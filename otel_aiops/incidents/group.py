@@ -38,9 +38,9 @@ class GroupConfig:
 
     join_s: float = 180.0  # findings that far apart are still one incident, where they are near in place
     reach_s: float = 900.0  # a finding of another service joins only within this long after the start, while it lasts
-    hops: int = 2  # calls between services that are near, 0 to 2
-    calm_s: float = 150.0  # an incident is over when nothing has been strange for so long
-    reopen_s: float = 600.0  # what comes back within this opens the same incident again
+    hops: int = 1  # calls between services that are near, 0 to 2
+    calm_s: float = 120.0  # an incident is over when nothing has been strange for so long
+    reopen_s: float = 180.0  # what comes back within this opens the same incident again
     lapse_s: float = 3600.0  # a finding that nobody has renewed or ended for so long has ended
     late_s: float = 900.0  # how much later findings may come than what they tell of
     most_findings: int = 200_000

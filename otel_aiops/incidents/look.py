@@ -43,7 +43,7 @@ class Look:
     strengths: Mapping[str, Mapping[Channel, float]] = field(default_factory=dict)
     evidence: Mapping[str, Sequence[Evidence]] = field(default_factory=dict)
     calls: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    senders: frozenset[str] = frozenset()  # services that send spans
+    senders: frozenset[str] = frozenset()  # services that sent spans in the window
 
     def total(self, service: str) -> float:
         """How strange a service is, all channels together."""
@@ -100,7 +100,8 @@ class _Gathered:
             if called:
                 calls.setdefault(service(caller), set()).add(service(called))
             most[caller, name] = max(most.get((caller, name), (0.0, 0)), (count, called))
-        senders = {service(number) for number in np.unique(who[seen]).tolist()}
+        now = np.flatnonzero(tally.per_context(self.window["latency"]) > 0)
+        senders = {service(number) for number in np.unique(who[now]).tolist()}
         return calls, {key: called for key, (_, called) in most.items()}, senders
 
     def look(self) -> Look:

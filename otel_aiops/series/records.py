@@ -31,7 +31,7 @@ VECTORS_LIMIT = 1024  # IOV_MAX of Linux
 class RecordKind(IntEnum):
     """What a record of the log holds. A TICK lets time pass when nothing comes; its body is empty.
 
-    A LESSON is what operators teach, as JSON.
+    A LESSON is what operators teach, a DECISION what they decide about incidents, both as JSON.
     """
 
     METRICS = 1
@@ -40,6 +40,7 @@ class RecordKind(IntEnum):
     TICK = 4
     BACKFILL = 5
     LESSON = 6
+    DECISION = 7
 
 
 class Compression(StrEnum):
