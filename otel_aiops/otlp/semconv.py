@@ -22,6 +22,9 @@ REASON = "reason"
 HORIZON = "horizon"
 LIMIT = "limit"
 OBJECTIVE = "objective"
+SEVERITY = "severity"
+STATE = "state"
+INCIDENT_ID = "incident.id"
 DIRECTION = "direction"
 OWN_ATTRIBUTES = frozenset({SOURCE_METRIC, MODEL, STAT})
 
@@ -50,6 +53,8 @@ _SERIES = (SOURCE_METRIC, MODEL, STAT)
 _RECEIVER = ("receiver", "transport")
 _EXPORTER = ("exporter",)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+_MINUTES = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 600.0)
+_HOURS = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 86400.0, 172800.0, 604800.0)
 
 SERIES_METRICS: Mapping[Field, Metric] = {
     "score": Metric(
@@ -200,6 +205,57 @@ def _budgets() -> Iterator[Metric]:
     yield Metric("otel_aiops.verdicts.learned", "counter", "{verdict}", "Verdicts of operators that were learned.")
 
 
+def _other_signals() -> Iterator[Metric]:
+    """Spans and log records, and what is known of them; see `otel_aiops.incidents.analysis`."""
+    for word, unit, plural in (("spans", "{span}", "Spans"), ("log_records", "{record}", "Log records")):
+        yield Metric(f"otel_aiops.{word}.read", "counter", unit, f"{plural} that were looked at.")
+        rejected = f"{plural} that could not be read, by reason."
+        yield Metric(f"otel_aiops.{word}.rejected", "counter", unit, rejected, (REASON,))
+    mended = "Spans and log records of which something was cut or corrected, by reason."
+    yield Metric("otel_aiops.signals.mended", "counter", "{item}", mended, (REASON,))
+    left_out = "What was left out because a limit was reached or it came too late, by reason."
+    yield Metric("otel_aiops.signals.left_out", "counter", "{item}", left_out, (REASON,))
+    gauges = {
+        "traces.waiting": ("{span}", "Spans that wait for the rest of their trace."),
+        "services.known": ("{service}", "Services, databases and destinations that are known."),
+        "operations.known": ("{operation}", "Operations that are known."),
+        "templates.known": ("{template}", "Log templates that are known."),
+        "service.edges": ("{edge}", "Edges of the service graph."),
+    }
+    for name, (unit, description) in gauges.items():
+        yield Metric(f"otel_aiops.{name}", "gauge", unit, description)
+
+
+def _incidents() -> Iterator[Metric]:
+    """Incidents and predictions; see `otel_aiops.desk.metrics`."""
+    opened = "Incidents that were opened."
+    yield Metric("otel_aiops.incidents.opened", "counter", "{incident}", opened, (STATE, SEVERITY))
+    standing = "Incidents that are open or acknowledged."
+    yield Metric("otel_aiops.incidents.open", "gauge", "{incident}", standing, (SEVERITY,))
+    active = "Always 1, for each open incident, of many the 100 earliest; `service` is that of the likeliest cause."
+    yield Metric("otel_aiops.incident.active", "gauge", "", active, (INCIDENT_ID, "service", SEVERITY, STATE))
+    delay = "Time from the start of an incident until it was opened."
+    yield Metric("otel_aiops.incident.detection.delay", "histogram", "s", delay, buckets=_MINUTES)
+    yield Metric("otel_aiops.journal.failures", "counter", "{write}", "Writes that the journal of incidents refused.")
+    counters = {
+        "made": "Predicted incidents, by what is predicted.",
+        "hit": "Predicted incidents that came true.",
+        "missed": "Predicted incidents that did not come true in time, or were withdrawn.",
+    }
+    for name, description in counters.items():
+        yield Metric(f"otel_aiops.predictions.{name}", "counter", "{prediction}", description, ("what",))
+    lead = "Time from a prediction until it came true."
+    yield Metric("otel_aiops.prediction.lead_time", "histogram", "s", lead, ("what",), buckets=_HOURS)
+    yield Metric("otel_aiops.predictions.standing", "gauge", "{prediction}", "Predictions that are not decided.")
+    reliability = {
+        "predicted": ("", "Mean probability of the decided predictions whose probability was in the tenth from `bin`."),
+        "happened": ("", "Share of them that came true; beside `predicted` it is the reliability diagram."),
+        "decided": ("{prediction}", "How many they are."),
+    }
+    for name, (unit, description) in reliability.items():
+        yield Metric(f"otel_aiops.predictions.reliability.{name}", "gauge", unit, description, ("bin",))
+
+
 OWN_METRICS: tuple[Metric, ...] = (
     *_signals("otel_aiops_receiver_accepted", _RECEIVER, "that are in the log and acknowledged"),
     *_signals("otel_aiops_receiver_refused", _RECEIVER, "that the sender was told to send again or to mend"),
@@ -316,6 +372,8 @@ OWN_METRICS: tuple[Metric, ...] = (
     Metric("otel_aiops.step.queue.size", "gauge", "{request}", "Accepted bodies that wait to be scored."),
     Metric("otel_aiops.step.queue.capacity", "gauge", "{request}", "Accepted bodies that may wait to be scored."),
     Metric("otel_aiops.step.queue.bytes", "gauge", "By", "Bytes of the accepted bodies that wait to be scored."),
+    *_other_signals(),
+    *_incidents(),
     *_budgets(),
     *_selftest(),
     Metric(
