@@ -21,11 +21,12 @@ incidents:
 """
 OUTAGE = LiveFault(
     kind=Kind.BAD_DEPLOY,
-    service="payment",
+    service="catalog",
+    operation="catalog shop.CatalogService/GetProduct",
     start_s=START_S + BREAKS_S,
     end_s=START_S + BREAKS_S + LASTS_S,
     size=0.8,
-    what="a bad version of payment",
+    what="a bad version of catalog",
 )
 
 

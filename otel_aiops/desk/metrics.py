@@ -71,7 +71,7 @@ class IncidentMetrics:
         standing = [one for one in analysis.incidents.predicted() if one.state is State.PREDICTED]
         telemetry.set("otel_aiops.predictions.standing", len(standing))
         shown = analysis.foresight.reliability.diagram()
-        bins = [(f"{low:.1f}",) for low in shown.low.tolist()]
+        bins: list[tuple[str, ...]] = [(f"{low:.1f}",) for low in shown.low.tolist()]
         for name, values in (("predicted", shown.predicted), ("happened", shown.happened), ("decided", shown.count)):
             numbers = {key: float(value) for key, value in zip(bins, values.tolist(), strict=True) if value == value}
             telemetry.replace_all(f"otel_aiops.predictions.reliability.{name}", numbers)
