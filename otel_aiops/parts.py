@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from otel_aiops.config import Config
 from otel_aiops.desk import Desk
+from otel_aiops.desk.events import IncidentEvents
 from otel_aiops.desk.metrics import IncidentMetrics
 from otel_aiops.errors import AiopsError, ConfigError
 from otel_aiops.forecaster import Forecaster
+from otel_aiops.otlp.encode_events import encode_events
 from otel_aiops.pipeline import Step
 from otel_aiops.server import api
 from otel_aiops.server.auth import Authenticator
@@ -68,6 +70,8 @@ class Parts:
         self._worst_due_s = 0.0
         self._services_due_ns = 0
         self._incidents = IncidentMetrics(service)
+        known = service.pipeline.analysis.incidents
+        self._events = IncidentEvents((*known.open(), *known.predicted()))
         self._watch_gauges()
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -167,8 +171,11 @@ class Parts:
     def emit(self, step: Step) -> None:
         """Send the scores of a step, and count its incidents."""
         self._incidents.tell(step.incidents)
+        events = self._events.of(step.incidents, step.event_ns)
         if self._exporter:
             self._exporter.send(self._emitter.step(step))
+            if events and self._emitter.config.incidents:
+                self._exporter.send([encode_events(events, observed_ns=self._service.clock_ns())])
         else:
             for _ in self._emitter.step(step):  # chooses what /metrics shows
                 pass

@@ -164,6 +164,20 @@ def _signals(stem: str, attributes: tuple[str, ...], what: str) -> tuple[Metric,
     )
 
 
+def _exporter() -> Iterator[Metric]:
+    """What became of what was to be sent; see `otel_aiops.server.exporter`."""
+    outcomes = {
+        "sent": "that the destination took",
+        "send_failed": "that the destination refused for good, or did not take in time",
+        "enqueue_failed": "that were dropped because the sending queue was full",
+    }
+    items = (("metric_points", "{datapoint}", "Score points"), ("log_records", "{record}", "Changes of incidents"))
+    for word, unit, plural in items:
+        for outcome, what in outcomes.items():
+            name = f"otel_aiops_exporter_{outcome}_{word}"
+            yield Metric(name, "counter", unit, f"{plural} {what}.", _EXPORTER)
+
+
 def _selftest() -> Iterator[Metric]:
     """What the newest self-test measured; see `otel_aiops.detect.report`."""
     by_fault = {
@@ -267,27 +281,7 @@ OWN_METRICS: tuple[Metric, ...] = (
         "Export requests, by outcome: success, refused or failure.",
         (*_RECEIVER, "outcome"),
     ),
-    Metric(
-        "otel_aiops_exporter_sent_metric_points",
-        "counter",
-        "{datapoint}",
-        "Score points that the destination took.",
-        _EXPORTER,
-    ),
-    Metric(
-        "otel_aiops_exporter_send_failed_metric_points",
-        "counter",
-        "{datapoint}",
-        "Score points that the destination refused for good, or did not take in time.",
-        _EXPORTER,
-    ),
-    Metric(
-        "otel_aiops_exporter_enqueue_failed_metric_points",
-        "counter",
-        "{datapoint}",
-        "Score points that were dropped because the sending queue was full.",
-        _EXPORTER,
-    ),
+    *_exporter(),
     Metric("otel_aiops_exporter_queue_size", "gauge", "{request}", "Requests in the sending queue.", _EXPORTER),
     Metric(
         "otel_aiops_exporter_queue_capacity",
@@ -383,6 +377,25 @@ OWN_METRICS: tuple[Metric, ...] = (
     Metric("otel_aiops.build.info", "gauge", "", "Always 1; says what runs.", ("version", "python")),
 )
 
+# kind of a change of an incident → (event name, what it says)
+INCIDENT_EVENTS: Mapping[str, tuple[str, str]] = {
+    kind: (f"otel_aiops.incident.{kind}", what)
+    for kind, what in {
+        "opened": "An incident was opened.",
+        "severity": "Its severity is another.",
+        "suspect": "Its likeliest cause is another service.",
+        "acknowledged": "Somebody looks after it.",
+        "suppressed": "A silence, maintenance window or dependency explains it: it should not page.",
+        "unsuppressed": "Nothing suppresses it any more.",
+        "merged": "It turned out to be part of another one.",
+        "resolved": "It is over.",
+        "reopened": "It came back.",
+        "predicted": "An incident is predicted.",
+        "hit": "What was predicted came true.",
+        "missed": "What was predicted did not come true in time, or was withdrawn.",
+    }.items()
+}
+
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (*SERIES_METRICS.values(), CHANNEL_METRIC, *FORECAST_METRICS, *SERVICE_METRICS, *OWN_METRICS)
@@ -443,6 +456,12 @@ def metric_table() -> str:
         ("Of otel-aiops itself, under its own resource", OWN_METRICS),
     )
     return "\n\n".join(f"{title}:\n\n{_table(metrics)}" for title, metrics in groups)
+
+
+def event_table() -> str:
+    """All events as a Markdown table."""
+    lines = ["| event name | what it says |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{name}` | {what} |" for name, what in INCIDENT_EVENTS.values())])
 
 
 def _table(metrics: tuple[Metric, ...]) -> str:
