@@ -237,7 +237,7 @@ class Pipeline:
     def _end(self, rows: I32) -> None:
         """Rows whose series are over have no alert any more."""
         self.alerting.end(rows)
-        self.analysis.ended(rows)
+        self.analysis.alerted.ended(rows)
 
     def _score(self, batch: Batch) -> Scored:
         scored = self.scorer.score(batch)
@@ -250,7 +250,7 @@ class Pipeline:
         """With what the points are to operators; the scores stay as they are."""
         alerted = self.alerting.judge(scored.batch, scored.scores, event_ns=self._event_ns)
         scored = replace(scored, alerted=alerted)
-        self.analysis.alerted(scored, self._finding)
+        self.analysis.alerted.take(scored, self._finding)
         return scored
 
     def _finding(self, scored: Scored, k: int) -> Finding:

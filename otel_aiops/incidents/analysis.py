@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_aiops.detect.scorer import Scored
 from otel_aiops.errors import StateError
 from otel_aiops.incidents.alarm import Alarm, AlarmConfig
-from otel_aiops.incidents.alerted import together
+from otel_aiops.incidents.alerted import Alerted
 from otel_aiops.incidents.behaviour import SLOT_S, Behaviour, BehaviourConfig
 from otel_aiops.incidents.codec import decode, encode
 from otel_aiops.incidents.foresee import Foresight, ForesightConfig
@@ -43,7 +42,6 @@ from otel_aiops.signals.trees import Trees
 U64 = NDArray[np.uint64]
 
 S = 1_000_000_000
-RENEW_NS = 30 * S  # an alert that lasts is told again so often
 OWN_SCOPES = "otel_aiops."  # of series that are made of spans and logs here: these are looked at themselves
 DEPLOYED_BEFORE_NS = 1800 * S  # a deployment may be a cause so long before an incident
 FREEZE_NS = 1800 * S  # what lasts longer becomes usual
@@ -103,8 +101,7 @@ class Analysis:
         self._slot = -1
         self._first_ns = 0  # event time of the first span
         self._deployed: list[Deployment] = []  # since the last step
-        self._series: dict[int, Finding] = {}  # alerts of series that last, by row
-        self._told: list[Finding] = []  # of series, since the last step
+        self.alerted = Alerted(config.alarm.series)
 
     @property
     def counts(self) -> Counter[str]:
@@ -150,37 +147,13 @@ class Analysis:
         self.metrics.forget(rows)
         self.topology.forget(rows)
         self.foresight.forget(rows)
-        for row in rows.tolist():
-            self._series.pop(row, None)
+        self.alerted.ended(rows)
 
     def measure(self, batch: Batch) -> None:
         """Take points of series."""
         self.metrics.update(batch)
         self.topology.touch(batch.rows, batch.value, batch.time_ns)
         self.foresight.update(batch)
-
-    def alerted(self, scored: Scored, finding_of: Callable[[Scored, int], Finding]) -> None:
-        """Take the alerts of K points of series; `finding_of` puts one in words."""
-        if scored.alerted is None:
-            return
-        rows, active = scored.batch.rows, scored.alerted.active
-        if self._series:
-            over = np.isin(rows, np.fromiter(self._series, np.int32, len(self._series))) & ~active
-            self.ended(rows[over])
-        for k in np.flatnonzero(active).tolist():
-            row, old = int(rows[k]), self._series.get(int(rows[k]))
-            if old is not None and int(scored.batch.time_ns[k]) - old.last_ns < RENEW_NS:
-                continue
-            finding = finding_of(scored, k)
-            self._series[row] = finding if old is None else replace(finding, start_ns=old.start_ns)
-            self._told.append(self._series[row])
-
-    def ended(self, rows: I32) -> None:
-        """Rows that have no alert any more."""
-        for row in rows.tolist() if self._series else ():
-            old = self._series.pop(row, None)
-            if old is not None:
-                self._told.append(replace(old, end_ns=old.last_ns))
 
     def decide(self, decision: Decision) -> tuple[Incident, ...]:
         """Do what an operator wants. Raises: BadInput."""
@@ -194,9 +167,8 @@ class Analysis:
         if slot <= self._slot:
             return Outcome()
         self._slot = slot
-        event_ns = slot * int(SLOT_S * S)
         made = self._assemble(event_ns)
-        findings = [*self._strange(event_ns), *self.metrics.findings(event_ns), *self._of_series(event_ns)]
+        findings = [*self._strange(event_ns), *self.metrics.findings(event_ns), *self.alerted.step(event_ns)]
         self._learn(event_ns)
         changed = [*self.incidents.update(findings, event_ns)]
         outcomes = [one for incident in changed for one in self.foresight.outcome(incident)]
@@ -233,11 +205,6 @@ class Analysis:
         )
         return self.alarm.step((short, long), users, event_ns, lambda name: self.deployments.widen([name], event_ns))
 
-    def _of_series(self, event_ns: int) -> list[Finding]:
-        """Alerts of series that began, went on or ended."""
-        told, self._told = self._told, []
-        return together(told, self._series.values(), self.config.alarm.series)
-
     def _learn(self, event_ns: int) -> None:
         """Learn what has settled, but nothing of services near an open finding that is not old."""
         findings = self.alarm.open.values()
@@ -255,24 +222,37 @@ class Analysis:
 
     # -- causes -------------------------------------------------------------------------------------------------------
 
-    def _ranked(self, incident: Incident, event_ns: int) -> tuple[Suspect, ...]:
-        """The suspects of an incident, from everything since it began."""
+    def causes(
+        self,
+        start_ns: int,
+        end_ns: int,
+        *,
+        symptom: str = "",
+        among: Callable[[str], bool] = lambda service: True,
+    ) -> tuple[Suspect, ...]:
+        """Who may have caused what is seen from `start_ns` to `end_ns`, of which spans and records are kept for
+        `behaviour.window`; `symptom` is the service in which users see it, "" when nobody says.
+        """
         slot = self.behaviour.slot
-        start_ns = max(incident.start_ns, event_ns - int(self.config.behaviour.window * S))
-        seen = look(self.behaviour, self._wording, slot(start_ns), slot(event_ns) - 1) if self._first_ns else Look()
+        start_ns = max(start_ns, end_ns - int(self.config.behaviour.window * S))
+        seen = look(self.behaviour, self._wording, slot(start_ns), slot(end_ns) - 1) if self._first_ns else Look()
         deployed = [
             Changed(one.service, str(one), one.time_ns)
             for one in self.deployments.all_since(start_ns - DEPLOYED_BEFORE_NS)
-            if not one.weak and one.time_ns <= event_ns
+            if not one.weak and one.time_ns <= end_ns
         ]
-        measured = self._measured(start_ns, event_ns)
-        return rank(seen, measured, deployed, symptom=self._symptom(incident), among=partial(self._near, incident))
+        return rank(seen, self._measured(start_ns, end_ns), deployed, symptom=symptom, among=among)
+
+    def _ranked(self, incident: Incident, event_ns: int) -> tuple[Suspect, ...]:
+        """The suspects of an incident, from everything since it began."""
+        near = partial(self._near, incident)
+        return self.causes(incident.start_ns, event_ns, symptom=self._symptom(incident), among=near)
 
     def _measured(self, start_ns: int, event_ns: int) -> Measured:
         def widen(service: str) -> float:
             return self.deployments.widen([service], event_ns)
 
-        silent = [one.evidence for one in self._series.values() if one.channel == Channel.SILENCE]
+        silent = [one.evidence for one in self.alerted.lasting() if one.channel == Channel.SILENCE]
         return Measured(
             evidence=(*self.metrics.evidence(start_ns, event_ns, widen), *silent),
             network=self.metrics.network(start_ns, event_ns, widen),
@@ -304,6 +284,7 @@ class Analysis:
             "deployments": self.deployments,
             "behaviour": self.behaviour,
             "alarm": self.alarm,
+            "alerted": self.alerted,
             "metrics": self.metrics,
             "foresight": self.foresight,
             "requests": self.requests,
@@ -317,8 +298,6 @@ class Analysis:
             "slot": self._slot,
             "first_ns": self._first_ns,
             "deployed": [encode(one) for one in self._deployed],
-            "series": [[row, encode(finding)] for row, finding in self._series.items()],
-            "told": [encode(finding) for finding in self._told],
         }
         return {**arrays, "clock": json_array(tree)}
 
@@ -333,7 +312,5 @@ class Analysis:
         try:
             self._slot, self._first_ns = int(tree["slot"]), int(tree["first_ns"])
             self._deployed = [decode(Deployment, one) for one in tree["deployed"]]
-            self._series = {int(row): decode(Finding, one) for row, one in tree["series"]}
-            self._told = [decode(Finding, one) for one in tree["told"]]
         except (KeyError, TypeError, ValueError) as error:
             raise StateError(f"expected the clock of an analysis, got {error!r}") from error

@@ -37,7 +37,8 @@ class GroupConfig:
     """When findings are one incident, and when it is over. Times are event time."""
 
     join_s: float = 180.0  # findings that far apart are still one incident, where they are near in place
-    reach_s: float = 900.0  # a finding of another service joins only within this long after the start, while it lasts
+    reach_s: float = 60.0  # of a finding that lasts only so much draws others: what comes much later is another thing
+    while_s: float = 30.0  # but others of the same service or resource as long as it lasts, and so long after
     hops: int = 1  # calls between services that are near, 0 to 2
     calm_s: float = 120.0  # an incident is over when nothing has been strange for so long
     reopen_s: float = 180.0  # what comes back within this opens the same incident again
@@ -48,7 +49,7 @@ class GroupConfig:
 
     def __post_init__(self) -> None:
         """Raises: ConfigError."""
-        for name in ("join_s", "reach_s", "calm_s", "reopen_s", "lapse_s", "late_s"):
+        for name in ("join_s", "reach_s", "while_s", "calm_s", "reopen_s", "lapse_s", "late_s"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(name, f"expected at least 0 s, got {getattr(self, name)}")
         if self.hops not in (0, 1, 2):
@@ -276,8 +277,8 @@ class Groups:
         self._config = config
         self._graph = graph
         self._join_ns = round(config.join_s * S)
-        self._reopen_ns = round(config.reopen_s * S)
         self._reach_ns = round(config.reach_s * S)
+        self._gap_ns = {"key": round(config.reopen_s * S), "while": round(config.while_s * S)}
         self._horizon_ns = round((max(config.reopen_s, config.join_s, config.calm_s) + config.late_s) * S)
         self._lapse_ns = max(self._horizon_ns, round(config.lapse_s * S))
         self._items: dict[Name, Item] = {}
@@ -406,7 +407,7 @@ class Groups:
 
     def _meets(self, item: Item) -> Group | None:
         """A group that has findings of the same service at the time: most need no group of their own first."""
-        runs = self._places.get(("service", item.finding.service))
+        runs = self._places.get(("while", "service " + item.finding.service))
         met = runs.near(item.finding.start_ns, item.until_ns) if runs is not None else ()
         return met[0].group if met else None
 
@@ -415,13 +416,16 @@ class Groups:
         finding = item.finding
         lo_ns, hi_ns = finding.start_ns, item.until_ns
         self._put(("key", finding.key), lo_ns, hi_ns, item)
+        reach_ns = min(hi_ns, lo_ns + self._reach_ns)
         if finding.evidence.resource:
-            self._put(("resource", finding.evidence.resource), lo_ns, hi_ns, item)
+            self._put(("while", "resource " + finding.evidence.resource), lo_ns, hi_ns, item)
+            self._put(("resource", finding.evidence.resource), lo_ns, reach_ns, item)
         if not placed(finding.service):
             return
-        self._put(("service", finding.service), lo_ns, hi_ns, item)
+        self._put(("while", "service " + finding.service), lo_ns, hi_ns, item)
+        self._put(("service", finding.service), lo_ns, reach_ns, item)
         if self._config.hops:
-            lo_ns, hi_ns, new = self._put(("near", finding.service), lo_ns, min(hi_ns, lo_ns + self._reach_ns), item)
+            lo_ns, hi_ns, new = self._put(("near", finding.service), lo_ns, reach_ns, item)
             if new:  # its surroundings know the rest of the run already
                 for place in self._near(finding.service):
                     self._put(place, lo_ns, hi_ns, item)
@@ -442,7 +446,7 @@ class Groups:
         self.lookups += 1
         runs = self._places.get(place)
         if runs is None:
-            runs = self._places[place] = Runs(self._reopen_ns if place[0] == "key" else self._join_ns)
+            runs = self._places[place] = Runs(self._gap_ns.get(place[0], self._join_ns))
         joined, lo_ns, hi_ns, new = runs.put(lo_ns, hi_ns, item)
         if new:
             self._moved = True
@@ -513,11 +517,11 @@ class Groups:
         """The earliest group near a weak finding."""
         finding = item.finding
         lo_ns, hi_ns = finding.start_ns, item.until_ns
-        whole: list[Place] = [("key", finding.key), ("resource", finding.evidence.resource)]
-        near: list[Place] = []
-        if placed(finding.service):
-            whole.append(("service", finding.service))
-            near = self._near(finding.service)
+        resource, service = finding.evidence.resource, finding.service
+        whole: list[Place] = [("key", finding.key), ("while", "resource " + resource), ("while", "service " + service)]
+        near: list[Place] = [("resource", resource)]
+        if placed(service):
+            near += [("service", service), *self._near(service)]
         met = [other for place in whole if place in self._places for other in self._places[place].near(lo_ns, hi_ns)]
         hi_ns = min(hi_ns, lo_ns + self._reach_ns)
         met += [other for place in near if place in self._places for other in self._places[place].near(lo_ns, hi_ns)]

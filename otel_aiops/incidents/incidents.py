@@ -453,7 +453,7 @@ class Incidents:
         since_ns = event_ns - now.detected_ns
         record.ranks = sum(since_ns >= time_s * S for time_s in self._config.rank_at_s)
         record.ranked_ns, record.stirred = event_ns, False
-        suspects = tuple(self._rank(now, event_ns))
+        suspects = tuple(self._rank(now, event_ns)) or record.incident.suspects  # evidence that has passed still counts
         first, before = (some[0].service if some else "" for some in (suspects, record.incident.suspects))
         if first != before or not record.told_ns:
             text = f"Likeliest cause: {first}." if first else f"{NO_CANDIDATE}."

@@ -314,7 +314,7 @@ class MetricEvidence:
         seen = self._watched[slots]
         some = slots[seen]
         strict = np.where(self._relative[some] > 0, self.config.watch_floor, 1.0)
-        floor = self._floors(some, self.watch.of["level"][some]) * strict
+        floor = self._floors(some, self.watch.of["level"][some], self.rings.last(some)[1]) * strict
         self.watch.update(some, fresh[seen], self._sign[some], floor)
 
     def _push_gaps(self, gaps: I32) -> None:
@@ -330,10 +330,11 @@ class MetricEvidence:
         if now.any():
             self._push(gap[now], np.maximum(time_ns, other_ns)[now], (there - here)[now])
 
-    def _floors(self, slots: I32, level: F64) -> F64:
-        """The least spreads of K slots at these levels, (K,)."""
+    def _floors(self, slots: I32, level: F64, last: F64) -> F64:
+        """The least spreads of K slots at these levels and newest values, (K,)."""
         size = np.abs(np.nan_to_num(level))
-        points = np.where(self._share[slots] & (size > 2.0), 100.0, 1.0)  # a share above 2 is one in percent
+        percent = np.maximum(size, np.abs(np.nan_to_num(last))) > 2.0  # no share of a whole is so large
+        points = np.where(self._share[slots] & percent, 100.0, 1.0)
         floor: F64 = self._floor[slots] * points + self._relative[slots] * size
         return floor
 
@@ -353,7 +354,7 @@ class MetricEvidence:
             self.rings.cells(slots),
             (start_ns, end_ns),
             sign=self._sign[slots],
-            floor=lambda level: self._floors(slots, level) * wider,
+            floor=lambda level: self._floors(slots, level, self.rings.last(slots)[1]) * wider,
             config=self.config.change,
         )
 

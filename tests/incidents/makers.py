@@ -97,11 +97,12 @@ def linked(one: Item, other: Item, calls: Calls, config: GroupConfig) -> bool:
     f, g = one.finding, other.finding
     if f.key == g.key and gap_s(1e9) <= config.reopen_s:
         return True
-    if f.evidence.resource and f.evidence.resource == g.evidence.resource and gap_s(1e9) <= config.join_s:
+    close = gap_s(config.reach_s) <= config.join_s or gap_s(1e9) <= config.while_s
+    if f.evidence.resource and f.evidence.resource == g.evidence.resource and close:
         return True
     if not placed(f.service) or not placed(g.service):
         return False
-    if f.service == g.service and gap_s(1e9) <= config.join_s:
+    if f.service == g.service and close:
         return True
     return not _apart(calls, f.service, g.service, config.hops) and gap_s(config.reach_s) <= config.join_s
 

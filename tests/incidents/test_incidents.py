@@ -152,8 +152,8 @@ def test_an_incident_opens_is_told_and_resolves() -> None:
     (renewed,) = one.update([finding("pay", 0, 50, users=500)], at(50))
     assert renewed.revision == 2 and renewed.users == 500
     one.update([finding("pay", 0, 60, end_s=60)], at(60))
-    assert all(i.state is State.OPEN for i in one.step(at(200)))
-    (resolved,) = one.step(at(210))
+    assert all(i.state is State.OPEN for i in one.step(at(170)))
+    (resolved,) = one.step(at(180))
     assert resolved.state is State.RESOLVED and resolved.end_ns == at(60)
     assert resolved.summary.startswith("From 22:13 UTC until 22:14 UTC")
     assert not one.open() and kinds(resolved)[-1] == "resolved"
@@ -170,16 +170,16 @@ def test_what_is_weak_opens_nothing_but_joins() -> None:
 def test_flapping_reopens_the_same_incident() -> None:
     one = incidents()
     (first,) = one.update([finding("pay", 0, 10, end_s=10)], at(12))
-    one.step(at(200))
-    (again,) = one.update([finding("pay", 400, 410, end_s=410)], at(412))
+    one.step(at(150))
+    (again,) = one.update([finding("pay", 185, 190, end_s=190)], at(192))
     assert again.id == first.id and again.state is State.OPEN and again.flaps == 1
     assert "reopened" in kinds(again)
-    told = one.update([finding("pay", 1100, 1110)], at(1112))
+    told = one.update([finding("pay", 600, 610)], at(612))
     assert {i.id: i.state for i in told}[first.id] is State.RESOLVED and len(told) == 2
 
 
 def test_a_merge_names_the_survivor_and_keeps_who_acknowledged() -> None:
-    one = incidents()
+    one = incidents(IncidentsConfig(group=GroupConfig(hops=2)))
     (left,) = one.update([finding("redis", 0)], at(12))
     (right,) = one.update([finding("pay", 0, 30)], at(32))
     one.decide(Decision(action=Action.ACKNOWLEDGE, who="ana", time_ns=at(35), incident=right.id))
@@ -193,7 +193,7 @@ def test_a_merge_names_the_survivor_and_keeps_who_acknowledged() -> None:
 
 def test_an_earlier_end_splits_and_both_say_so() -> None:
     one = incidents()
-    bridge = finding("pay", 0, 400, what="bridge")
+    bridge = finding("pay", 0, 480, what="bridge")
     (whole,) = one.update([bridge, finding("pay", 500, 510, what="later")], at(512))
     told = one.update([replace(bridge, last_ns=at(520), end_ns=at(100))], at(520))
     assert {i.id for i in told} >= {whole.id}
