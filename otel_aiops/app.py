@@ -23,6 +23,7 @@ from otel_aiops.chronicle import Chronicle, IncidentFiles
 from otel_aiops.config import Config, load
 from otel_aiops.detect.engine import prepare
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
+from otel_aiops.incidents.suppress import Decision
 from otel_aiops.ingest import Body, Ingest
 from otel_aiops.parts import Parts
 from otel_aiops.pipeline import Pipeline, Step
@@ -245,7 +246,7 @@ class Service:
         if isinstance(body, Body) and body.lesson is not None:
             return self.pipeline.learn(body.lesson)
         if isinstance(body, Body) and body.decision is not None:
-            return self.pipeline.decide(body.decision)
+            return self._decide(body.decision)
         if isinstance(body, Body) and body.spans is not None:
             return self.pipeline.traces(body.spans, now_ns=entry.received_ns)
         if isinstance(body, Body) and body.logs is not None:
@@ -255,6 +256,16 @@ class Service:
         if entry.kind == RecordKind.BACKFILL:
             return self.pipeline.backfill(body.points, now_ns=entry.received_ns)
         return self.pipeline.metrics(body.points, now_ns=entry.received_ns)
+
+    def _decide(self, decision: Decision) -> Step:
+        """Do what an operator wants; what has become impossible since it was asked changes nothing."""
+        try:
+            step = self.pipeline.decide(decision)
+        except BadInput as error:
+            log.warning("a decision could not be carried out", action=decision.action, who=decision.who, why=str(error))
+            return Step(event_ns=self.pipeline.event_ns)
+        self.chronicle.decided(decision)
+        return step
 
     def _record(self, entry: Entry, step: Step) -> None:
         """Keep the scored points for the Parquet segments."""
@@ -290,9 +301,6 @@ class Service:
                 self.telemetry.add(name, count, reason=reason)
             for reason, count in entry.item.mended.items():
                 self.telemetry.add("otel_aiops.signals.mended", count, reason=reason)
-        for incident in step.incidents:
-            if incident.revision == 1:
-                self.telemetry.add("otel_aiops.incidents.opened", 1, state=incident.state, severity=incident.severity)
 
     # -- what happens beside the bodies -------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from otel_aiops.errors import ConfigError, StorageError
 from otel_aiops.incidents.codec import to_line
 from otel_aiops.incidents.incident import Incident
 from otel_aiops.incidents.journal import Journal, JournalConfig
+from otel_aiops.incidents.suppress import Decision
 
 log = structlog.get_logger("otel_aiops")
 
@@ -38,7 +39,7 @@ class Chronicle:
         self.failed = 0  # writes that the journal refused
         self._files = files
         self._open: dict[Path, TextIO] = {}
-        self._waiting: deque[tuple[int, Sequence[Incident]]] = deque()
+        self._waiting: deque[tuple[int, Sequence[Incident], Decision | None]] = deque()
         self._forget_due_ns = 0
 
     def open(self) -> None:
@@ -66,11 +67,15 @@ class Chronicle:
         for incident in incidents:
             self._line(incident, event_ns)
         if incidents:
-            self._waiting.append((event_ns, incidents))
+            self._waiting.append((event_ns, incidents, None))
         self._flush()
         if event_ns >= self._forget_due_ns and not self._waiting:
             self._forget_due_ns = event_ns + FORGET_EVERY_NS
             self._forget(event_ns)
+
+    def decided(self, decision: Decision) -> None:
+        """Take what an operator decided; it is written with the next step."""
+        self._waiting.append((decision.time_ns, (), decision))
 
     def _line(self, incident: Incident, event_ns: int) -> None:
         path = self._files.incidents if incident.prediction is None else self._files.predictions
@@ -86,14 +91,17 @@ class Chronicle:
     def _flush(self) -> None:
         """Hand what waits to the journal, in order, as far as it takes it."""
         while self._waiting:
-            event_ns, incidents = self._waiting[0]
+            event_ns, incidents, decision = self._waiting[0]
             try:
-                self.journal.append(incidents, event_ns)
+                if decision is not None:
+                    self.journal.decided(decision)
+                else:
+                    self.journal.append(incidents, event_ns)
             except StorageError as error:
                 self.failed += 1
                 if self.failed == 1 or not self.failed % 1000:
                     log.error("the journal of incidents cannot be written; it gets all later", error=str(error))
-                while sum(len(some) for _, some in self._waiting) > MOST_WAITING:
+                while sum(max(1, len(some)) for _, some, _ in self._waiting) > MOST_WAITING:
                     self._waiting.popleft()
                 return
             self._waiting.popleft()

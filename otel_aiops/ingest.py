@@ -93,10 +93,14 @@ class Ingest:
         """Take what operators teach."""
         self._log(Received(RecordKind.LESSON, self._clock_ns(), lesson.to_bytes(), format=Format.JSON))
 
-    def decide(self, decision: Decision) -> None:
-        """Take what an operator decides about incidents."""
+    def decide(self, decision: Decision) -> int:
+        """Take what an operator decides about incidents; the sequence of the body, by which it is known when done."""
+        if self.paused:
+            raise Overloaded(self.paused)
         body = json.dumps(encode(decision)).encode()
-        self._log(Received(RecordKind.DECISION, self._clock_ns(), body, format=Format.JSON))
+        received = Received(RecordKind.DECISION, self._clock_ns(), body, format=Format.JSON)
+        decoded = self.decode(received)
+        return self._history.append(received, item=decoded, weight=decoded.weight)
 
     def tick(self) -> None:
         """Log that time passed without data."""

@@ -7,8 +7,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from otel_aiops.config import Config
+from otel_aiops.desk import Desk
+from otel_aiops.desk.events import IncidentEvents
+from otel_aiops.desk.metrics import IncidentMetrics
 from otel_aiops.errors import AiopsError, ConfigError
 from otel_aiops.forecaster import Forecaster
+from otel_aiops.otlp.encode_events import encode_events
 from otel_aiops.pipeline import Step
 from otel_aiops.server import api
 from otel_aiops.server.auth import Authenticator
@@ -65,6 +69,9 @@ class Parts:
         self._counts_due_s = 0.0
         self._worst_due_s = 0.0
         self._services_due_ns = 0
+        self._incidents = IncidentMetrics(service)
+        known = service.pipeline.analysis.incidents
+        self._events = IncidentEvents((*known.open(), *known.predicted()))
         self._watch_gauges()
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -162,9 +169,13 @@ class Parts:
     # -- in the step loop -------------------------------------------------------------------------------------------
 
     def emit(self, step: Step) -> None:
-        """Send the scores of a step."""
+        """Send the scores of a step, and count its incidents."""
+        self._incidents.tell(step.incidents)
+        events = self._events.of(step.incidents, step.event_ns)
         if self._exporter:
             self._exporter.send(self._emitter.step(step))
+            if events and self._emitter.config.incidents:
+                self._exporter.send([encode_events(events, observed_ns=self._service.clock_ns())])
         else:
             for _ in self._emitter.step(step):  # chooses what /metrics shows
                 pass
@@ -217,17 +228,18 @@ class Parts:
                 self._advance(LOG_COUNTS[name], number)
         self._advance("otel_aiops.emit.overflow", self._emitter.overflow)
         self._count_budgets()
+        self._incidents.count(self._advance)
         self._name_worst()
 
     def _count_budgets(self) -> None:
         """Budget against actual of every objective; one that the configuration has no more is not shown."""
         alerting, telemetry = self._service.pipeline.alerting, self._service.telemetry
         of_rows = Counter(alerting.budget.objective(one.row)[0] for one in alerting.ledger.active())
-        gauges: dict[str, dict[str, float]] = {f"otel_aiops.{name}": {} for name in BUDGET_GAUGES}
+        gauges: dict[str, dict[tuple[str, ...], float]] = {f"otel_aiops.{name}": {} for name in BUDGET_GAUGES}
         for report in alerting.budget.reports():
             numbers = (report.budget, report.actual, report.projected, report.threshold, report.series)
             for name, number in zip(gauges, (*numbers, of_rows[report.name]), strict=True):
-                gauges[name][report.name] = number
+                gauges[name][report.name,] = number
             self._advance("otel_aiops.alerts.opened", report.alerts, objective=report.name)
         for name, by_objective in gauges.items():
             telemetry.replace_all(name, by_objective)
@@ -273,7 +285,8 @@ def _receiver(service: Service, config: Config) -> Receiver:
 
 def _api(service: Service, config: Config) -> HttpServer:
     auth = Authenticator(config.api.auth, path="api.auth") if config.api.auth else None
-    application: Any = api.build(Views(service), auth.check if auth else None, config.api.max_request_body_size)
+    views, check = Views(service), auth.check if auth else None
+    application: Any = api.build(views, Desk(service, views.alone), check, config.api.max_request_body_size)
     return HttpServer(application, config.api.endpoint, config.api.tls, path="api")
 
 

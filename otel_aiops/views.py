@@ -145,7 +145,7 @@ class Views:
         from otel_aiops.batch.explain import explain, with_live
         from otel_aiops.batch.times import moment_ns
 
-        with self._alone():
+        with self.alone():
             found = self._find(Wanted(series))
             newest_ns = found.latest["time_ns"] if found.latest else self._service.pipeline.event_ns
             at_ns = moment_ns(time, newest_ns)
@@ -165,7 +165,7 @@ class Views:
         direction = asked.get("direction", "above")
         if direction not in ("above", "below"):
             raise BadInput(f"direction: expected above or below, got {direction!r}")
-        with self._alone():
+        with self.alone():
             found = self._find(Wanted(series))
             newest_ns = found.latest["time_ns"] if found.latest else self._service.pipeline.event_ns
             return outlook(
@@ -177,7 +177,8 @@ class Views:
             ).to_json()
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
+        """Make one long answer at a time. Raises: Overloaded."""
         if not self._thinking.acquire(timeout=LONG_WAIT_S):
             raise Overloaded("other long answers are being made; ask again later")
         try:

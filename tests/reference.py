@@ -47,7 +47,7 @@ def api() -> str:
 
     from otel_aiops.server.api import build
 
-    routes = build(typing.cast(typing.Any, None), None, 1).routes
+    routes = build(typing.cast(typing.Any, None), typing.cast(typing.Any, None), None, 1).routes
     paths = SchemaGenerator({"openapi": "3.1.0", "info": {}}).get_schema(routes=routes)["paths"]
     lines = ["| path | what it is |", "|---|---|"]
     for path, methods in paths.items():

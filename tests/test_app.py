@@ -42,9 +42,9 @@ service: {tick_interval: 200ms, shutdown_timeout: 5s}
 class Running:
     """A service and ways to talk to it."""
 
-    def __init__(self, folder: Path, more: str = "") -> None:
+    def __init__(self, folder: Path, more: str = "", **options: Any) -> None:
         self.ports = {name: free_port() for name in ("grpc", "http", "api")}
-        self.service = Service(self.config(more), folder)
+        self.service = Service(self.config(more), folder, **options)
 
     def config(self, more: str = "") -> Config:
         ports = self.ports

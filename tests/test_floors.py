@@ -24,6 +24,7 @@ FLOORS = {
     "parts": 9,
     "checkup": 9,
     "chronicle": 9,
+    "desk": 9,
     "forecaster": 9,
     "views": 9,
     "alerts": 9,

@@ -53,6 +53,15 @@ class Api:
         """The answer to a body. Raises as `get`."""
         return self._send("POST", path, data=body, headers=headers)
 
+    def delete(self, path: str, parameters: dict[str, str]) -> Any:
+        """The answer when something is to go. Raises as `get`."""
+        return self._send("DELETE", path, params=parameters)
+
+    def text(self, path: str) -> str:
+        """An answer that is no JSON, as it is. Raises as `get`."""
+        found: str = self._send("GET", path, as_text=True)
+        return found
+
     def close(self) -> None:
         """Let connections go."""
         self._session.close()
@@ -68,7 +77,8 @@ class Api:
         return tries(lambda: self._once(method, path, content))
 
     def _once(self, method: str, path: str, content: dict[str, Any]) -> Any:
-        url = self._base_url + path
+        url, content = self._base_url + path, dict(content)
+        as_text = content.pop("as_text", False)
         try:
             answer = self._session.request(method, url, timeout=TIMEOUT_S, **content)
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
@@ -77,6 +87,8 @@ class Api:
             raise BadInput(f"{self._name}: {url}: {error}") from error
         if answer.status_code >= 400:
             raise self._refusal(url, answer)
+        if as_text:
+            return answer.text
         try:
             return answer.json()
         except ValueError:

@@ -9,6 +9,7 @@ import typer
 
 from otel_aiops import __version__
 from otel_aiops.cli.imports import promql, vmanomaly
+from otel_aiops.cli.incidents import advice, graph, incidents, predictions
 from otel_aiops.cli.recorded import plan, preview, replay, score, selftest
 from otel_aiops.cli.series import explain, forecast
 from otel_aiops.cli.service import alerts, backfill, budget, check, serve, verdict
@@ -34,6 +35,10 @@ app.command()(alerts)
 app.command()(budget)
 app.command(context_settings=TAKES_TIMES_AGO)(verdict)
 app.command()(forecast)
+app.add_typer(incidents, name="incidents")
+app.command()(predictions)
+app.command()(advice)
+app.command()(graph)
 importing.command()(vmanomaly)
 importing.command()(promql)
 

@@ -98,3 +98,18 @@ def print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     for row in rows:
         table.add_row(*map(escape, row))
     Console().print(table)
+
+
+def print_texts(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    """Print a table of texts; the last columns are broken into lines where the terminal is narrow."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=SIMPLE)
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=not number)
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    Console().print(table)

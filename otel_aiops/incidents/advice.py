@@ -90,6 +90,11 @@ def advise(series: Sequence[Use], config: AdviceConfig) -> tuple[Advice, ...]:
     return tuple(found)
 
 
+def is_concerned(labels: Labels) -> bool:
+    """Whether a series tells of the use, request or limit of a container."""
+    return bool(_role(labels)[0]) and bool(_where(labels))
+
+
 def foreseen(incidents: Sequence[Incident]) -> tuple[str, ...]:
     """What predictions of exhaustion that still hold say, soonest first: shortage that is yet to come."""
     held = [one for one in incidents if one.state is State.PREDICTED and one.prediction is not None]

@@ -24,6 +24,7 @@ S = 1_000_000_000
 KEPT_FINDINGS = 20  # of each revision; the last revision has all
 KEPT_LINES = 10
 FILE = "incidents.db"
+PREDICTION = "prediction"  # the trait that only predictions have
 
 META = sql.MetaData()
 ABOUT = sql.Table("about", META, sql.Column("name", sql.Text, primary_key=True), sql.Column("value", sql.Text))
@@ -47,7 +48,7 @@ INCIDENTS = sql.Table(
     sql.Column("suspect", sql.Text, nullable=False),
     sql.Column("body", sql.Text, nullable=False),
 )
-TRAITS = sql.Table(  # what incidents are found by: services and channels
+TRAITS = sql.Table(  # what incidents are found by: services, channels, and of predictions what they predict
     "traits",
     META,
     sql.Column("kind", sql.Text, primary_key=True),
@@ -86,7 +87,7 @@ class JournalConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which incidents; empty takes all. Times are those of the start."""
+    """Which incidents; empty takes all. Times are those of the start. `predicted` takes only predictions, or none."""
 
     states: tuple[State, ...] = ()
     severities: tuple[Severity, ...] = ()
@@ -95,6 +96,20 @@ class Filter:
     suspect: str = ""
     from_ns: int = 0
     until_ns: int = 0
+    predicted: bool | None = None
+
+    def takes(self, incident: Incident) -> bool:
+        """Whether an incident is one of them."""
+        return (
+            (not self.states or incident.state in self.states)
+            and (not self.severities or incident.severity in self.severities)
+            and (not self.service or self.service in incident.services)
+            and (not self.channel or any(finding.channel == self.channel for finding in incident.findings))
+            and (not self.suspect or _suspect(incident) == self.suspect)
+            and (not self.from_ns or incident.start_ns >= self.from_ns)
+            and (not self.until_ns or incident.start_ns < self.until_ns)
+            and (self.predicted is None or self.predicted == (incident.prediction is not None))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,20 +202,23 @@ class Journal:
             body = connection.scalar(sql.select(INCIDENTS.c.body).where(INCIDENTS.c.incident == name))
         return None if body is None else _incident(body)
 
-    def history(self, name: str) -> tuple[tuple[int, Incident], ...]:
-        """(event time, revision) of an incident, the first first; with the strongest findings and last lines only."""
+    def history(self, name: str, *, most: int = 10_000) -> tuple[tuple[int, Incident], ...]:
+        """(event time, revision) of an incident, the first first; with the strongest findings and last lines only.
+
+        Of more than `most` revisions, the last ones.
+        """
         query = sql.select(CHANGES.c.event_ns, CHANGES.c.body).where(CHANGES.c.incident == name)
         with self._transaction() as connection:
-            rows = connection.execute(query.order_by(CHANGES.c.revision)).all()
-        return tuple((int(event_ns), _incident(body)) for event_ns, body in rows)
+            rows = connection.execute(query.order_by(CHANGES.c.revision.desc()).limit(most)).all()
+        return tuple((int(event_ns), _incident(body)) for event_ns, body in reversed(rows))
 
     def past(
         self, *, service: str = "", channel: str = "", from_ns: int = 0, most: int = 10_000
     ) -> tuple[Incident, ...]:
         """Incidents that really were, by service and channel, in the order in which they started."""
         states = (State.OPEN, State.ACKNOWLEDGED, State.RESOLVED)
-        wanted = Filter(states=states, service=service, channel=channel, from_ns=from_ns)
-        query = sql.select(INCIDENTS.c.body).where(*_where(wanted), INCIDENTS.c.body.contains('"prediction":null'))
+        wanted = Filter(states=states, service=service, channel=channel, from_ns=from_ns, predicted=False)
+        query = sql.select(INCIDENTS.c.body).where(*_where(wanted))
         query = query.order_by(INCIDENTS.c.start_ns.desc(), INCIDENTS.c.incident).limit(most)
         with self._transaction() as connection:
             found = [_incident(body) for body in connection.scalars(query)]
@@ -255,7 +273,7 @@ class Journal:
             "state": str(incident.state),
             "severity": str(incident.severity),
             "start_ns": incident.start_ns,
-            "suspect": incident.suspects[0].service if incident.suspects else "",
+            "suspect": _suspect(incident),
             "body": _json(incident),
         }
         insert = self._insert(INCIDENTS).values(row)
@@ -266,6 +284,8 @@ class Journal:
         connection.execute(sql.delete(TRAITS).where(TRAITS.c.incident == incident.id))
         traits = {("service", service) for service in incident.services}
         traits |= {("channel", str(finding.channel)) for finding in incident.findings}
+        if incident.prediction is not None:
+            traits.add((PREDICTION, incident.prediction.what))
         rows = [{"kind": kind, "name": name, "incident": incident.id} for kind, name in sorted(traits)]
         if rows:
             connection.execute(sql.insert(TRAITS), rows)
@@ -295,7 +315,14 @@ def _where(wanted: Filter) -> list[Any]:
         if name:
             named = sql.select(TRAITS.c.incident).where(TRAITS.c.kind == kind, TRAITS.c.name == name)
             found.append(INCIDENTS.c.incident.in_(named))
+    if wanted.predicted is not None:
+        named = sql.select(TRAITS.c.incident).where(TRAITS.c.kind == PREDICTION)
+        found.append(INCIDENTS.c.incident.in_(named) if wanted.predicted else INCIDENTS.c.incident.not_in(named))
     return found
+
+
+def _suspect(incident: Incident) -> str:
+    return incident.suspects[0].service if incident.suspects else ""
 
 
 def _json(value: Any) -> str:

@@ -70,13 +70,16 @@ class Maintenance:
         if self.every_s and not self.every_s * S >= self.end_ns - self.start_ns:
             raise ConfigError("every_s", f"expected at least the length of the window, got {self.every_s} s")
 
-    def holds(self, incident: Incident, event_ns: int) -> bool:
-        """Whether all services of the incident are being worked on."""
+    def now(self, event_ns: int) -> bool:
+        """Whether there is work at a time."""
         since_ns = event_ns - self.start_ns
         if since_ns >= 0 and self.every_s:
             since_ns %= round(self.every_s * S)
-        inside = 0 <= since_ns < self.end_ns - self.start_ns
-        return inside and all(_named(service, self.services) for service in incident.services)
+        return 0 <= since_ns < self.end_ns - self.start_ns
+
+    def holds(self, incident: Incident, event_ns: int) -> bool:
+        """Whether all services of the incident are being worked on."""
+        return self.now(event_ns) and all(_named(service, self.services) for service in incident.services)
 
     def over(self, event_ns: int) -> bool:
         """Whether it will not come again."""

@@ -17,6 +17,7 @@ from otel_aiops import __version__
 from otel_aiops.labels import Attributes, AttributeValue, Labels
 from otel_aiops.otlp.points import F64, I64, Kind, Stream, Temporality
 from otel_aiops.otlp.semconv import SCOPE_NAME, Metric
+from otel_aiops.otlp.signal import Signal
 from otel_aiops.otlp.wire import field_bytes, varint_bytes
 
 MAX_POINTS = 8192  # points of one request
@@ -29,25 +30,26 @@ _NO_RECORDED_VALUE = b"\x40\x01"  # NumberDataPoint.flags = DATA_POINT_FLAGS_NO_
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The body of one export request, and how many points it has."""
+    """The body of one export request, and how many points or log records it has."""
 
     body: bytes
     points: int
+    signal: Signal = Signal.METRICS
 
 
 def encode_attributes(attributes: Attributes) -> bytes:
     """Attributes as the fields of a NumberDataPoint."""
-    return NumberDataPoint(attributes=_key_values(attributes)).SerializeToString()
+    return NumberDataPoint(attributes=key_values(attributes)).SerializeToString()
 
 
 def encode_resource(attributes: Attributes) -> bytes:
     """A Resource message."""
-    return Resource(attributes=_key_values(attributes)).SerializeToString()
+    return Resource(attributes=key_values(attributes)).SerializeToString()
 
 
 def encode_scope(name: str = SCOPE_NAME, version: str = __version__, attributes: Attributes = ()) -> bytes:
     """An InstrumentationScope message; ours unless told otherwise."""
-    return InstrumentationScope(name=name, version=version, attributes=_key_values(attributes)).SerializeToString()
+    return InstrumentationScope(name=name, version=version, attributes=key_values(attributes)).SerializeToString()
 
 
 def extend_attributes(raw: bytes, attributes: Attributes, added: Mapping[str, str]) -> bytes:
@@ -302,7 +304,8 @@ def _valid(raw: bytes) -> bool:
     return True
 
 
-def _key_values(attributes: Attributes) -> list[KeyValue]:
+def key_values(attributes: Attributes) -> list[KeyValue]:
+    """Attributes as OTLP has them."""
     return [KeyValue(key=key, value=_any(value)) for key, value in attributes]
 
 

@@ -22,6 +22,9 @@ REASON = "reason"
 HORIZON = "horizon"
 LIMIT = "limit"
 OBJECTIVE = "objective"
+SEVERITY = "severity"
+STATE = "state"
+INCIDENT_ID = "incident.id"
 DIRECTION = "direction"
 OWN_ATTRIBUTES = frozenset({SOURCE_METRIC, MODEL, STAT})
 
@@ -50,6 +53,8 @@ _SERIES = (SOURCE_METRIC, MODEL, STAT)
 _RECEIVER = ("receiver", "transport")
 _EXPORTER = ("exporter",)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+_MINUTES = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 600.0)
+_HOURS = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 86400.0, 172800.0, 604800.0)
 
 SERIES_METRICS: Mapping[Field, Metric] = {
     "score": Metric(
@@ -159,6 +164,20 @@ def _signals(stem: str, attributes: tuple[str, ...], what: str) -> tuple[Metric,
     )
 
 
+def _exporter() -> Iterator[Metric]:
+    """What became of what was to be sent; see `otel_aiops.server.exporter`."""
+    outcomes = {
+        "sent": "that the destination took",
+        "send_failed": "that the destination refused for good, or did not take in time",
+        "enqueue_failed": "that were dropped because the sending queue was full",
+    }
+    items = (("metric_points", "{datapoint}", "Score points"), ("log_records", "{record}", "Changes of incidents"))
+    for word, unit, plural in items:
+        for outcome, what in outcomes.items():
+            name = f"otel_aiops_exporter_{outcome}_{word}"
+            yield Metric(name, "counter", unit, f"{plural} {what}.", _EXPORTER)
+
+
 def _selftest() -> Iterator[Metric]:
     """What the newest self-test measured; see `otel_aiops.detect.report`."""
     by_fault = {
@@ -200,6 +219,57 @@ def _budgets() -> Iterator[Metric]:
     yield Metric("otel_aiops.verdicts.learned", "counter", "{verdict}", "Verdicts of operators that were learned.")
 
 
+def _other_signals() -> Iterator[Metric]:
+    """Spans and log records, and what is known of them; see `otel_aiops.incidents.analysis`."""
+    for word, unit, plural in (("spans", "{span}", "Spans"), ("log_records", "{record}", "Log records")):
+        yield Metric(f"otel_aiops.{word}.read", "counter", unit, f"{plural} that were looked at.")
+        rejected = f"{plural} that could not be read, by reason."
+        yield Metric(f"otel_aiops.{word}.rejected", "counter", unit, rejected, (REASON,))
+    mended = "Spans and log records of which something was cut or corrected, by reason."
+    yield Metric("otel_aiops.signals.mended", "counter", "{item}", mended, (REASON,))
+    left_out = "What was left out because a limit was reached or it came too late, by reason."
+    yield Metric("otel_aiops.signals.left_out", "counter", "{item}", left_out, (REASON,))
+    gauges = {
+        "traces.waiting": ("{span}", "Spans that wait for the rest of their trace."),
+        "services.known": ("{service}", "Services, databases and destinations that are known."),
+        "operations.known": ("{operation}", "Operations that are known."),
+        "templates.known": ("{template}", "Log templates that are known."),
+        "service.edges": ("{edge}", "Edges of the service graph."),
+    }
+    for name, (unit, description) in gauges.items():
+        yield Metric(f"otel_aiops.{name}", "gauge", unit, description)
+
+
+def _incidents() -> Iterator[Metric]:
+    """Incidents and predictions; see `otel_aiops.desk.metrics`."""
+    opened = "Incidents that were opened."
+    yield Metric("otel_aiops.incidents.opened", "counter", "{incident}", opened, (STATE, SEVERITY))
+    standing = "Incidents that are open or acknowledged."
+    yield Metric("otel_aiops.incidents.open", "gauge", "{incident}", standing, (SEVERITY,))
+    active = "Always 1, for each open incident, of many the 100 earliest; `service` is that of the likeliest cause."
+    yield Metric("otel_aiops.incident.active", "gauge", "", active, (INCIDENT_ID, "service", SEVERITY, STATE))
+    delay = "Time from the start of an incident until it was opened."
+    yield Metric("otel_aiops.incident.detection.delay", "histogram", "s", delay, buckets=_MINUTES)
+    yield Metric("otel_aiops.journal.failures", "counter", "{write}", "Writes that the journal of incidents refused.")
+    counters = {
+        "made": "Predicted incidents, by what is predicted.",
+        "hit": "Predicted incidents that came true.",
+        "missed": "Predicted incidents that did not come true in time, or were withdrawn.",
+    }
+    for name, description in counters.items():
+        yield Metric(f"otel_aiops.predictions.{name}", "counter", "{prediction}", description, ("what",))
+    lead = "Time from a prediction until it came true."
+    yield Metric("otel_aiops.prediction.lead_time", "histogram", "s", lead, ("what",), buckets=_HOURS)
+    yield Metric("otel_aiops.predictions.standing", "gauge", "{prediction}", "Predictions that are not decided.")
+    reliability = {
+        "predicted": ("", "Mean probability of the decided predictions whose probability was in the tenth from `bin`."),
+        "happened": ("", "Share of them that came true; beside `predicted` it is the reliability diagram."),
+        "decided": ("{prediction}", "How many they are."),
+    }
+    for name, (unit, description) in reliability.items():
+        yield Metric(f"otel_aiops.predictions.reliability.{name}", "gauge", unit, description, ("bin",))
+
+
 OWN_METRICS: tuple[Metric, ...] = (
     *_signals("otel_aiops_receiver_accepted", _RECEIVER, "that are in the log and acknowledged"),
     *_signals("otel_aiops_receiver_refused", _RECEIVER, "that the sender was told to send again or to mend"),
@@ -211,27 +281,7 @@ OWN_METRICS: tuple[Metric, ...] = (
         "Export requests, by outcome: success, refused or failure.",
         (*_RECEIVER, "outcome"),
     ),
-    Metric(
-        "otel_aiops_exporter_sent_metric_points",
-        "counter",
-        "{datapoint}",
-        "Score points that the destination took.",
-        _EXPORTER,
-    ),
-    Metric(
-        "otel_aiops_exporter_send_failed_metric_points",
-        "counter",
-        "{datapoint}",
-        "Score points that the destination refused for good, or did not take in time.",
-        _EXPORTER,
-    ),
-    Metric(
-        "otel_aiops_exporter_enqueue_failed_metric_points",
-        "counter",
-        "{datapoint}",
-        "Score points that were dropped because the sending queue was full.",
-        _EXPORTER,
-    ),
+    *_exporter(),
     Metric("otel_aiops_exporter_queue_size", "gauge", "{request}", "Requests in the sending queue.", _EXPORTER),
     Metric(
         "otel_aiops_exporter_queue_capacity",
@@ -316,6 +366,8 @@ OWN_METRICS: tuple[Metric, ...] = (
     Metric("otel_aiops.step.queue.size", "gauge", "{request}", "Accepted bodies that wait to be scored."),
     Metric("otel_aiops.step.queue.capacity", "gauge", "{request}", "Accepted bodies that may wait to be scored."),
     Metric("otel_aiops.step.queue.bytes", "gauge", "By", "Bytes of the accepted bodies that wait to be scored."),
+    *_other_signals(),
+    *_incidents(),
     *_budgets(),
     *_selftest(),
     Metric(
@@ -324,6 +376,25 @@ OWN_METRICS: tuple[Metric, ...] = (
     Metric("otel_aiops.config.reload.timestamp", "gauge", "s", "When the configuration was last loaded, unix time."),
     Metric("otel_aiops.build.info", "gauge", "", "Always 1; says what runs.", ("version", "python")),
 )
+
+# kind of a change of an incident → (event name, what it says)
+INCIDENT_EVENTS: Mapping[str, tuple[str, str]] = {
+    kind: (f"otel_aiops.incident.{kind}", what)
+    for kind, what in {
+        "opened": "An incident was opened.",
+        "severity": "Its severity is another.",
+        "suspect": "Its likeliest cause is another service.",
+        "acknowledged": "Somebody looks after it.",
+        "suppressed": "A silence, maintenance window or dependency explains it: it should not page.",
+        "unsuppressed": "Nothing suppresses it any more.",
+        "merged": "It turned out to be part of another one.",
+        "resolved": "It is over.",
+        "reopened": "It came back.",
+        "predicted": "An incident is predicted.",
+        "hit": "What was predicted came true.",
+        "missed": "What was predicted did not come true in time, or was withdrawn.",
+    }.items()
+}
 
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
@@ -385,6 +456,12 @@ def metric_table() -> str:
         ("Of otel-aiops itself, under its own resource", OWN_METRICS),
     )
     return "\n\n".join(f"{title}:\n\n{_table(metrics)}" for title, metrics in groups)
+
+
+def event_table() -> str:
+    """All events as a Markdown table."""
+    lines = ["| event name | what it says |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{name}` | {what} |" for name, what in INCIDENT_EVENTS.values())])
 
 
 def _table(metrics: tuple[Metric, ...]) -> str:

@@ -1,8 +1,7 @@
-"""The API: health, metrics, series and anomalies over HTTP, described by OpenAPI."""
+"""The API: health, metrics, series, anomalies and incidents over HTTP, described by OpenAPI."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,6 +16,9 @@ from starlette.schemas import SchemaGenerator
 
 from otel_aiops import __version__
 from otel_aiops.errors import BadInput, ConfigError, Overloaded, TooLarge, Unauthorized
+from otel_aiops.server import incident_api
+from otel_aiops.server.asking import integer, posted, posted_json, required
+from otel_aiops.server.incident_api import IncidentBackend
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_PATHS = frozenset({"/", "/-/healthy", "/-/ready"})  # orchestrators ask these without credentials
@@ -58,7 +60,12 @@ class Backend(Protocol):
     def selftest(self) -> dict[str, Any] | None: ...
 
 
-def build(backend: Backend, authenticate: Callable[[str | None], None] | None, max_body_bytes: int) -> Starlette:
+def build(
+    backend: Backend,
+    incidents: IncidentBackend,
+    authenticate: Callable[[str | None], None] | None,
+    max_body_bytes: int,
+) -> Starlette:
     """The ASGI application. `authenticate` takes the Authorization header and raises Unauthorized."""
     routes = _Routes(backend, max_body_bytes)
     middleware = [Middleware(_Guard, authenticate=authenticate)] if authenticate else []
@@ -74,6 +81,7 @@ def build(backend: Backend, authenticate: Callable[[str | None], None] | None, m
             Route("/api/v1/budgets", routes.budgets),
             Route("/api/v1/verdicts", routes.verdicts, methods=["GET"]),
             Route("/api/v1/verdicts", routes.judge, methods=["POST"]),
+            *incident_api.routes(incidents, max_body_bytes),
             Route("/api/v1/services", routes.services),
             Route("/api/v1/series", routes.series),
             Route("/api/v1/series/{fingerprint}", routes.explain),
@@ -137,7 +145,7 @@ class _Routes:
         parameters: [{in: query, name: limit, schema: {type: integer, default: 100}}]
         responses: {200: {description: "an object with a list `anomalies`"}}
         """
-        limit = _integer(request, "limit", 100, 10_000)
+        limit = integer(request, "limit", 100, 10_000)
         return JSONResponse(await run_in_threadpool(lambda: self._backend.anomalies(limit=limit)))
 
     async def alerts(self, request: Request) -> Response:
@@ -146,7 +154,7 @@ class _Routes:
         parameters: [{in: query, name: limit, schema: {type: integer, default: 100}}]
         responses: {200: {description: "an object with a list `alerts`"}}
         """
-        limit = _integer(request, "limit", 100, 10_000)
+        limit = integer(request, "limit", 100, 10_000)
         return JSONResponse(await run_in_threadpool(lambda: self._backend.alerts(limit=limit)))
 
     async def budgets(self, request: Request) -> Response:
@@ -162,7 +170,7 @@ class _Routes:
         parameters: [{in: query, name: limit, schema: {type: integer, default: 100}}]
         responses: {200: {description: "an object with a list `verdicts`, the newest first"}}
         """
-        limit = _integer(request, "limit", 100, 10_000)
+        limit = integer(request, "limit", 100, 10_000)
         return JSONResponse(await run_in_threadpool(lambda: self._backend.verdicts(limit=limit)))
 
     async def judge(self, request: Request) -> Response:
@@ -183,11 +191,7 @@ class _Routes:
                   note: {type: string}
         responses: {200: {description: what was learned}, 400: {description: what was expected}}
         """
-        body = await self._body(request)
-        try:
-            tree = json.loads(body)
-        except ValueError as error:
-            raise BadInput(f"expected a verdict as JSON, or a list of them: {error}") from error
+        tree = await posted_json(request, self._max_body_bytes, "a verdict, or a list of them,")
         return JSONResponse(await run_in_threadpool(lambda: self._backend.judge(tree)))
 
     async def services(self, request: Request) -> Response:
@@ -206,8 +210,8 @@ class _Routes:
           - {in: query, name: format, schema: {type: string, enum: [labels, source], default: labels}}
         responses: {200: {description: "an object with a list `series` and `next`, null on the last page"}}
         """
-        after = _integer(request, "after", -1, 2**31)
-        limit = _integer(request, "limit", 1000, 10_000)
+        after = integer(request, "after", -1, 2**31)
+        limit = integer(request, "limit", 1000, 10_000)
         form = request.query_params.get("format", "labels")
         if form not in ("labels", "source"):
             raise BadInput(f"format: expected labels or source, got {form!r}")
@@ -237,7 +241,7 @@ class _Routes:
           - {in: query, name: time, schema: {type: string, default: now}, description: "ISO 8601, now or -2h"}
         responses: {200: {description: a JSON object}, 400: {description: not exactly one series, or no point then}}
         """
-        series, time = _required(request, "series"), request.query_params.get("time", "now")
+        series, time = required(request, "series"), request.query_params.get("time", "now")
         return JSONResponse(await run_in_threadpool(lambda: self._backend.why(series, time)))
 
     async def forecast(self, request: Request) -> Response:
@@ -251,7 +255,7 @@ class _Routes:
           - {in: query, name: direction, schema: {type: string, enum: [above, below], default: above}}
         responses: {200: {description: a JSON object}, 400: {description: not exactly one series, or too few points}}
         """
-        series, asked = _required(request, "series"), dict(request.query_params)
+        series, asked = required(request, "series"), dict(request.query_params)
         return JSONResponse(await run_in_threadpool(lambda: self._backend.forecast(series, asked)))
 
     async def backfill(self, request: Request) -> Response:
@@ -260,7 +264,7 @@ class _Routes:
         requestBody: {content: {application/x-protobuf: {schema: {type: string, format: binary}}}}
         responses: {200: {description: how many points were learned}, 400: {description: not a metrics request}}
         """
-        body = await self._body(request)
+        body = await posted(request, self._max_body_bytes)
         compression = request.headers.get("content-encoding", "identity")
         return JSONResponse(await run_in_threadpool(lambda: self._backend.backfill(body, compression)))
 
@@ -273,15 +277,6 @@ class _Routes:
         if report is None:
             return JSONResponse({"error": "no self-test has ended yet"}, 404)
         return JSONResponse(report)
-
-    async def _body(self, request: Request) -> bytes:
-        """What is posted. Raises: TooLarge."""
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self._max_body_bytes:
-                raise TooLarge(f"body is larger than {self._max_body_bytes} bytes")
-        return bytes(body)
 
     async def openapi(self, request: Request) -> Response:
         generator = SchemaGenerator({"openapi": "3.1.0", "info": {"title": "otel-aiops", "version": __version__}})
@@ -302,26 +297,6 @@ class _Guard(BaseHTTPMiddleware):
             except Unauthorized as error:
                 return JSONResponse({"error": str(error)}, 401, {"WWW-Authenticate": 'Basic realm="otel-aiops"'})
         return await call_next(request)
-
-
-def _required(request: Request, name: str) -> str:
-    value = request.query_params.get(name)
-    if not value:
-        raise BadInput(f"{name}: expected a value, got none")
-    return value
-
-
-def _integer(request: Request, name: str, default: int, largest: int) -> int:
-    value = request.query_params.get(name)
-    if value is None:
-        return default
-    try:
-        number = int(value)
-    except ValueError:
-        raise BadInput(f"{name}: expected a whole number, got {value!r}") from None
-    if not -1 <= number <= largest:
-        raise BadInput(f"{name}: expected at most {largest}, got {number}")
-    return number
 
 
 def _problem(status: int) -> Callable[[Request, Exception], Response]:

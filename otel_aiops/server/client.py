@@ -1,4 +1,4 @@
-"""One OTLP metrics export over gRPC or HTTP: bytes out, how many points were rejected back, or why it failed."""
+"""One OTLP export over gRPC or HTTP: bytes out, how many points were rejected back, or why it failed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Answer:
 class Client(Protocol):
     """Sends one request. Raises Overloaded for what a later attempt may mend, BadInput or Unauthorized for the rest."""
 
-    def export(self, body: bytes) -> Answer: ...
+    def export(self, body: bytes, signal: Signal = Signal.METRICS) -> Answer: ...
 
     def close(self) -> None:
         """Give up what is on the way; nothing may be exported afterwards."""
@@ -98,13 +98,13 @@ class GrpcClient:
             self._channel = grpc.insecure_channel(target, _CHANNEL_OPTIONS, how)
         else:
             self._channel = grpc.secure_channel(target, _credentials(tls), _CHANNEL_OPTIONS, how)
-        self._call = self._channel.unary_unary(Signal.METRICS.export_method)
+        self._calls = {signal: self._channel.unary_unary(signal.export_method) for signal in Signal}
         self._metadata = [(key.lower(), value) for key, value in headers.items()]
         self._timeout_s = timeout_s
 
-    def export(self, body: bytes) -> Answer:
+    def export(self, body: bytes, signal: Signal = Signal.METRICS) -> Answer:
         try:
-            return _answer(self._call(body, timeout=self._timeout_s, metadata=self._metadata))
+            return _answer(self._calls[signal](body, timeout=self._timeout_s, metadata=self._metadata))
         except grpc.RpcError as error:
             raise _grpc_failure(error) from error
         except ValueError as error:  # how grpcio says that the channel was closed
@@ -126,7 +126,7 @@ class HttpClient:
         compression: Compression,
         timeout_s: float,
     ) -> None:
-        self._url = f"{endpoint.rstrip('/')}/v1/{Signal.METRICS}"
+        self._url = f"{endpoint.rstrip('/')}/v1/"
         self._timeout_s = timeout_s
         self._gzip = compression == "gzip"
         self._session = requests.Session()
@@ -140,13 +140,13 @@ class HttpClient:
         self._session.cert = (tls.cert_file, tls.key_file) if tls.cert_file and tls.key_file else None
         self._closed = False
 
-    def export(self, body: bytes) -> Answer:
+    def export(self, body: bytes, signal: Signal = Signal.METRICS) -> Answer:
         if self._closed:
             raise Overloaded("the client is closed", retry_after_s=0.0)
         data = deflate.gzip_compress(body, GZIP_LEVEL) if self._gzip else body
         try:
             with self._session.post(
-                self._url,
+                self._url + signal,
                 data=bytes(data),
                 timeout=self._timeout_s,
                 allow_redirects=False,
@@ -201,7 +201,7 @@ def _content(response: requests.Response) -> bytes:
 
 
 def _answer(content: bytes) -> Answer:
-    """A partial success, if the destination had to reject points; an answer that cannot be read counts as success."""
+    """A partial success, which all signals write alike; an answer that cannot be read counts as success."""
     try:
         partial = ExportMetricsServiceResponse.FromString(content).partial_success
     except DecodeError:

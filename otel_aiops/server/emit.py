@@ -65,6 +65,7 @@ class EmitConfig:
     max_series: int = 10_000  # series emitted at most; the strangest come first, the others are counted
     services: bool = True  # also one score and counts for each service
     interval: float = 15.0  # how often those of services are sent
+    incidents: bool = True  # also changes of incidents, as log records to exporters.otlp
 
     def __post_init__(self) -> None:
         if not self.hold >= 0:

@@ -1,11 +1,11 @@
-"""The exporter of scores: a bounded queue in front of an OTLP destination, with retries that end."""
+"""The exporter of scores and events: a bounded queue in front of an OTLP destination, with retries that end."""
 
 from __future__ import annotations
 
 import random
 import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from threading import TIMEOUT_MAX, Condition, Event, Thread
@@ -16,6 +16,7 @@ import tenacity
 
 from otel_aiops.errors import AiopsError, ConfigError, Overloaded
 from otel_aiops.otlp.encode import MAX_BYTES, MAX_POINTS, Request
+from otel_aiops.otlp.signal import Signal
 from otel_aiops.server.client import Client, ClientTlsConfig, Compression, GrpcClient, HttpClient
 from otel_aiops.server.telemetry import Telemetry
 
@@ -64,7 +65,7 @@ class QueueConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExporterConfig:
-    """The OTLP exporter of scores, in the Collector's keys."""
+    """The OTLP exporter of scores and of changes of incidents, in the Collector's keys."""
 
     endpoint: str  # host:port for gRPC, a URL without /v1/metrics for HTTP
     protocol: Literal["grpc", "http"] = "grpc"  # OTLP over gRPC, or over HTTP with protobuf
@@ -127,7 +128,8 @@ class Exporter:
         self._hurry = Event()  # stopping: no long waits
         self._abort = Event()  # stopped: no more attempts
         for outcome in ("sent", "send_failed", "enqueue_failed"):
-            self._count(outcome, 0)
+            for signal in (Signal.METRICS, Signal.LOGS):
+                self._count(outcome, signal, 0)
 
     def start(self) -> None:
         """Begin to send; again is nothing."""
@@ -168,12 +170,11 @@ class Exporter:
         self._client.close()
         self._join(HURRIED_S)  # what was on its way fails now, and is counted
         with self._changed:
-            left = sum(request.points for request in self._waiting)
+            left, self._bytes = list(self._waiting), 0
             self._waiting.clear()
-            self._bytes = 0
-        if left:
-            self._count("send_failed", left)
-            self._log.warning("points were not sent before the end", points=left)
+        for signal, items in _items(left):
+            self._count("send_failed", signal, items)
+            self._log.warning("what waited was not sent before the end", items=items, signal=str(signal))
 
     def _join(self, timeout_s: float) -> None:
         deadline = self._clock() + timeout_s
@@ -184,18 +185,17 @@ class Exporter:
         """Put a request behind the others, over the oldest of them if need be. The caller holds the lock."""
         queue = self._config.sending_queue
         if self._hurry.is_set():
-            self._count("enqueue_failed", request.points)
+            self._count("enqueue_failed", request.signal, request.points)
             return
         self._waiting.append(request)
         self._bytes += len(request.body)
-        dropped = 0
+        dropped = []
         while len(self._waiting) > queue.queue_size or (self._bytes > queue.queue_bytes and len(self._waiting) > 1):
-            oldest = self._waiting.popleft()
-            self._bytes -= len(oldest.body)
-            dropped += oldest.points
-        if dropped:
-            self._count("enqueue_failed", dropped)
-            self._log.warning("the sending queue is full, its oldest points are dropped", points=dropped)
+            dropped.append(self._waiting.popleft())
+            self._bytes -= len(dropped[-1].body)
+        for signal, items in _items(dropped):
+            self._count("enqueue_failed", signal, items)
+            self._log.warning("the sending queue is full, its oldest are dropped", items=items, signal=str(signal))
 
     def _consume(self) -> None:
         while (request := self._next()) is not None:
@@ -212,30 +212,35 @@ class Exporter:
                 return None
             taken = [self._waiting.popleft()]
             points, size = taken[0].points, len(taken[0].body)
-            while self._waiting and self._fits(points, size, self._waiting[0]):
+            while self._waiting and self._fits(taken[0], points, size, self._waiting[0]):
                 taken.append(self._waiting.popleft())
                 points += taken[-1].points
                 size += len(taken[-1].body)
             self._bytes -= size
         # A request is a repeated field: bodies one behind the other are one body.
-        return Request(b"".join(request.body for request in taken), points) if len(taken) > 1 else taken[0]
+        if len(taken) == 1:
+            return taken[0]
+        return Request(b"".join(request.body for request in taken), points, taken[0].signal)
 
     @staticmethod
-    def _fits(points: int, size: int, following: Request) -> bool:
-        return points + following.points <= MAX_POINTS and size + len(following.body) <= MAX_BYTES
+    def _fits(first: Request, points: int, size: int, following: Request) -> bool:
+        small = points + following.points <= MAX_POINTS and size + len(following.body) <= MAX_BYTES
+        return small and following.signal is first.signal
 
     def _deliver(self, request: Request) -> None:
         try:
-            answer = self._retrying()(self._client.export, request.body)
+            answer = self._retrying()(self._client.export, request.body, request.signal)
         except AiopsError as error:
-            self._count("send_failed", request.points)
-            self._log.error("points were dropped", points=request.points, error=str(error))
+            self._count("send_failed", request.signal, request.points)
+            about = {"items": request.points, "signal": str(request.signal)}
+            self._log.error("what the destination did not take was dropped", **about, error=str(error))
             return
         rejected = min(answer.rejected, request.points)  # a destination may count otherwise than we do
-        self._count("sent", request.points - rejected)
+        self._count("sent", request.signal, request.points - rejected)
         if rejected or answer.message:
-            self._count("send_failed", rejected)
-            self._log.warning("the destination rejected points", points=rejected, error=answer.message)
+            self._count("send_failed", request.signal, rejected)
+            about = {"items": rejected, "signal": str(request.signal)}
+            self._log.warning("the destination rejected a part", **about, error=answer.message)
 
     def _retrying(self) -> tenacity.Retrying:
         retry = self._config.retry_on_failure
@@ -272,8 +277,16 @@ class Exporter:
         error = state.outcome.exception() if state.outcome else None
         self._log.warning("sending failed, trying again", error=str(error), wait_s=round(state.upcoming_sleep, 3))
 
-    def _count(self, outcome: str, points: int) -> None:
-        self._telemetry.add(f"otel_aiops_exporter_{outcome}_metric_points", points, exporter=self._name)
+    def _count(self, outcome: str, signal: Signal, items: int) -> None:
+        self._telemetry.add(f"otel_aiops_exporter_{outcome}_{signal.items}", items, exporter=self._name)
+
+
+def _items(requests: Iterable[Request]) -> list[tuple[Signal, int]]:
+    """How many items of each signal requests have."""
+    found: Counter[Signal] = Counter()
+    for request in requests:
+        found[request.signal] += request.points
+    return sorted(found.items())
 
 
 def _connect(config: ExporterConfig) -> Client:

@@ -107,13 +107,13 @@ class Telemetry:
         with self._lock:
             self._numbers[name] = {values: float(value)}
 
-    def replace_all(self, name: str, values: Mapping[str, float], /) -> None:
-        """What a gauge with one attribute is now for each of its values, and nothing else of that name."""
+    def replace_all(self, name: str, values: Mapping[Values, float], /) -> None:
+        """What a gauge is now for the values of its attributes, and nothing else of that name."""
         metric = self._metric(name)
-        if metric.kind != "gauge" or len(metric.attributes) != 1:
-            raise ValueError(f"{name}: expected a gauge with one attribute, got a {metric.kind} {metric.attributes}")
+        if metric.kind != "gauge" or any(len(key) != len(metric.attributes) for key in values):
+            raise ValueError(f"{name}: expected a gauge with these attributes, got a {metric.kind} {metric.attributes}")
         with self._lock:
-            self._numbers[name] = {(key,): float(value) for key, value in values.items()}
+            self._numbers[name] = {key: float(value) for key, value in values.items()}
 
     def clear(self, name: str, /) -> None:
         """A gauge has no value any more, with whatever attributes."""

@@ -1,0 +1,62 @@
+"""The API's backend for incidents: one door for what is seen and what is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from otel_aiops.desk.decisions import Decisions, Kind
+from otel_aiops.desk.incidents import IncidentViews
+from otel_aiops.desk.live import Live
+from otel_aiops.desk.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from otel_aiops.app import Service
+
+
+class Desk:
+    """Every method may be called from any thread; those that ask for something raise BadInput naming the key."""
+
+    def __init__(self, service: Service, alone: Callable[[], AbstractContextManager[None]]) -> None:
+        live = Live(service)
+        self._incidents = IncidentViews(service, live)
+        self._decisions = Decisions(service, live)
+        self._surroundings = Surroundings(service, live, alone)
+
+    def incidents(self, asked: Mapping[str, str], *, limit: int, offset: int) -> dict[str, Any]:
+        return self._incidents.incidents(asked, limit=limit, offset=offset)
+
+    def incident(self, name: str) -> dict[str, Any] | None:
+        return self._incidents.incident(name)
+
+    def timeline(self, name: str, *, limit: int) -> dict[str, Any] | None:
+        return self._incidents.timeline(name, limit=limit)
+
+    def report(self, name: str) -> str | None:
+        return self._incidents.report(name)
+
+    def mark(self, name: str, asked: Any) -> dict[str, Any] | None:
+        """The incident as it is then."""
+        return self._incidents.incident(name) if self._decisions.mark(name, asked) else None
+
+    def rules(self, kind: Kind) -> dict[str, Any]:
+        return self._decisions.rules(kind)
+
+    def set_rule(self, kind: Kind, asked: Any) -> dict[str, Any]:
+        return self._decisions.set(kind, asked)
+
+    def end_rule(self, kind: Kind, name: str, asked: Mapping[str, str]) -> dict[str, Any] | None:
+        return {"ended": name} if self._decisions.end(kind, name, asked) else None
+
+    def predictions(self, *, limit: int) -> dict[str, Any]:
+        return self._incidents.predictions(limit=limit)
+
+    def graph(self) -> dict[str, Any]:
+        return self._surroundings.graph()
+
+    def deployments(self, asked: Mapping[str, str], *, limit: int) -> dict[str, Any]:
+        return self._surroundings.deployments(asked, limit=limit)
+
+    def advice(self, *, limit: int) -> dict[str, Any]:
+        return self._surroundings.advice(limit=limit)

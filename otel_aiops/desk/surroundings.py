@@ -1,0 +1,117 @@
+"""What surrounds incidents: who calls whom, what was deployed, and where there is too little or too much room."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from otel_aiops.desk import asked as get
+from otel_aiops.desk.live import Live
+from otel_aiops.incidents.advice import AdviceConfig, Use, advise, foreseen, is_concerned
+from otel_aiops.labels import Labels
+
+if TYPE_CHECKING:
+    from otel_aiops.app import Service
+
+ROWS_A_LOOK = 2_000  # series that are looked at between two steps
+MOST_USES = 2_000  # series that are read for one answer
+LOOK_BACK_NS = 30 * 86_400_000_000_000
+
+
+class Surroundings:
+    """Reads only; any thread. `alone` lets one long answer at a time be made."""
+
+    def __init__(self, service: Service, live: Live, alone: Callable[[], AbstractContextManager[None]]) -> None:
+        self._service = service
+        self._live = live
+        self._alone = alone
+
+    def graph(self) -> dict[str, Any]:
+        """Services, databases and destinations of messages, and the calls between them."""
+
+        def answer() -> tuple[Any, ...]:
+            topology = self._service.pipeline.analysis.topology
+            return [(name, topology.kind(name)) for name in topology.nodes()], topology.edges()
+
+        nodes, edges = self._service.ask(answer)
+        return {
+            "nodes": [{"name": name, "kind": kind.name.lower()} for name, kind in nodes],
+            "edges": [
+                {
+                    "caller": edge.caller,
+                    "callee": edge.callee,
+                    "kind": edge.kind.name.lower(),
+                    "calls_s": _number(edge.calls_s),
+                    "error_ratio": _number(edge.error_ratio),
+                    "last": edge.last_ns / 1e9,
+                }
+                for edge in edges
+            ],
+        }
+
+    def deployments(self, asked: Mapping[str, str], *, limit: int) -> dict[str, Any]:
+        """Changes of what runs, the latest first. Raises: BadInput."""
+        from_ns = get.time_ns(asked, "from", self._live.now_ns())
+        service = get.text(asked, "service")
+        found = self._service.ask(lambda: self._service.pipeline.analysis.deployments.all_since(from_ns))
+        wanted = [one for one in reversed(found) if not service or one.service == service]
+        return {
+            "total": len(wanted),
+            "deployments": [
+                {
+                    "service": one.service,
+                    "what": one.what,
+                    "before": one.before,
+                    "after": one.after,
+                    "time": one.time_ns / 1e9,
+                    "resource": one.resource,
+                }
+                for one in wanted[:limit]
+            ],
+        }
+
+    def advice(self, *, limit: int) -> dict[str, Any]:
+        """Requests and limits of containers that do not fit what was used, and shortages that are predicted."""
+        config = AdviceConfig()
+        with self._alone():
+            labels = self._concerned()
+            end_ns = self._live.now_ns()
+            uses = [self._use(one, end_ns - LOOK_BACK_NS, end_ns) for one in labels[:MOST_USES]]
+            found = advise([one for one in uses if len(one.time_ns)], config)
+        soon = foreseen([one for one in self._live.standing() if one.prediction is not None])
+        return {
+            "total": len(found),
+            "advice": [{key: _number(value) for key, value in asdict(one).items()} for one in found[:limit]],
+            "foreseen": list(soon[:limit]),
+            "series": min(len(labels), MOST_USES),
+            "left_out": max(0, len(labels) - MOST_USES),
+            "history_needed_s": config.history,
+        }
+
+    def _concerned(self) -> list[Labels]:
+        """The live series that tell of use, request or limit; a few are looked at between two steps."""
+        table, found = self._service.pipeline.table, []
+        for start in range(0, table.size, ROWS_A_LOOK):
+
+            def look(start: int = start) -> list[Labels]:
+                rows = range(start, min(start + ROWS_A_LOOK, table.size))
+                live = [row for row in rows if table.is_live(row)]
+                return [one for one in table.labels_of(np.array(live, np.int32)) if is_concerned(one)]
+
+            found += self._service.ask(look)
+        return found
+
+    def _use(self, labels: Labels, start_ns: int, end_ns: int) -> Use:
+        time_ns, value, _ = self._service.history.points(labels.to_json(), start_ns, end_ns)
+        order = np.argsort(time_ns, kind="stable")
+        return Use(labels, time_ns[order], value[order].astype(np.float64))
+
+
+def _number(value: Any) -> Any:
+    """JSON has no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
