@@ -37,8 +37,8 @@ class Requests:
 
     def _count_failures(self, trees: Trees, name: Callable[[int], str], event_ns: int) -> None:
         entries = np.flatnonzero(trees.entry)
-        bucket = np.minimum(trees.end_ns[entries], event_ns) // BUCKET_NS
-        key = np.stack([trees.service[entries], bucket], 1)
+        buckets = np.minimum(trees.end_ns[entries], event_ns) // BUCKET_NS
+        key = np.stack([trees.service[entries], buckets], 1)
         distinct, which = np.unique(key, axis=0, return_inverse=True)
         requests = np.bincount(which, trees.weight[entries], len(distinct)).tolist()
         failures = np.bincount(which, trees.weight[entries] * trees.error[entries], len(distinct)).tolist()
@@ -58,7 +58,7 @@ class Requests:
     def failing(self, service: str, over_s: float, event_ns: int) -> float:
         """The share of a service's requests that failed in the seconds before an event time; NaN when unknown."""
         first = (event_ns - int(over_s * 1e9)) // BUCKET_NS
-        kept = [counts for bucket, counts in self._buckets.get(service, {}).items() if bucket >= first]
+        kept = [counts for bucket, counts in sorted(self._buckets.get(service, {}).items()) if bucket >= first]
         requests = sum(count for count, _ in kept)
         return sum(failed for _, failed in kept) / requests if requests else math.nan
 
