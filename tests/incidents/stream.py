@@ -11,6 +11,7 @@ from otel_aiops.incidents.alarm import AlarmConfig
 from otel_aiops.incidents.analysis import Analysis, AnalysisConfig, Outcome
 from otel_aiops.incidents.group import GroupConfig
 from otel_aiops.incidents.incidents import IncidentsConfig
+from otel_aiops.incidents.severity import SloConfig
 from otel_aiops.otlp.log_records import LogRecords
 from otel_aiops.otlp.spans import Spans
 from tests.incidents.town import BROKEN, FINE, FIRST, SLOT_NS, STARTED, WARNED, Requests, Wrong
@@ -23,7 +24,7 @@ TEXTS = {
 }
 CONFIG = AnalysisConfig(
     alarm=AlarmConfig(warmup=100),
-    incidents=IncidentsConfig(group=GroupConfig(calm_s=30)),
+    incidents=IncidentsConfig(group=GroupConfig(calm_s=30), slo=(SloConfig(service="bank", objective=0.99),)),
 )
 CALM = 26  # steps before anything is wrong
 FIRST_NS = FIRST * SLOT_NS
