@@ -154,7 +154,7 @@ class Alarm:
         try:
             self._services = {name: _Service(*values) for name, values in tree["services"].items()}
             findings = [decode(Finding, one) for one in tree["open"]]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StateError(f"expected services and findings of an alarm, got {error}") from error
         self._open = {finding.key: finding for finding in findings}
 
