@@ -23,11 +23,11 @@ from tests.servers import wait_for
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
-WARM_UP_S = 75.0  # of load before the first fault, of which the first seconds are cold
-CONFIG = "incidents: {warmup: 45s}\n"
+WARM_UP_S = 120.0  # of load before the first fault, of which the first seconds are cold
+CONFIG = "incidents: {alarm: {warmup: 60s}, grouping: {group: {calm_s: 30, reopen_s: 30}}}\n"
 DETECTED_S = 60.0  # after the fault begins
 RANKED_S = 40.0  # after it is detected: suspects are ranked again as evidence grows
-RESOLVED_S = 120.0  # after the fault ends
+RESOLVED_S = 180.0  # after the fault ends
 OVER = ("resolved", "merged", "expired", "predicted")
 SERVER, CLIENT = 2, 3  # of Span.kind
 PLACED = ["orders", "basket", "stock"]  # whom an order goes through, in this order
