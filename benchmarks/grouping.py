@@ -89,7 +89,7 @@ def naive(findings: Sequence[Finding]) -> int:
         for m in range(n):
             b = findings[m]
             alike = b.service in near[a.service] or a.evidence.resource == b.evidence.resource
-            if alike and max(a.start_ns, b.start_ns) - min(a.last_ns, b.last_ns) <= config.join_s * S:
+            if alike and max(a.start_ns, b.start_ns) - min(a.last_ns, b.last_ns) <= config.join * S:
                 boss[root(n)] = root(m)
     return sum(root(n) == n for n in range(len(findings)))
 

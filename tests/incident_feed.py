@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import requests
 
+from otel_aiops.config import ServiceConfig
 from otel_aiops.shop import LIVE_STEP_S, Kind, LiveFault, LiveShop
 from tests.test_app import Running
 
@@ -17,7 +19,7 @@ BREAKS_S, LASTS_S = 180.0, 90.0
 SHORT = """
 incidents:
   alarm: {warmup: 90s}
-
+  grouping: {maintenance: [{name: nightly, start: 2026-01-05T03:00:00Z, end: 2026-01-05T04:00:00Z, every: 1d}]}
 """
 OUTAGE = LiveFault(
     kind=Kind.BAD_DEPLOY,
@@ -47,15 +49,24 @@ def steps(seconds: float) -> int:
 
 
 @contextmanager
-def broken(folder: Path, more: str = "", **options: Any) -> Iterator[Running]:
-    """A service with an incident that is open."""
+def started(folder: Path, more: str = "", *, still: bool = False, **options: Any) -> Iterator[Running]:
+    """A service that finds incidents soon; `still`: no time passes in it by itself."""
     found = Running(folder, SHORT + more, **options)
+    if still:
+        found.service.config = replace(found.service.config, service=ServiceConfig(tick_interval=3600))
     found.service.start()
     try:
-        feed(found, 0, steps(BREAKS_S + 60))
         yield found
     finally:
         found.service.stop()
+
+
+@contextmanager
+def broken(folder: Path, more: str = "", **options: Any) -> Iterator[Running]:
+    """A service with an incident that is open."""
+    with started(folder, more, **options) as found:
+        feed(found, 0, steps(BREAKS_S + 60))
+        yield found
 
 
 def call(up: Running, method: str, path: str, tree: Any = None, **params: str) -> requests.Response:

@@ -63,6 +63,13 @@ def metrics() -> str:
     return metric_table()
 
 
+def events() -> str:
+    """Every event that is sent."""
+    from otel_aiops.otlp.semconv import event_table
+
+    return event_table()
+
+
 def configuration() -> str:
     """Every key with its default and the comment that stands beside it in the code."""
     lines = ["| key | default | what it does |", "|---|---|---|"]
@@ -132,7 +139,7 @@ def _comments(schema: type) -> dict[str, str]:
     return found
 
 
-SECTIONS = {"commands": commands, "api": api, "metrics": metrics, "configuration": configuration}
+SECTIONS = {"commands": commands, "api": api, "metrics": metrics, "events": events, "configuration": configuration}
 
 
 def rewritten(text: str) -> str:

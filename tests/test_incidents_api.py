@@ -9,18 +9,21 @@ from typing import Any
 
 import pytest
 import requests
+from typer.testing import CliRunner
 
 from otel_aiops.chronicle import IncidentFiles
+from otel_aiops.cli import app
+from otel_aiops.errors import BadInput
 from otel_aiops.incidents.codec import from_line
 from otel_aiops.otlp.semconv import INCIDENT_EVENTS
 from otel_aiops.otlp.signal import Signal
 from otel_aiops.server.grpc_receiver import GrpcConfig
 from otel_aiops.server.http_receiver import HttpConfig
 from otel_aiops.server.receiver import Receiver
-from tests.incident_feed import BREAKS_S, START_S, broken, call, feed, steps
+from tests.incident_feed import BREAKS_S, START_S, broken, call, feed, started, steps
 from tests.server.sending import Sink
 from tests.servers import wait_for
-from tests.test_app import Running, running
+from tests.test_app import Running
 
 
 @pytest.fixture(scope="module")
@@ -275,6 +278,57 @@ class TestTold:
         assert mine[0]["state"] == "open" and mine[0]["updated_at"] >= mine[0]["detected_at"]
 
 
+class TestCommands:
+    def run(self, up: Running, *arguments: str) -> str:
+        """What a command prints."""
+        url = f"http://127.0.0.1:{up.ports['api']}"
+        done = CliRunner().invoke(app, [*arguments, "--url", url], env={"USER": "ann", "COLUMNS": "200"})
+        assert done.exit_code == 0, (done.output, done.exception)
+        return done.output
+
+    def test_show_what_there_is(self, up: Running, tmp_path: Path) -> None:
+        name = first(up)["id"]
+        listed = self.run(up, "incidents", "list", "--suspect", "catalog")
+        assert name in listed and "catalog 9" in listed and listed.endswith("incidents\n")
+        assert json.loads(self.run(up, "incidents", "list", "--from", "now", "--predicted", "--json"))["total"] == 0
+        shown = self.run(up, "incidents", "show", name)
+        assert "shown by: catalog" in shown and "suspect" in shown and "what was found" in shown
+        assert json.loads(self.run(up, "incidents", "show", name, "--json"))["id"] == name
+        timeline = self.run(up, "incidents", "timeline", name)
+        assert "opened" in timeline and "revision" in timeline
+        assert self.run(up, "incidents", "export", name).startswith("# Post-mortem: ")
+        self.run(up, "incidents", "export", name, "-o", str(tmp_path / "report.md"))
+        assert (tmp_path / "report.md").read_text().startswith("# Post-mortem: ")
+        assert "web" in self.run(up, "graph") and "14 nodes" in self.run(up, "graph")
+        assert "stand" in self.run(up, "predictions") and "pieces of advice" in self.run(up, "advice")
+        for command in ("graph", "predictions", "advice"):
+            assert json.loads(self.run(up, command, "--json"))
+
+    def test_decide(self, up: Running) -> None:
+        name = first(up)["id"]
+        assert f"{name} is acknowledged" in self.run(up, "incidents", "ack", name, "--why", "on it")
+        assert f"{name} is resolved" in self.run(up, "incidents", "resolve", name)
+        assert json.loads(self.run(up, "incidents", "reopen", name, "--json"))["state"] == "open"
+        added = ("incidents", "silence", "add", "--for", "2h", "--service", "ship*", "--severity", "info")
+        assert "quiet holds until" in self.run(up, *added, "--name", "quiet", "--why", "a drill")
+        listed = self.run(up, "incidents", "silence", "list")
+        assert "quiet" in listed and "ship*" in listed and "yes" in listed
+        assert "quiet is over" in self.run(up, "incidents", "silence", "end", "quiet")
+        weekly = ("incidents", "maintenance", "add", "--for", "1h", "--start", "2030-01-01", "--every", "7d")
+        assert json.loads(self.run(up, *weekly, "--name", "weekly", "--json"))["every"] == 604_800
+        listed = self.run(up, "incidents", "maintenance", "list")
+        assert "7 d" in listed and "nightly" in listed and "all" in listed
+        assert "weekly is over" in self.run(up, "incidents", "maintenance", "end", "weekly")
+
+    def test_say_what_is_wrong(self, up: Running) -> None:
+        url = f"http://127.0.0.1:{up.ports['api']}"
+        with pytest.raises(BadInput, match="answered 404: there is no incident 'none'"):
+            CliRunner().invoke(app, ["incidents", "show", "none", "--url", url], catch_exceptions=False)
+        with pytest.raises(BadInput, match="who: expected a value, got none"):
+            wrong = ["incidents", "silence", "add", "--for", "1h", "--who", "", "--url", url]
+            CliRunner().invoke(app, wrong, catch_exceptions=False)
+
+
 def revisions(up: Running) -> list[tuple[str, int, str]]:
     """What the journal has, in order."""
     found = up.get("/api/v1/incidents", limit=1000)["incidents"]
@@ -283,22 +337,21 @@ def revisions(up: Running) -> list[tuple[str, int, str]]:
 
 
 def test_a_restart_keeps_incidents_and_a_crash_repeats_nothing(tmp_path: Path) -> None:
-    more = "service: {tick_interval: 1h, shutdown_timeout: 5s}"
-    with broken(tmp_path, more) as up:
+    with broken(tmp_path, still=True) as up:
         name = first(up)["id"]
         call(up, "POST", f"incidents/{name}", {"action": "acknowledge", "who": "ann"})
         call(up, "POST", "silences", {"name": "all", "for": "1h", "who": "ann"})
         before, state = revisions(up), up.service.ask(up.service.pipeline.state)
         decisions = len(up.service.chronicle.journal.decisions())
         up.service._snapshot = lambda *_: None  # type: ignore[method-assign]  # as if it were killed here
-    with running(tmp_path, more) as up:
+    with started(tmp_path, still=True) as up:
         assert revisions(up) == before and len(up.service.chronicle.journal.decisions()) == decisions == 2
         again = up.service.ask(up.service.pipeline.state)
         assert all(state[key].tobytes() == again[key].tobytes() for key in state if key.startswith("analysis/"))
         found = up.get(f"/api/v1/incidents/{name}")
         assert found["state"] == "acknowledged" and found["suppressed_by"].startswith("silence all by ann")
         feed(up, steps(BREAKS_S + 60), steps(BREAKS_S + 90))
-    with running(tmp_path, more) as up:
+    with started(tmp_path, still=True) as up:
         assert up.get(f"/api/v1/incidents/{name}")["state"] == "acknowledged"
         assert up.get("/api/v1/silences")["total"] == 1
 

@@ -19,13 +19,13 @@ WORST_TWO_OF = 3  # cells in the window from which on one alone does not decide
 class ChangeConfig:
     """What a window is compared with."""
 
-    before_s: float = 900.0  # the time just before the window
+    before: float = 900.0  # the time just before the window
     cells_before: int = 3  # and how many cells of it count
     least_history: int = 10  # cells before the window that make a history
 
     def __post_init__(self) -> None:
-        if not self.before_s > 0 or self.cells_before < 1 or self.least_history < 1:
-            raise ConfigError("before_s", f"expected positive numbers, got {self}")
+        if not self.before > 0 or self.cells_before < 1 or self.least_history < 1:
+            raise ConfigError("before", f"expected positive numbers, got {self}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def correlation(ours: tuple[I64, F32], theirs: tuple[I64, F32], window_ns: tuple
 
 def _best_before(time_ns: I64, value: NDArray[np.floating], kept: Bool, start_ns: int, config: ChangeConfig) -> F64:
     """The best of the newest cells just before the window, NaN without any, (K,)."""
-    recent = kept & (time_ns >= start_ns - round(config.before_s * 1e9))
+    recent = kept & (time_ns >= start_ns - round(config.before * 1e9))
     newer = np.cumsum(recent[:, ::-1], axis=1)[:, ::-1]  # how many are not older
     recent &= newer <= config.cells_before
     best = np.where(recent, value, np.inf).min(axis=1, initial=np.inf)

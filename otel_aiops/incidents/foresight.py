@@ -24,7 +24,9 @@ class Foresight:
         told = []
         for one in predictions:
             known = self._known.get(one.id)
-            if one.prediction is None or one.state is not State.PREDICTED or one.prediction.expires_ns <= event_ns:
+            if known is not None and one.prediction is not None and one.prediction.outcome:
+                told += self._outcome(known, one)
+            elif one.prediction is None or one.state is not State.PREDICTED or one.prediction.expires_ns <= event_ns:
                 self.counts["prediction that says nothing of the future"] += 1
             elif known is None:
                 if not self._room():
@@ -36,6 +38,14 @@ class Foresight:
                 if same != known:
                     told.append(self._tell(replace(same, revision=known.revision + 1)))
         return told
+
+    def _outcome(self, known: Incident, one: Incident) -> list[Incident]:
+        """What became of a prediction, by whoever made it; nothing where that is known already."""
+        if known.state is not State.PREDICTED:
+            return []
+        lines = (*known.timeline, *one.timeline)
+        kept = {"revision": known.revision + 1, "detected_ns": known.detected_ns, "timeline": lines}
+        return [self._tell(replace(one, **kept))]
 
     def compare(self, incident: Incident) -> list[Incident]:
         """The predictions that an incident fulfils: of a service that it hits, made before it was detected."""

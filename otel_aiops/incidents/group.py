@@ -36,25 +36,25 @@ Place = tuple[str, str]  # kind and name
 class GroupConfig:
     """When findings are one incident, and when it is over. Times are event time."""
 
-    join_s: float = 180.0  # findings that far apart are still one incident, where they are near in place
-    reach_s: float = 60.0  # of a finding that lasts only so much draws others: what comes much later is another thing
-    while_s: float = 30.0  # but others of the same service or resource as long as it lasts, and so long after
+    join: float = 180.0  # findings that far apart are still one incident, where they are near in place
+    reach: float = 60.0  # of a finding that lasts only so much draws others: what comes much later is another thing
+    among: float = 30.0  # but others of the same service or resource as long as it lasts, and so long after
     hops: int = 1  # calls between services that are near, 0 to 2
-    calm_s: float = 120.0  # an incident is over when nothing has been strange for so long
-    reopen_s: float = 180.0  # what comes back within this opens the same incident again
-    lapse_s: float = 3600.0  # a finding that nobody has renewed or ended for so long has ended
-    late_s: float = 900.0  # how much later findings may come than what they tell of
-    most_findings: int = 200_000
-    most_weak: int = 5_000  # findings that cannot open an incident; the weakest over it are dropped
+    calm: float = 120.0  # an incident is over when nothing has been strange for so long
+    reopen: float = 180.0  # what comes back within this opens the same incident again
+    lapse: float = 3600.0  # a finding that nobody has renewed or ended for so long has ended
+    late: float = 900.0  # how much later findings may come than what they tell of
+    max_findings: int = 200_000  # that are known at most
+    max_weak: int = 5_000  # findings that cannot open an incident; the weakest over it are dropped
 
     def __post_init__(self) -> None:
         """Raises: ConfigError."""
-        for name in ("join_s", "reach_s", "while_s", "calm_s", "reopen_s", "lapse_s", "late_s"):
+        for name in ("join", "reach", "among", "calm", "reopen", "lapse", "late"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(name, f"expected at least 0 s, got {getattr(self, name)}")
         if self.hops not in (0, 1, 2):
             raise ConfigError("hops", f"expected 0, 1 or 2, got {self.hops}")
-        for name in ("most_findings", "most_weak"):
+        for name in ("max_findings", "max_weak"):
             if getattr(self, name) < 1:
                 raise ConfigError(name, f"expected at least 1, got {getattr(self, name)}")
 
@@ -227,9 +227,9 @@ class Group:
             self._strong = {one.name: one for one in self.strongest()}
 
     def active(self, event_ns: int, config: GroupConfig) -> bool:
-        """Whether something in it lasts, or has ended less than `calm_s` ago."""
+        """Whether something in it lasts, or has ended less than `calm` ago."""
         quiet_ns = event_ns - self.last_ns
-        return quiet_ns < config.calm_s * S or (self.opens > 0 and quiet_ns < config.lapse_s * S)
+        return quiet_ns < config.calm * S or (self.opens > 0 and quiet_ns < config.lapse * S)
 
 
 class Runs:
@@ -276,11 +276,11 @@ class Groups:
     def __init__(self, config: GroupConfig, graph: ServiceGraph) -> None:
         self._config = config
         self._graph = graph
-        self._join_ns = round(config.join_s * S)
-        self._reach_ns = round(config.reach_s * S)
-        self._gap_ns = {"key": round(config.reopen_s * S), "while": round(config.while_s * S)}
-        self._horizon_ns = round((max(config.reopen_s, config.join_s, config.calm_s) + config.late_s) * S)
-        self._lapse_ns = max(self._horizon_ns, round(config.lapse_s * S))
+        self._join_ns = round(config.join * S)
+        self._reach_ns = round(config.reach * S)
+        self._gap_ns = {"key": round(config.reopen * S), "while": round(config.among * S)}
+        self._horizon_ns = round((max(config.reopen, config.join, config.calm) + config.late) * S)
+        self._lapse_ns = max(self._horizon_ns, round(config.lapse * S))
         self._items: dict[Name, Item] = {}
         self._weak: dict[Name, Item] = {}
         self._loose: dict[Name, Item] = {}  # weak ones that look for a group
@@ -374,7 +374,7 @@ class Groups:
         until_ns = max(finding.end_ns or finding.last_ns, finding.start_ns)
         if event_ns - until_ns > (self._horizon_ns if finding.end_ns else self._lapse_ns):
             return "finding that came too late"
-        if len(self._items) >= self._config.most_findings:
+        if len(self._items) >= self._config.max_findings:
             return "finding over the limit of findings"
         return ""
 
@@ -492,7 +492,7 @@ class Groups:
 
     def _settle_weak(self) -> None:
         """Give each weak finding to the earliest of the groups near it; it links none of them."""
-        over = len(self._weak) - self._config.most_weak
+        over = len(self._weak) - self._config.max_weak
         if over > 0:
             for item in sorted(self._weak.values(), key=lambda item: item.rank)[-over:]:
                 if item.group is not None:

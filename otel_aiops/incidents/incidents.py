@@ -36,6 +36,7 @@ from otel_aiops.incidents.suppress import (
     Action,
     Decision,
     Maintenance,
+    MaintenanceConfig,
     Silence,
     explained,
     explaining,
@@ -59,29 +60,29 @@ class IncidentsConfig:
     group: GroupConfig = field(default_factory=GroupConfig)
     severity: SeverityConfig = field(default_factory=SeverityConfig)
     slo: tuple[SloConfig, ...] = ()
-    maintenance: tuple[Maintenance, ...] = ()
-    rank_at_s: tuple[float, ...] = (0.0, 30.0, 60.0, 120.0)  # after detection
-    revise_s: float = 5.0  # at most so often for findings that join, and for ranking them
-    renew_s: float = 30.0  # at most so often for findings that only go on
-    graph_s: float = 60.0  # how often the service graph is asked again
-    most_incidents: int = 10_000
-    most_timeline: int = 200
-    most_predictions: int = 1_000
-    most_past: int = 500
-    most_revised: int = 500  # in one step; the others come in the next
-    most_ranked: int = 50  # in one step
-    most_rules: int = 1_000  # silences and maintenance windows
+    maintenance: tuple[MaintenanceConfig, ...] = ()
+    rank_at: tuple[float, ...] = (0.0, 30.0, 60.0, 120.0)  # after detection
+    revise: float = 5.0  # at most so often for findings that join, and for ranking them
+    renew: float = 30.0  # at most so often for findings that only go on
+    graph_interval: float = 60.0  # how often the service graph is asked again
+    max_incidents: int = 10_000  # that are not long over
+    max_timeline: int = 200  # lines of one
+    max_predictions: int = 1_000  # that stand or were decided of late
+    max_past: int = 500  # with which new ones are compared
+    max_revised: int = 500  # in one step; the others come in the next
+    max_ranked: int = 50  # in one step
+    max_rules: int = 1_000  # silences and maintenance windows
 
     def __post_init__(self) -> None:
         """Raises: ConfigError."""
-        for name in ("revise_s", "renew_s", "graph_s"):
+        for name in ("revise", "renew", "graph_interval"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(name, f"expected at least 0 s, got {getattr(self, name)}")
-        if list(self.rank_at_s) != sorted(self.rank_at_s) or not self.rank_at_s:
-            raise ConfigError("rank_at_s", f"expected rising times, got {list(self.rank_at_s)}")
+        if list(self.rank_at) != sorted(self.rank_at) or not self.rank_at:
+            raise ConfigError("rank_at", f"expected rising times, got {list(self.rank_at)}")
         for name in ("incidents", "timeline", "predictions", "past", "revised", "ranked", "rules"):
-            if getattr(self, f"most_{name}") < 1:
-                raise ConfigError(f"most_{name}", f"expected at least 1, got {getattr(self, f'most_{name}')}")
+            if getattr(self, f"max_{name}") < 1:
+                raise ConfigError(f"max_{name}", f"expected at least 1, got {getattr(self, f'max_{name}')}")
 
 
 class Incidents:
@@ -101,10 +102,10 @@ class Incidents:
         self._groups = Groups(config.group, graph)
         self._records: dict[str, Record] = {}
         self._pending: dict[Name, None] = {}  # findings whose groups may have something new
-        self._foresight = Foresight(config.most_predictions)
-        self._past = Past(config.most_past)
+        self._foresight = Foresight(config.max_predictions)
+        self._past = Past(config.max_past)
         self._silences: dict[str, Silence] = {}
-        self._windows: dict[str, Maintenance] = {window.name: window for window in config.maintenance}
+        self._windows: dict[str, Maintenance] = {one.name: one.window() for one in config.maintenance}
         self._spent: dict[str, int] = {}  # the last revisions of incidents that are gone, should they come back
         self._now_ns = 0
         self._graph_due_ns = 0
@@ -123,9 +124,9 @@ class Incidents:
     def step(self, event_ns: int) -> tuple[Incident, ...]:
         """What is due by time: incidents that end, rankings, silences that run out, predictions that expire."""
         self._now_ns = event_ns = max(event_ns, self._now_ns)
-        self._ranks_left = self._config.most_ranked
+        self._ranks_left = self._config.max_ranked
         if event_ns >= self._graph_due_ns:
-            self._graph_due_ns = event_ns + round(self._config.graph_s * S)
+            self._graph_due_ns = event_ns + round(self._config.graph_interval * S)
             self._groups.learn_graph()
             self._below = {}
         told = self._forget(event_ns)
@@ -225,7 +226,7 @@ class Incidents:
         self._past.restore(saved["past"])
         self._silences = {one.name: one for one in (decode(Silence, value) for value in saved["silences"])}
         self._windows = {one.name: one for one in (decode(Maintenance, value) for value in saved["windows"])}
-        self._windows.update({window.name: window for window in self._config.maintenance})
+        self._windows.update({one.name: one.window() for one in self._config.maintenance})
         self._pending = {(key, start_ns): None for key, start_ns in saved["pending"]}
         self._now_ns, self._graph_due_ns = saved["now"], saved["graph_due"]
         self._explain = bool(saved["explain"])
@@ -251,7 +252,7 @@ class Incidents:
         """The incidents that must be told of now: their state, suspects or suppression change with time."""
         urgent: set[Name] = set()
         left = EXPLAINED if explain else 0
-        ranks = self._config.most_ranked
+        ranks = self._config.max_ranked
         for record in self._records.values():
             group = self._group(record)
             incident = record.incident
@@ -280,10 +281,10 @@ class Incidents:
 
     def _rank_due(self, record: Record, event_ns: int) -> bool:
         since_ns = event_ns - record.incident.detected_ns
-        times = self._config.rank_at_s
+        times = self._config.rank_at
         if record.ranks < len(times) and since_ns >= times[record.ranks] * S:
             return True
-        return record.stirred and event_ns - record.ranked_ns >= self._config.revise_s * S
+        return record.stirred and event_ns - record.ranked_ns >= self._config.revise * S
 
     def _suppressor(self, incident: Incident, event_ns: int) -> str:
         """Who or what suppresses an incident."""
@@ -305,7 +306,7 @@ class Incidents:
         hurry = {items[name].group for name in urgent if name in items}
         self._pending = {}
         told: list[Incident] = []
-        left = self._config.most_revised
+        left = self._config.max_revised
         for group in groups:
             if not left or not (group in hurry or self._ripe(group, event_ns)):
                 self._pending[group.first.name] = None
@@ -319,7 +320,7 @@ class Incidents:
         record = self._records.get(group.id)
         if record is None or record.incident.state is State.MERGED or self._absorbs(group):
             return True
-        gap_s = self._config.revise_s if group.news else self._config.renew_s
+        gap_s = self._config.revise if group.news else self._config.renew
         return event_ns - record.told_ns >= gap_s * S
 
     def _absorbs(self, group: Group) -> list[Record]:
@@ -333,7 +334,7 @@ class Incidents:
         absorbed = self._absorbs(group)
         record = self._records.get(group.id)
         if record is None:
-            if len(self._records) >= self._config.most_incidents:
+            if len(self._records) >= self._config.max_incidents:
                 self.counts["incident over the limit"] += 1
                 return []
             record = self._open(group, absorbed, event_ns)
@@ -382,7 +383,7 @@ class Incidents:
         )
         record.acknowledged |= other.acknowledged
         record.lines = sorted({*record.lines, *other.lines}, key=lambda line: (line.time_ns, line.kind, line.text))
-        del record.lines[self._config.most_timeline - 1 :]
+        del record.lines[self._config.max_timeline - 1 :]
         record.stirred = True
         self._write(record, event_ns, "merged", f"Incident {other.incident.id} has merged into this one.")
         self._write(other, event_ns, "merged", f"Merged into incident {survivor}.")
@@ -423,7 +424,7 @@ class Incidents:
         state = standing(record, group.active(event_ns, self._config.group))
         before = record.incident.state
         if state is State.RESOLVED and before in LIVE and not record.held_ns:
-            self._write(record, event_ns, "resolved", f"Calm for {self._config.group.calm_s:g} s.")
+            self._write(record, event_ns, "resolved", f"Calm for {self._config.group.calm:g} s.")
         elif state in LIVE and before is State.RESOLVED:
             record.acknowledged = False
             state = State.OPEN
@@ -451,7 +452,7 @@ class Incidents:
         """Rank its suspects, and look for incidents like it."""
         self._ranks_left -= 1
         since_ns = event_ns - now.detected_ns
-        record.ranks = sum(since_ns >= time_s * S for time_s in self._config.rank_at_s)
+        record.ranks = sum(since_ns >= time_s * S for time_s in self._config.rank_at)
         record.ranked_ns, record.stirred = event_ns, False
         suspects = tuple(self._rank(now, event_ns)) or record.incident.suspects  # evidence that has passed still counts
         first, before = (some[0].service if some else "" for some in (suspects, record.incident.suspects))
@@ -490,19 +491,19 @@ class Incidents:
         why = f": {decision.why}" if decision.why else ""
         self._write(record, event_ns, words[decision.action], f"By {decision.who}{why}.")
         self._now_ns = event_ns
-        self._ranks_left = self._config.most_ranked
+        self._ranks_left = self._config.max_ranked
         told = tuple(self._revise(group, event_ns))
         self._explain |= self._look()
         return told
 
     def _write(self, record: Record, time_ns: int, kind: str, text: str) -> None:
-        over = record.write(Entry(time_ns=time_ns, kind=kind, text=text), self._config.most_timeline)
+        over = record.write(Entry(time_ns=time_ns, kind=kind, text=text), self._config.max_timeline)
         if over:
             self.counts["line over the limit of a timeline"] += over
 
     def _room(self) -> None:
-        if len(self._silences) + len(self._windows) >= self._config.most_rules:
-            raise BadInput(f"expected at most {self._config.most_rules} silences and maintenance windows")
+        if len(self._silences) + len(self._windows) >= self._config.max_rules:
+            raise BadInput(f"expected at most {self._config.max_rules} silences and maintenance windows")
 
     def _forget(self, event_ns: int) -> list[Incident]:
         """Drop incidents that are long over; those that an operator held open end."""
@@ -525,7 +526,7 @@ class Incidents:
                             timeline=tuple(record.lines),
                         )
                     )
-        while len(self._spent) > self._config.most_incidents:
+        while len(self._spent) > self._config.max_incidents:
             del self._spent[next(iter(self._spent))]
         return sorted(ended, key=lambda incident: incident.id)
 

@@ -71,18 +71,18 @@ DECISIONS = sql.Table(
 class JournalConfig:
     """Where incidents are kept, and for how long. Without a URL they are in an SQLite file of the data directory."""
 
-    url: str = ""
-    retention_s: float = 400 * 86_400.0
-    wait_s: float = 5.0  # for a database that another process has locked
+    url: str = ""  # sqlite:… or postgresql:…; without it incidents.db in storage.directory
+    retention: float = 400 * 86_400.0  # s after its last change that an incident is kept
+    wait: float = 5.0  # for a database that another process has locked
 
     def __post_init__(self) -> None:
         """Raises: ConfigError."""
         if self.url and not self.url.startswith(("sqlite:", "postgresql:", "postgresql+")):
             raise ConfigError("url", f"expected sqlite:… or postgresql:…, got {self.url.split(':', 1)[0]}:…")
-        if not self.retention_s > 0:
-            raise ConfigError("retention_s", f"expected more than 0 s, got {self.retention_s}")
-        if not self.wait_s >= 0:
-            raise ConfigError("wait_s", f"expected at least 0 s, got {self.wait_s}")
+        if not self.retention > 0:
+            raise ConfigError("retention", f"expected more than 0 s, got {self.retention}")
+        if not self.wait >= 0:
+            raise ConfigError("wait", f"expected at least 0 s, got {self.wait}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,9 +131,7 @@ class Journal:
     def open(self) -> None:
         """Connect, and make the tables where there are none. Raises: StateError if they are of another version."""
         lite = self._url.startswith("sqlite:")
-        options: dict[str, Any] = (
-            {"connect_args": {"timeout": self._config.wait_s}} if lite else {"pool_pre_ping": True}
-        )
+        options: dict[str, Any] = {"connect_args": {"timeout": self._config.wait}} if lite else {"pool_pre_ping": True}
         engine = sql.create_engine(self._url, **options)
         if lite:
             sql.event.listen(engine, "connect", _prepare)
@@ -235,7 +233,7 @@ class Journal:
 
     def forget(self, event_ns: int) -> int:
         """Delete incidents and decisions that nothing was written of for the retention; how many incidents."""
-        least_ns = event_ns - round(self._config.retention_s * S)
+        least_ns = event_ns - round(self._config.retention * S)
         with self._transaction() as connection:
             query = sql.select(INCIDENTS.c.incident).where(INCIDENTS.c.event_ns < least_ns)
             gone = list(connection.scalars(query))

@@ -51,23 +51,21 @@ class Symptom:
 class MetricsConfig:
     """What is kept of metric series with a role, and how strange they must be."""
 
-    most_series: int = 10_000
+    max_series: int = 10_000  # series with a role that are kept
     length: int = 240  # cells of a series
-    spacing_s: float = 10.0  # values closer together share a cell
+    spacing: float = 10.0  # values closer together share a cell
     least_z: float = 1.0  # usual spreads; less is no evidence
     other_kind: float = 0.5  # weight of evidence of another kind than the symptom
     unrelated: float = 0.3  # weight of evidence that does not move with the symptom
-    watch_floor: float = (
-        4.0  # times the floor of latencies and errors, below which a series is never reported by itself
-    )
+    watch_floor: float = 4.0  # times the floor of latencies and errors, below which none is reported by itself
     change: ChangeConfig = field(default_factory=ChangeConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
 
     def __post_init__(self) -> None:
-        if self.most_series < 1 or self.length < 16:
-            raise ConfigError("length", f"expected >= 16 cells and >= 1 series, got {self.length}, {self.most_series}")
-        if not self.spacing_s > 0:
-            raise ConfigError("spacing_s", f"must be > 0 s, got {self.spacing_s}")
+        if self.max_series < 1 or self.length < 16:
+            raise ConfigError("length", f"expected >= 16 cells and >= 1 series, got {self.length}, {self.max_series}")
+        if not self.spacing > 0:
+            raise ConfigError("spacing", f"must be > 0 s, got {self.spacing}")
 
 
 class MetricEvidence:
@@ -78,7 +76,7 @@ class MetricEvidence:
 
     def __init__(self, config: MetricsConfig | None = None) -> None:
         self.config = config or MetricsConfig()
-        self.rings = Rings(self.config.length, self.config.spacing_s)
+        self.rings = Rings(self.config.length, self.config.spacing)
         self.watch = Watch(self.config.watch, self.rings)
         self.counts: dict[str, int] = {UNKNOWN: 0, FULL: 0}
         self._reset()
@@ -209,8 +207,8 @@ class MetricEvidence:
             self.counts = {str(reason): int(count) for reason, count in tree["counts"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateError(f"expected the slots of metric evidence as JSON, got {error}") from error
-        if any(not 0 <= slot < size for slot, *_ in known) or size > self.config.most_series:
-            raise StateError(f"expected slots below {self.config.most_series}, got {size} with other numbers")
+        if any(not 0 <= slot < size for slot, *_ in known) or size > self.config.max_series:
+            raise StateError(f"expected slots below {self.config.max_series}, got {size} with other numbers")
         self._reset()
         for prefix, owner in (("ring_", self.rings), ("watch_", self.watch)):
             owned = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
@@ -238,7 +236,7 @@ class MetricEvidence:
 
     def _take(self, of: Meaning, row: int, series: str) -> int:
         """A slot for a series, -1 when all are in use."""
-        if not self._free and self._size >= self.config.most_series:
+        if not self._free and self._size >= self.config.max_series:
             return -1
         slot = heapq.heappop(self._free) if self._free else self._size
         self._size = max(self._size, slot + 1)
@@ -327,7 +325,7 @@ class MetricEvidence:
             return
         gap, client, server = np.array(both, np.int32).T
         (time_ns, there), (other_ns, here) = self.rings.last(client), self.rings.last(server)
-        at_once = np.abs(time_ns - other_ns) < self.config.spacing_s * 5e8
+        at_once = np.abs(time_ns - other_ns) < self.config.spacing * 5e8
         newer = np.maximum(time_ns, other_ns) > self.rings.last(gap)[0]
         now = at_once & newer & (time_ns > 0) & (other_ns > 0)
         if now.any():
@@ -371,7 +369,7 @@ class MetricEvidence:
         weight = np.ones(len(slots))
         role = self._meaning[of_symptom].role
         one = np.array([of_symptom], np.int32)
-        since_ns = start_ns - round(self.config.change.before_s * 1e9)
+        since_ns = start_ns - round(self.config.change.before * 1e9)
         shown = [cells[0] for cells in self.rings.cells(one)[:2]]
         for k, slot in enumerate(slots.tolist()):
             mine = self._meaning[slot].role

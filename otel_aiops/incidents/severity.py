@@ -26,9 +26,9 @@ Failing = Callable[[str, float, int], float]
 class SloConfig:
     """An objective of a service: this share of its requests is good, over a window."""
 
-    service: str
-    objective: float = 0.999
-    window_s: float = 30 * 86_400.0
+    service: str  # name of the service
+    objective: float = 0.999  # share of its requests that is good
+    window: float = 30 * 86_400.0  # s over which
 
     def __post_init__(self) -> None:
         """Raises: ConfigError."""
@@ -36,20 +36,20 @@ class SloConfig:
             raise ConfigError("service", "expected the name of a service, got nothing")
         if not 0 < self.objective < 1:
             raise ConfigError("objective", f"expected a ratio between 0 and 1, got {self.objective}")
-        if not self.window_s >= 3_600:
-            raise ConfigError("window_s", f"expected at least 3600 s, got {self.window_s}")
+        if not self.window >= 3_600:
+            raise ConfigError("window", f"expected at least 3600 s, got {self.window}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeverityConfig:
     """Where incidents begin to be bad, without objectives: two upper bounds are critical, one lower is a warning."""
 
-    critical_users: float = 1_000.0
-    critical_services: int = 4
-    critical_score: float = 5.0
-    warning_users: float = 1.0
-    warning_services: int = 2
-    warning_score: float = 2.0
+    critical_users: float = 1_000.0  # requests of users that are hit; two of the three critical ones must be reached
+    critical_services: int = 4  # services that show something
+    critical_score: float = 5.0  # of the strongest finding, in thresholds
+    warning_users: float = 1.0  # the same; one of the three is enough
+    warning_services: int = 2  # the same
+    warning_score: float = 2.0  # the same
 
 
 def worse(one: Severity, other: Severity) -> Severity:
@@ -78,7 +78,7 @@ def burning(
         if slo.service not in services:
             continue
         for share, long_s, short_s, severity in BURNS:
-            limit = share * slo.window_s / long_s
+            limit = share * slo.window / long_s
             long = failing(slo.service, long_s, event_ns) / (1 - slo.objective)
             short = failing(slo.service, short_s, event_ns) / (1 - slo.objective)
             if long_s == BURNS[0][1] and math.isfinite(long):

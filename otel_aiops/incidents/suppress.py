@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
@@ -87,6 +88,38 @@ class Maintenance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceConfig:
+    """A maintenance window in the words of the configuration."""
+
+    name: str  # by which people know it
+    start: datetime | float | str  # ISO 8601, in UTC without a zone, or unix seconds
+    end: datetime | float | str  # the same
+    every: float = 0.0  # again after so long; 0 is once
+    services: tuple[str, ...] = ()  # names of services that are worked on, which may have * and ?; none is all
+    why: str = ""  # what is done
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError."""
+        if not self.name:
+            raise ConfigError("name", "expected a name, got nothing")
+        self.window()
+
+    def window(self) -> Maintenance:
+        """The same in event time. Raises: ConfigError."""
+        try:
+            return Maintenance(
+                name=self.name,
+                start_ns=_config_ns("start", self.start),
+                end_ns=_config_ns("end", self.end),
+                every_s=self.every,
+                services=self.services,
+                why=self.why,
+            )
+        except ConfigError as error:
+            raise ConfigError(error.path.removesuffix("_s"), error.message) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What an operator wants, with name and reason; `time_ns` is the event time at which it holds."""
 
@@ -111,6 +144,17 @@ class Decision:
         what, value = needs.get(self.action, ("incident", self.incident))
         if not value:
             raise BadInput(f"{what}: expected with the action {self.action}, got nothing")
+
+
+def _config_ns(key: str, time: datetime | float | str) -> int:
+    """A time of the configuration in ns. Raises: ConfigError."""
+    try:
+        if isinstance(time, int | float):
+            return round(time * S)
+        at = datetime.fromisoformat(time) if isinstance(time, str) else time
+        return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000_000) * 1_000
+    except (ValueError, OverflowError):
+        raise ConfigError(key, f"expected ISO 8601 as 2026-05-03T14:00:00Z, or unix seconds, got {time!r}") from None
 
 
 def _named(service: str, patterns: Sequence[str]) -> bool:

@@ -53,23 +53,14 @@ class WatchConfig:
     stays: float = 0.5  # of the threshold, at which a run still goes on
     calm: int = 3  # cells after which a run has ended
     warm_up: int = 20  # cells before anything is reported
-    every_s: float = 300.0  # between two measurements of what is usual
+    every: float = 300.0  # between two measurements of what is usual
     half_life: float = 1440.0  # cells after which a peak counts half
-    accept_after_s: float = 7200.0  # a run that lasts longer is the new normal
-    stale_s: float = 900.0  # without points for so long, a run has ended
+    accept_after: float = 7200.0  # a run that lasts longer is the new normal
+    stale: float = 900.0  # without points for so long, a run has ended
 
     def __post_init__(self) -> None:
-        for name in (
-            "least_z",
-            "over_peak",
-            "at_once",
-            "steady_at_once",
-            "half_life",
-            "accept_after_s",
-            "stale_s",
-            "calm",
-            "every_s",
-        ):
+        positive = ("least_z", "over_peak", "at_once", "steady_at_once", "half_life", "accept_after", "stale", "calm")
+        for name in (*positive, "every"):
             if not getattr(self, name) > 0:
                 raise ConfigError(name, f"must be > 0, got {getattr(self, name)}")
 
@@ -126,7 +117,7 @@ class Watch:
     def changed(self, event_ns: int) -> I32:
         """Slots whose runs began, went on or ended since this was asked last, in order; they are told now."""
         of = self._columns.of
-        silent = (of["start_ns"] != 0) & (event_ns - of["seen_ns"] > self.config.stale_s * 1e9)
+        silent = (of["start_ns"] != 0) & (event_ns - of["seen_ns"] > self.config.stale * 1e9)
         self._end(np.flatnonzero(silent).astype(np.int32))
         slots = np.flatnonzero(~of["told"]).astype(np.int32)
         of["told"][slots] = True
@@ -147,7 +138,7 @@ class Watch:
     def _lapse(self, slots: I32, time_ns: I64) -> None:
         """After a long gap nothing before it is recent."""
         of = self._columns.of
-        late = slots[(of["seen_ns"][slots] > 0) & (time_ns - of["seen_ns"][slots] > self.config.stale_s * 1e9)]
+        late = slots[(of["seen_ns"][slots] > 0) & (time_ns - of["seen_ns"][slots] > self.config.stale * 1e9)]
         of["hits"][late] = 0
         self._end(late[of["start_ns"][late] != 0])
 
@@ -185,7 +176,7 @@ class Watch:
         resting = slots[~on & fresh & (of["start_ns"][slots] != 0)]
         of["calm"][resting] += 1
         self._end(resting[of["calm"][resting] >= self.config.calm])
-        long = strange[of["last_ns"][strange] - of["start_ns"][strange] > self.config.accept_after_s * 1e9]
+        long = strange[of["last_ns"][strange] - of["start_ns"][strange] > self.config.accept_after * 1e9]
         self._rings.admit(long, of["start_ns"][long])
         of["due_ns"][long] = 0
         self._end(long)
@@ -211,7 +202,7 @@ class Watch:
         warm = count >= self.config.warm_up
         known = chosen[warm]
         of["level"][known], of["spread"][known] = level[warm], spread[warm]
-        every_ns = round(self.config.every_s * 1e9)
+        every_ns = round(self.config.every * 1e9)
         spread_out = np.where(np.isnan(before[warm]), 1 + known % PHASES, PHASES).astype(
             np.int64
         )  # so that not all are due at once

@@ -167,7 +167,7 @@ class _Routes:
                   until: {description: "ISO 8601 or unix seconds; or `for`"}
                   for: {description: "how long, as 2h or seconds"}
                   from: {description: ISO 8601 or unix seconds}
-                  services: {type: array, items: {type: string}, description: names may have * and ?; none is all}
+                  services: {type: array, items: {type: string}, description: "names may have * and ?; none is all"}
                   channels: {type: array, items: {type: string}}
                   severities: {type: array, items: {type: string}}
                   who: {type: string}
@@ -209,7 +209,7 @@ class _Routes:
                   end: {description: "ISO 8601 or unix seconds; or `for`"}
                   for: {description: "how long, as 2h or seconds"}
                   every: {description: "again after so long, as 7d; without it, once"}
-                  services: {type: array, items: {type: string}, description: names may have * and ?; none is all}
+                  services: {type: array, items: {type: string}, description: "names may have * and ?; none is all"}
                   who: {type: string}
                   why: {type: string}
         responses: {200: {description: the window}, 400: {description: what was expected}}

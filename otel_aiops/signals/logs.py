@@ -42,19 +42,19 @@ class LogsConfig:
     message the first line and `masking.LONGEST` characters.
     """
 
-    window_s: float = 10.0
-    grace_s: float = 5.0  # how long after its end a window waits for records
+    window: float = 10.0  # s over which records are counted
+    grace: float = 5.0  # how long after its end a window waits for records
     rate: float = 2_000.0  # records a second of one service and class that are mined
     body: int = 4_096  # characters of a body that are looked at
     news: NewsConfig = field(default_factory=NewsConfig)
     templates: TemplatesConfig = field(default_factory=TemplatesConfig)
 
     def __post_init__(self) -> None:
-        for name in ("window_s", "rate", "body"):
+        for name in ("window", "rate", "body"):
             if not getattr(self, name) > 0:
                 raise ConfigError(name, f"must be > 0, got {getattr(self, name)}")
-        if not 0 <= self.grace_s <= self.window_s:
-            raise ConfigError("grace_s", f"must be between 0 and window_s {self.window_s}, got {self.grace_s}")
+        if not 0 <= self.grace <= self.window:
+            raise ConfigError("grace", f"must be between 0 and window {self.window}, got {self.grace}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +87,9 @@ class Logs:
 
     def __init__(self, config: LogsConfig) -> None:
         self._config = config
-        self._window_ns = round(config.window_s * 1e9)
-        self._grace_ns = round(config.grace_s * 1e9)
-        self._most_mined = max(1, round(config.rate * config.window_s))
+        self._window_ns = round(config.window * 1e9)
+        self._grace_ns = round(config.grace * 1e9)
+        self._most_mined = max(1, round(config.rate * config.window))
         self.templates = Templates(config.templates)
         self._clear()
 

@@ -61,7 +61,7 @@ class RedConfig:
     lateness: float = 10.0  # a window is closed when spans that ended so long after it have come
     patience: float = 60.0  # or when no spans come, so long after its end
     max_operations: int = 2_000  # the busiest; the others of a service are one
-    max_edges: int = 2_000
+    max_edges: int = 2_000  # calls between two services; the others are not measured
     remember: float = 600.0  # seconds in which an operation without calls has a rate of 0, and then none
 
     def __post_init__(self) -> None:

@@ -44,7 +44,7 @@ class TracesConfig:
     longest: float = 120.0  # s of event time after the first span of a trace; then it is taken as it is
     max_spans: int = 500_000  # that wait; over it the traces that wait longest are taken as they are
     max_operations: int = 10_000  # distinct span names; over it they share one name
-    max_operations_per_service: int = 1_000
+    max_operations_per_service: int = 1_000  # of them; over it those of a service share one name
 
     def __post_init__(self) -> None:
         for name in ("wait", "wait_for_root", "longest"):

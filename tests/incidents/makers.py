@@ -95,16 +95,16 @@ def linked(one: Item, other: Item, calls: Calls, config: GroupConfig) -> bool:
         return (max(a, c) - min(b, d)) / S
 
     f, g = one.finding, other.finding
-    if f.key == g.key and gap_s(1e9) <= config.reopen_s:
+    if f.key == g.key and gap_s(1e9) <= config.reopen:
         return True
-    close = gap_s(config.reach_s) <= config.join_s or gap_s(1e9) <= config.while_s
+    close = gap_s(config.reach) <= config.join or gap_s(1e9) <= config.among
     if f.evidence.resource and f.evidence.resource == g.evidence.resource and close:
         return True
     if not placed(f.service) or not placed(g.service):
         return False
     if f.service == g.service and close:
         return True
-    return not _apart(calls, f.service, g.service, config.hops) and gap_s(config.reach_s) <= config.join_s
+    return not _apart(calls, f.service, g.service, config.hops) and gap_s(config.reach) <= config.join
 
 
 def naive_groups(

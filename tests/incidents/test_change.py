@@ -157,4 +157,4 @@ def test_correlation_pairs_nearest_cells() -> None:
 
 def test_bad_settings() -> None:
     with pytest.raises(ConfigError):
-        ChangeConfig(before_s=0)
+        ChangeConfig(before=0)

@@ -131,9 +131,9 @@ def test_a_lasting_finding_draws_those_of_others_at_first_and_of_its_service_whi
 
 
 def test_what_comes_back_is_a_flap() -> None:
-    (group,) = grouped([finding("pay", start, start + 10, end_s=start + 10) for start in (0, 180, 360)], join_s=0)
+    (group,) = grouped([finding("pay", start, start + 10, end_s=start + 10) for start in (0, 180, 360)], join=0)
     assert group.flaps == 2
-    assert len(list(grouped([finding("pay", 0, end_s=10), finding("pay", 200, end_s=210)], join_s=0))) == 2
+    assert len(list(grouped([finding("pay", 0, end_s=10), finding("pay", 200, end_s=210)], join=0))) == 2
 
 
 def test_late_data_joins_what_it_links() -> None:
@@ -156,10 +156,10 @@ def test_old_groups_are_forgotten_and_what_is_too_late_is_counted() -> None:
 
 
 def test_limits_drop_the_weakest_and_count() -> None:
-    groups = grouped([finding("pay", 0, what=f"op{n}", score=0.1 + n / 100) for n in range(12)], most_weak=10)
+    groups = grouped([finding("pay", 0, what=f"op{n}", score=0.1 + n / 100) for n in range(12)], max_weak=10)
     assert len(groups) == 10 and groups.counts["weak finding over the limit"] == 2
     assert min(item.peak for item in groups.items().values()) > 0.115
-    groups = grouped([finding("pay", 0, what=f"op{n}") for n in range(12)], most_findings=10)
+    groups = grouped([finding("pay", 0, what=f"op{n}") for n in range(12)], max_findings=10)
     assert len(groups) == 10 and groups.counts["finding over the limit of findings"] == 2
 
 
@@ -194,7 +194,7 @@ def test_only_strong_versions_say_when_it_was_first_seen() -> None:
     assert item.first_ns == at(30) and item.peak == 2 and item.finding.last_ns == at(60)
 
 
-@pytest.mark.parametrize("knobs", [{"join_s": -1}, {"hops": 3}, {"most_weak": 0}, {"calm_s": float("nan")}])
+@pytest.mark.parametrize("knobs", [{"join": -1}, {"hops": 3}, {"max_weak": 0}, {"calm": float("nan")}])
 def test_wrong_settings_are_named(knobs: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(knobs))):
         GroupConfig(**knobs)  # type: ignore[arg-type]

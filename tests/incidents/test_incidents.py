@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from otel_aiops.incidents.incident import (
 )
 from otel_aiops.incidents.incidents import Incidents, IncidentsConfig
 from otel_aiops.incidents.severity import SloConfig
-from otel_aiops.incidents.suppress import Action, Decision, Maintenance, Silence
+from otel_aiops.incidents.suppress import Action, Decision, MaintenanceConfig, Silence
 from tests.incidents.makers import CHAIN, Calls, at, finding
 from tests.incidents.test_group import stories
 
@@ -95,7 +96,7 @@ def plain(found: Sequence[Finding]) -> Incidents:
 def test_any_order_repetition_restart_and_lateness_end_in_the_same_incidents(
     found: list[Finding], rng: random.Random
 ) -> None:
-    config = IncidentsConfig(group=GroupConfig(late_s=3600))
+    config = IncidentsConfig(group=GroupConfig(late=3600))
     expected = incidents(config)
     expected.update(found, at(3400))
     expected.step(at(3500))
@@ -245,7 +246,8 @@ def test_a_silence_of_one_service_does_not_hide_another() -> None:
 
 
 def test_maintenance_comes_again() -> None:
-    window = Maintenance(name="backup", start_ns=at(-86_400), end_ns=at(-86_340), services=("pay",), every_s=86_400)
+    start_s, end = at(-86_400) / 1e9, datetime.fromtimestamp(at(-86_340) / 1e9, UTC).isoformat()
+    window = MaintenanceConfig(name="backup", start=start_s, end=end, services=("pay",), every=86_400)
     one = incidents(IncidentsConfig(maintenance=(window,)))
     (opened,) = one.update([finding("pay", 0)], at(12))
     assert opened.suppressed_by == "maintenance backup"
@@ -377,7 +379,7 @@ def test_a_prediction_comes_true() -> None:
 
 
 def test_a_prediction_expires() -> None:
-    one = incidents(IncidentsConfig(most_predictions=1))
+    one = incidents(IncidentsConfig(max_predictions=1))
     one.foresee([prediction("bank")], at(0))
     one.foresee([prediction("bank", name="p2")], at(0))
     assert one.refused()["prediction over the limit"] == 1
@@ -392,7 +394,7 @@ def test_a_prediction_expires() -> None:
 
 def test_a_storm_is_told_in_parts_and_none_is_lost() -> None:
     ranker = Ranker()
-    config = IncidentsConfig(most_revised=50, most_ranked=10)
+    config = IncidentsConfig(max_revised=50, max_ranked=10)
     one = incidents(config, calls=Calls(), rank=ranker)
     storm = [finding(f"s{n % 400}", n % 60, 60, what=f"op{n}") for n in range(4_000)]
     told = [one.update(storm, at(60))]
@@ -407,7 +409,7 @@ def test_a_storm_is_told_in_parts_and_none_is_lost() -> None:
 
 
 def test_limits_are_counted() -> None:
-    one = incidents(IncidentsConfig(most_incidents=2, most_timeline=10), calls=Calls())
+    one = incidents(IncidentsConfig(max_incidents=2, max_timeline=10), calls=Calls())
     one.update([finding(f"s{n}", 0) for n in range(5)], at(12))
     assert len(one.open()) == 2 and one.refused()["incident over the limit"] == 3
     for n in range(20):
@@ -438,7 +440,7 @@ def test_a_state_that_does_not_fit_is_refused(arrays: dict[str, np.ndarray]) -> 
         incidents().restore(arrays)
 
 
-@pytest.mark.parametrize("knobs", [{"renew_s": -1}, {"rank_at_s": (3.0, 1.0)}, {"most_past": 0}])
+@pytest.mark.parametrize("knobs", [{"renew": -1}, {"rank_at": (3.0, 1.0)}, {"max_past": 0}])
 def test_wrong_settings_are_named(knobs: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(knobs))):
         IncidentsConfig(**knobs)  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ def incident(
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    one = Journal(JournalConfig(wait_s=0.1), tmp_path)
+    one = Journal(JournalConfig(wait=0.1), tmp_path)
     one.open()
     yield one
     one.close()
@@ -113,7 +113,7 @@ def test_decisions_are_kept_once(journal: Journal) -> None:
 
 
 def test_what_is_too_old_is_deleted(tmp_path: Path) -> None:
-    journal = Journal(JournalConfig(retention_s=100), tmp_path)
+    journal = Journal(JournalConfig(retention=100), tmp_path)
     journal.open()
     journal.append([incident("old")], at(0))
     journal.append([incident("new")], at(90))
@@ -218,7 +218,7 @@ def test_killed_while_it_writes_it_is_whole(tmp_path: Path) -> None:
     journal.close()
 
 
-@pytest.mark.parametrize("knobs", [{"url": "mysql://u:secret@h/d"}, {"retention_s": 0}, {"wait_s": -1}])
+@pytest.mark.parametrize("knobs", [{"url": "mysql://u:secret@h/d"}, {"retention": 0}, {"wait": -1}])
 def test_wrong_settings_are_named(knobs: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(knobs))) as caught:
         JournalConfig(**knobs)  # type: ignore[arg-type]

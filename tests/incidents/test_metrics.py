@@ -187,7 +187,7 @@ def test_low_availability_is_reported_as_it_was_sent() -> None:
 
 
 def test_series_over_the_limit_are_counted() -> None:
-    shop = Shop(cpus("a", "b", "c"), MetricsConfig(most_series=2))
+    shop = Shop(cpus("a", "b", "c"), MetricsConfig(max_series=2))
     shop.evidence.assign(7, labels("weather", "a"))
     assert shop.evidence.counts == {UNKNOWN: 1, FULL: 1}
     assert len(shop.evidence) == 2
@@ -257,7 +257,7 @@ def test_bad_settings() -> None:
     with pytest.raises(ConfigError):
         MetricsConfig(length=3)
     with pytest.raises(ConfigError):
-        MetricsConfig(spacing_s=0)
+        MetricsConfig(spacing=0)
 
 
 def test_counters_that_start_anew_are_no_finding() -> None:

@@ -304,7 +304,7 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
             Logs(LogsConfig()).restore(arrays)
 
 
-@pytest.mark.parametrize("wrong", [{"window_s": 0}, {"rate": -1}, {"body": 0}, {"grace_s": 11}])
+@pytest.mark.parametrize("wrong", [{"window": 0}, {"rate": -1}, {"body": 0}, {"grace": 11}])
 def test_bounds_are_checked(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         LogsConfig(**wrong)  # type: ignore[arg-type]
