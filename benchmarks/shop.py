@@ -280,7 +280,15 @@ def _right(suspects: list[dict[str, Any]], fault: dict[str, Any]) -> bool:
     """Whether one of the suspects is a right answer."""
     if not suspects:
         return "" in fault["accept"]
-    return any(one["service"] in fault["accept"] or one.get("edge") in fault["accept_edges"] for one in suspects)
+    return any(
+        _shortened(one["service"]) in fault["accept"] or _shortened(one.get("edge") or "-") in fault["accept_edges"]
+        for one in suspects
+    )
+
+
+def _shortened(name: str) -> str:
+    """A name without what is inside the database that ends it: "postgresql" of "postgresql:shop"."""
+    return name.partition(":")[0]
 
 
 def _foreseen(prediction: dict[str, Any], fault: dict[str, Any]) -> bool:

@@ -227,11 +227,11 @@ class Analysis:
         if not self._first_ns or event_ns - self._first_ns < self.config.alarm.warmup * S:
             return []
         config, slot = self.config.alarm, self.behaviour.slot(event_ns)
-        short, long = (
+        looks = [
             look(self.behaviour, self._wording, slot - int(s / SLOT_S), slot - 1, least_usual=config.observations)
             for s in config.windows
-        )
-        return self.alarm.step((short, long), users, event_ns, lambda name: self.deployments.widen([name], event_ns))
+        ]
+        return self.alarm.step(looks, users, event_ns, lambda name: self.deployments.widen([name], event_ns))
 
     def _of_series(self, event_ns: int) -> list[Finding]:
         """Alerts of series that began, went on or ended."""

@@ -9,12 +9,13 @@ import numpy as np
 
 from otel_aiops.incidents.blame import blame
 from otel_aiops.incidents.incident import Channel, Evidence, Suspect
-from otel_aiops.incidents.look import SCALE, Look, total
+from otel_aiops.incidents.look import EXPLAINED, SCALE, Look, total
 
 MOST_SUSPECTS = 10
 LEAST = 3.0  # strangeness below is no candidate
 BLAMED = 5.0  # scores of `blame` on the scale of strangeness
 DEPLOYED = 1.3  # how much more a service is suspected that has just been changed
+OF_LOAD = (Channel.LATENCY, Channel.NETWORK, Channel.RESOURCE)  # what a surge of requests explains
 BEST = 5  # evidence that a suspect carries
 
 # Logistic regression of "the suspect is the cause" on the logarithm of its share among all suspects and of its
@@ -57,7 +58,7 @@ def rank(
     """
     told = _worst((*measured.evidence, *measured.network))
     if seen.calls or not measured.calls:
-        scores = {service: _strangeness(seen, service, told) for service in {*seen.strengths, *told}}
+        scores = {service: _strangeness(seen, service, told) for service in {*seen.strengths, *told, *seen.surges}}
     else:
         found = blame(measured.evidence, measured.calls, symptom=symptom, outside=measured.outside)
         scores = {service: BLAMED * score for service, score in found}
@@ -80,6 +81,10 @@ def _strangeness(seen: Look, service: str, told: Mapping[str, Mapping[Channel, E
             continue
         raw = SCALE * float(np.expm1(evidence.strength / SCALE))
         strengths[channel] = max(strengths.get(channel, 0.0), raw)
+    if service in seen.surges:
+        strengths[Channel.RATE] = seen.surges[service].strength
+    elif seen.surges:
+        strengths = {channel: one * (1 - EXPLAINED * (channel in OF_LOAD)) for channel, one in strengths.items()}
     return total(strengths)
 
 
@@ -109,7 +114,10 @@ def _suspect(
     resources: Mapping[Channel, Evidence],
     deployed: Collection[Changed],
 ) -> Suspect:
-    evidence = sorted([*seen.evidence.get(service, ()), *resources.values()], key=lambda one: -one.strength)[:BEST]
+    surge = [seen.surges[service]] if service in seen.surges else []
+    evidence = sorted([*seen.evidence.get(service, ()), *resources.values(), *surge], key=lambda one: -one.strength)[
+        :BEST
+    ]
     change = next((one for one in deployed if one.service == service), None)
     first = evidence[0] if evidence else None
     reasons = [one.text for one in evidence[:2] if one.text]
