@@ -33,7 +33,7 @@ class BehaviourConfig:
     """How much is remembered of what services do."""
 
     half_life: float = 1800.0  # s of activity after which what was usual weighs half
-    settle: float = 40.0  # s until a slot is learned, if nothing has turned out to be wrong with it
+    settle: float = 90.0  # s until a slot is learned, if nothing has turned out to be wrong with it
     window: float = 300.0  # s that are kept to rank causes with
     max_cells: int = 300_000  # of each kind of count; a cell is an outcome in a context
 

@@ -187,8 +187,8 @@ def _tracks(windows: Windows) -> _Tracks:
         high.append(np.fmax.reduce(windows.high[:, :, -bins:].reshape(-1, LEVELS, *parts), axis=-1))
     span_s = np.concatenate([bins * width_s for bins in SPANS])
     long = np.flatnonzero(span_s >= LEAST_S)
-    values = (np.concatenate(x, axis=1)[:, long] for x in (mean, low, high))
-    return _Tracks(np.concatenate(at_s)[long], *values, span_s[long])
+    middle, least, most = (np.concatenate(x, axis=1)[:, long] for x in (mean, low, high))
+    return _Tracks(np.concatenate(at_s)[long], middle, least, most, span_s[long])
 
 
 def _mean(value: F64) -> F64:
