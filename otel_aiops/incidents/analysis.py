@@ -103,6 +103,7 @@ class Analysis:
         self._slot = -1
         self._first_ns = 0  # event time of the first span
         self._deployed: list[Deployment] = []  # since the last step
+        self._own: set[int] = set()  # rows of series that are made here
         self._series: dict[int, Finding] = {}  # alerts of series that last, by row
         self._told: list[Finding] = []  # of series, since the last step
 
@@ -140,7 +141,9 @@ class Analysis:
     def welcome(self, rows: I32, labels: Sequence[Labels], fingerprints: U64, event_ns: int) -> None:
         """Meet new series, (K,) each."""
         for row, of, fingerprint in zip(rows.tolist(), labels, fingerprints.tolist(), strict=True):
-            if not of.scope_name.startswith(OWN_SCOPES):
+            if of.scope_name.startswith(OWN_SCOPES):
+                self._own.add(row)
+            else:
                 self.metrics.assign(row, of, f"{fingerprint:016x}")
                 self.topology.observe(row, of, event_ns)
                 self.foresight.assign(row, of)
@@ -152,6 +155,7 @@ class Analysis:
         self.foresight.forget(rows)
         for row in rows.tolist():
             self._series.pop(row, None)
+            self._own.discard(row)
 
     def measure(self, batch: Batch) -> None:
         """Take points of series."""
@@ -169,6 +173,8 @@ class Analysis:
             self.ended(rows[over])
         for k in np.flatnonzero(active).tolist():
             row, old = int(rows[k]), self._series.get(int(rows[k]))
+            if row in self._own:
+                continue
             if old is not None and int(scored.batch.time_ns[k]) - old.last_ns < RENEW_NS:
                 continue
             finding = finding_of(scored, k)
@@ -317,6 +323,7 @@ class Analysis:
             "slot": self._slot,
             "first_ns": self._first_ns,
             "deployed": [encode(one) for one in self._deployed],
+            "own": sorted(self._own),
             "series": [[row, encode(finding)] for row, finding in self._series.items()],
             "told": [encode(finding) for finding in self._told],
         }
@@ -332,6 +339,7 @@ class Analysis:
             owner.restore({key.removeprefix(part): array for key, array in arrays.items() if key.startswith(part)})
         try:
             self._slot, self._first_ns = int(tree["slot"]), int(tree["first_ns"])
+            self._own = {int(row) for row in tree.get("own", ())}
             self._deployed = [decode(Deployment, one) for one in tree["deployed"]]
             self._series = {int(row): decode(Finding, one) for row, one in tree["series"]}
             self._told = [decode(Finding, one) for one in tree["told"]]
