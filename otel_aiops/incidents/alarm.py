@@ -16,6 +16,7 @@ from otel_aiops.series.columns import Arrays, json_array, json_tree
 
 SHARE = 0.4  # of the strongest channel that another needs to be a finding of its own
 WEAK = 0.5  # of the threshold: joins an incident, and keeps a finding alive
+FAINT = 0.25  # of the threshold: it may last
 SURE = 1.5  # of the threshold: one step is enough
 NOISE = 1.3  # of what a service reaches in normal times, at least
 QUIET = 0.1  # of the threshold, below which a total is no noise
@@ -32,12 +33,13 @@ class AlarmConfig:
     observations: float = 20.0  # of an operation, call or step before it can be strange
     # s that are looked at: the shortest is quick, the longest finds what is little or rare
     windows: tuple[float, ...] = (15.0, 30.0, 90.0)
+    quick: int = 2  # of these show by themselves whether it lasts
     settle: float = 60.0  # s until a total counts as one of normal times: a fault that grows is none
     calm: float = 20.0  # s without strangeness after which a finding ends
     series: int = 3  # series of one service that have an alert at once make an incident; fewer only join one
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "observations", "calm", "series"):
+        for name in ("threshold", "observations", "calm", "series", "quick"):
             if getattr(self, name) <= 0:
                 raise ConfigError(name, f"must be > 0, got {getattr(self, name)}")
         if not self.windows or list(self.windows) != sorted(self.windows):
@@ -91,10 +93,16 @@ class Alarm:
         strange = self.strange()
         services = sorted({service for one in looks for service in one.strengths} | self._services.keys())
         for service in services:
-            which = max(looks, key=lambda one: one.total(service))
+            which = self._clearest(looks, service)
             hit, others = users.get(service, 0.0), bool(strange - {service})
             changed += self._follow(service, which, hit, event_ns, others=others, wide=widen(service))
         return changed
+
+    def _clearest(self, looks: Sequence[Look], service: str) -> Look:
+        """The window in which a service is the strangest. Long ones count while it lasts: they remember it too long."""
+        lasts = looks[: self.config.quick]
+        lasting = max(one.total(service) for one in lasts) >= FAINT * self.config.threshold
+        return max(looks if lasting else lasts, key=lambda one: one.total(service))
 
     def _follow(
         self, service: str, seen: Look, users: float, event_ns: int, *, others: bool, wide: float

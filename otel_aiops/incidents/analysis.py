@@ -138,7 +138,8 @@ class Analysis:
     def welcome(self, rows: I32, labels: Sequence[Labels], fingerprints: U64, event_ns: int) -> None:
         """Meet new series, (K,) each."""
         for row, of, fingerprint in zip(rows.tolist(), labels, fingerprints.tolist(), strict=True):
-            if not of.scope_name.startswith(OWN_SCOPES):
+            if of.scope_name.startswith(OWN_SCOPES):
+            else:
                 self.metrics.assign(row, of, f"{fingerprint:016x}")
                 self.topology.observe(row, of, event_ns)
                 self.foresight.assign(row, of)
@@ -201,7 +202,7 @@ class Analysis:
             return []
         config, slot = self.config.alarm, self.behaviour.slot(event_ns)
         looks = [
-            look(self.behaviour, self._wording, slot - int(s / SLOT_S), slot - 1, least_usual=config.observations)
+            look(self.behaviour, self._wording, slot - int(s / SLOT_S), slot, least_usual=config.observations)
             for s in config.windows
         ]
         return self.alarm.step(looks, users, event_ns, lambda name: self.deployments.widen([name], event_ns))
@@ -236,7 +237,7 @@ class Analysis:
         """
         slot = self.behaviour.slot
         start_ns = max(start_ns, end_ns - int(self.config.behaviour.window * S))
-        seen = look(self.behaviour, self._wording, slot(start_ns), slot(end_ns) - 1) if self._first_ns else Look()
+        seen = look(self.behaviour, self._wording, slot(start_ns), slot(end_ns)) if self._first_ns else Look()
         deployed = [
             Changed(one.service, str(one), one.time_ns)
             for one in self.deployments.all_since(start_ns - DEPLOYED_BEFORE_NS)
@@ -294,8 +295,7 @@ class Analysis:
 
     def state(self) -> Arrays:
         """Everything learned, as arrays that nobody changes later."""
-        arrays = {f"{name}/{key}": array for name, one in self._owners().items() for key, array in one.state().items()}
-        tree = {
+        arrays = {f"{name}/{key}": array for name, one in        tree = {
             "slot": self._slot,
             "first_ns": self._first_ns,
             "deployed": [encode(one) for one in self._deployed],
@@ -307,8 +307,7 @@ class Analysis:
         if not arrays:
             return
         tree = json_tree(arrays, "clock")
-        for name, owner in self._owners().items():
-            part = name + "/"
+        for name, owner in            part = name + "/"
             owner.restore({key.removeprefix(part): array for key, array in arrays.items() if key.startswith(part)})
         try:
             self._slot, self._first_ns = int(tree["slot"]), int(tree["first_ns"])

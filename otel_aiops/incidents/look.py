@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from otel_aiops.incidents.behaviour import OWN, SLOT_S, UNREACHED, Behaviour, context_parts
+from otel_aiops.incidents.behaviour import OWN, PASSED_ON, SLOT_S, UNREACHED, Behaviour, context_parts
 from otel_aiops.incidents.departures import Departures, departures
 from otel_aiops.incidents.edges import Edge, solve
 from otel_aiops.incidents.incident import Channel, Evidence
@@ -77,6 +77,7 @@ def look(behaviour: Behaviour, wording: Wording, first: int, last: int, *, least
     gathered.failures()
     gathered.paths()
     gathered.logs()
+    gathered.consequences()
     gathered.surges(last - first + 1)
     return gathered.look()
 
@@ -90,6 +91,7 @@ class _Gathered:
         self.strengths: dict[str, dict[Channel, float]] = {}
         self.evidence: dict[str, list[Evidence]] = {}
         self.surging: dict[str, Evidence] = {}
+        self.passed_on: dict[str, float] = {}  # strengths of errors that services pass on
         self.calls, self.callee_of, self.senders = self._graph()
 
     def _graph(self) -> tuple[dict[str, set[str]], dict[tuple[int, int], int], set[str]]:
@@ -168,9 +170,11 @@ class _Gathered:
         who, operation, callee = context_parts(found.context)
         for k in range(len(found)):
             outcome = int(found.outcome[k])
+            caller, called = self.wording.service(int(who[k])), self.wording.service(int(callee[k]))
+            if outcome == PASSED_ON:
+                self.passed_on[caller] = max(self.passed_on.get(caller, 0.0), float(found.strength[k]))
             if outcome not in (OWN, UNREACHED):
                 continue
-            caller, called = self.wording.service(int(who[k])), self.wording.service(int(callee[k]))
             blamed = called if outcome == UNREACHED else caller
             strength = float(found.strength[k])
             self._raise(blamed, Channel.ERRORS, strength)
@@ -189,6 +193,17 @@ class _Gathered:
                     traces=_traces(self.behaviour.failures, int(found.cell[k])),
                 )
             )
+
+    def consequences(self) -> None:
+        """Take from services what the errors of their callees explain: that they try again, wait, log and give up."""
+        failing = dict(self.passed_on)
+        for service, strengths in self.strengths.items():
+            failing[service] = max(failing.get(service, 0.0), strengths.get(Channel.ERRORS, 0.0))
+        for service, strengths in self.strengths.items():
+            for channel in (Channel.SEQUENCE, Channel.LOGS, Channel.LATENCY):
+                if strengths.get(channel, 0.0) > 0:
+                    most = strengths[channel]
+                    strengths[channel] -= EXPLAINED * _highest(failing, self.calls.get(service, ()), service, most)
 
     # -- more requests ------------------------------------------------------------------------------------------------
 
