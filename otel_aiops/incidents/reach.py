@@ -14,7 +14,7 @@ from otel_aiops.otlp.points import F64, I64
 POINTS = 16  # that every span is looked at by
 SPANS = (16, 32, 48)  # newest bins of a level that a line is tried on; half of each of the widest are whole days
 LEAST_S = 600  # a rise lasts so long
-LEAST_PAIRS = 6  # of points half a span apart, that there must be
+LEAST_PAIRS = 5  # of points half a span apart, that there must be
 SURE = 4.5  # standard errors of the slope from 0: many series are looked at many times
 SKILL = 0.5  # share of the error of the last value that a line must save
 ORIGINS = (8, 10, 12)  # points that earlier forecasts knew
@@ -187,8 +187,8 @@ def _tracks(windows: Windows) -> _Tracks:
         high.append(np.fmax.reduce(windows.high[:, :, -bins:].reshape(-1, LEVELS, *parts), axis=-1))
     span_s = np.concatenate([bins * width_s for bins in SPANS])
     long = np.flatnonzero(span_s >= LEAST_S)
-    values = (np.concatenate(x, axis=1)[:, long] for x in (mean, low, high))
-    return _Tracks(np.concatenate(at_s)[long], *values, span_s[long])
+    means, lows, highs = (np.concatenate(x, axis=1)[:, long] for x in (mean, low, high))
+    return _Tracks(np.concatenate(at_s)[long], means, lows, highs, span_s[long])
 
 
 def _mean(value: F64) -> F64:
