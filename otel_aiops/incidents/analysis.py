@@ -138,8 +138,7 @@ class Analysis:
     def welcome(self, rows: I32, labels: Sequence[Labels], fingerprints: U64, event_ns: int) -> None:
         """Meet new series, (K,) each."""
         for row, of, fingerprint in zip(rows.tolist(), labels, fingerprints.tolist(), strict=True):
-            if of.scope_name.startswith(OWN_SCOPES):
-            else:
+            if not of.scope_name.startswith(OWN_SCOPES):
                 self.metrics.assign(row, of, f"{fingerprint:016x}")
                 self.topology.observe(row, of, event_ns)
                 self.foresight.assign(row, of)
@@ -295,7 +294,8 @@ class Analysis:
 
     def state(self) -> Arrays:
         """Everything learned, as arrays that nobody changes later."""
-        arrays = {f"{name}/{key}": array for name, one in        tree = {
+        arrays = {f"{name}/{key}": array for name, one in self._owners().items() for key, array in one.state().items()}
+        tree = {
             "slot": self._slot,
             "first_ns": self._first_ns,
             "deployed": [encode(one) for one in self._deployed],
@@ -307,7 +307,8 @@ class Analysis:
         if not arrays:
             return
         tree = json_tree(arrays, "clock")
-        for name, owner in            part = name + "/"
+        for name, owner in self._owners().items():
+            part = name + "/"
             owner.restore({key.removeprefix(part): array for key, array in arrays.items() if key.startswith(part)})
         try:
             self._slot, self._first_ns = int(tree["slot"]), int(tree["first_ns"])

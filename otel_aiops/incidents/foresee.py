@@ -264,10 +264,12 @@ class Foresight:
         there = of["value"][slots] >= of["limit"][slots] - self._margin(slots)
         says = (sure >= least) & (of["pause_ns"][slots] <= event_ns) & ~there & (found.lead_s >= SOON_S)
         says |= (sure >= STAYS * least) & (of["revision"][slots] > 0)
-        of["said"][slots] = np.where(says, of["said"][slots] + 1, 0)
-        of["unsaid"][slots] = np.where(says, 0, of["unsaid"][slots] + 1)
+        # a series that has stopped says nothing new
+        fresh = event_ns - of["seen_ns"][slots] <= 2 * EVERY_NS
+        of["said"][slots] = np.where(says, of["said"][slots] + fresh, 0)
+        of["unsaid"][slots] = np.where(says, 0, of["unsaid"][slots] + fresh)
         told: list[Incident] = []
-        for k in np.flatnonzero((of["revision"][slots] > 0) | (says & (of["said"][slots] >= AGAIN))).tolist():
+        for k in np.flatnonzero((of["revision"][slots] > 0) | (says & fresh & (of["said"][slots] >= AGAIN))).tolist():
             told += self._tell(int(slots[k]), found, k, float(sure[k]), event_ns, says=bool(says[k]))
         return told
 

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_aiops.incidents.resolutions import LEVELS, WIDTHS_S, Windows
-from otel_aiops.otlp.points import F64, I64, Bool
+from otel_aiops.otlp.points import F64, I64
 
 POINTS = 16  # that every span is looked at by
 SPANS = (16, 32, 48)  # newest bins of a level that a line is tried on; half of each of the widest are whole days
 LEAST_S = 600  # a rise lasts so long
-LEAST_PAIRS = 6  # of points half a span apart, that there must be
+LEAST_PAIRS = 5  # of points half a span apart, that there must be
 SURE = 4.5  # standard errors of the slope from 0: many series are looked at many times
 SKILL = 0.5  # share of the error of the last value that a line must save
 ORIGINS = (8, 10, 12)  # points that earlier forecasts knew
@@ -187,8 +187,8 @@ def _tracks(windows: Windows) -> _Tracks:
         high.append(np.fmax.reduce(windows.high[:, :, -bins:].reshape(-1, LEVELS, *parts), axis=-1))
     span_s = np.concatenate([bins * width_s for bins in SPANS])
     long = np.flatnonzero(span_s >= LEAST_S)
-    middle, least, most = (np.concatenate(x, axis=1)[:, long] for x in (mean, low, high))
-    return _Tracks(np.concatenate(at_s)[long], middle, least, most, span_s[long])
+    means, lows, highs = (np.concatenate(x, axis=1)[:, long] for x in (mean, low, high))
+    return _Tracks(np.concatenate(at_s)[long], means, lows, highs, span_s[long])
 
 
 def _mean(value: F64) -> F64:
@@ -228,7 +228,8 @@ def _lines(
     level = value - slope[:, None] * at_s
     line = _median(level)
     spread = TAIL * 1.4826 * _median(np.abs(level - line[:, None]))
-    now = np.fmin(line, _median(level[:, -4:]))  # a rise that has slowed down is lower than its line
+    seen = np.fmax(goal.newest, np.fmax.reduce(tracks.high[at][:, -2:], axis=1))
+    now = np.fmin(line, seen)  # a rise that has slowed down is lower than its line
     there = goal.limit - goal.margin
     part = Windows(windows.at_s, windows.mean[row], windows.low[row], windows.high[row])
     start_s = at_s[:, 0] - span_s / POINTS / 2
@@ -239,25 +240,26 @@ def _lines(
     fallen = now - goal.newest > FALLEN * slope * span_s
     some = np.flatnonzero(~fallen & (may_s > 0) & (left <= (slope + error) * may_s))
     one = (row[some], span[some])
-    good = _straight(value[some], tracks.low[one], tracks.high[one], slope[some] * span_s[some])
-    some = some[good]
+    pace = _pace(value[some], tracks.low[one], tracks.high[one], slope[some] * span_s[some])
+    steady = np.zeros(len(row))
+    steady[some] = np.minimum(pace, 1.0)
+    some = some[pace >= STILL]
     skill[some] = _walked(at_s[some], value[some])
     error = np.hypot(error, UNEXPLAINED * slope * (1 - skill))
-    chance = _normal((slope - left / np.maximum(may_s, 1.0)) / np.maximum(error, 1e-12 * slope))
+    chance = _normal((steady * slope - left / np.maximum(may_s, 1.0)) / np.maximum(error, 1e-12 * slope))
     soonest_s = np.maximum(left - spread, 0.0) / (slope + TAIL * error)
     latest_s = (left + spread) / np.maximum(slope - TAIL * error, slope / 4)
     probability = np.where(skill >= SKILL, chance, 0.0)
     return Reached(probability, left / slope, soonest_s, latest_s, now, slope, span_s, skill)
 
 
-def _straight(value: F64, low: F64, high: F64, risen: F64) -> Bool:
-    """Whether P rises (P, 16) by so much are no end of one, no teeth, and nothing that happens within a point."""
+def _pace(value: F64, low: F64, high: F64, risen: F64) -> F64:
+    """The newest slope (P,) as a share of that of rises (P, 16) by so much; 0 of teeth, and of what is in a point."""
     last = _median(value[:, -4:]) - _median(value[:, -8:-4])
     lows = _median(low[:, -5:]) - _median(low[:, :5])
     with np.errstate(invalid="ignore"):
-        straight: Bool = (last >= STILL * risen / 4) & (lows >= ENVELOPE * risen * 2 / 3)
-        straight &= risen > _median(high - low)
-    return straight
+        rises = (lows >= ENVELOPE * risen * 2 / 3) & (risen > _median(high - low))
+        return np.where(rises & np.isfinite(last), last / (risen / 4), 0.0)
 
 
 def _walked(at_s: F64, value: F64) -> F64:
