@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,11 +27,8 @@ class AlarmConfig:
 
     threshold: float = 6.0  # strangeness of a service, over all that its spans and logs show
     warmup: float = 240.0  # s after the first span in which everything is only learned
-    observations: float = 30.0  # of an operation, call or step before it can be strange
-    windows: tuple[float, float] = (
-        15.0,
-        30.0,
-    )  # s that are looked at: the short one is quick, the long one finds little
+    observations: float = 20.0  # of an operation, call or step before it can be strange
+    windows: tuple[float, ...] = (15.0, 30.0, 90.0)  # s that are looked at: short is quick, long finds what is rare
     calm: float = 20.0  # s without strangeness after which a finding ends
     series: int = 3  # series of one service that have an alert at once make an incident; fewer only join one
 
@@ -39,8 +36,8 @@ class AlarmConfig:
         for name in ("threshold", "observations", "calm", "series"):
             if getattr(self, name) <= 0:
                 raise ConfigError(name, f"must be > 0, got {getattr(self, name)}")
-        if not SLOT_S <= self.windows[0] <= self.windows[1] <= 120:
-            raise ConfigError("windows", f"must be two times from {SLOT_S:g} to 120 s, got {list(self.windows)}")
+        if not self.windows or not all(SLOT_S <= window <= 300 for window in self.windows):
+            raise ConfigError("windows", f"must be times from {SLOT_S:g} to 300 s, got {list(self.windows)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +68,19 @@ class Alarm:
 
     def step(
         self,
-        looks: tuple[Look, Look],
+        looks: Sequence[Look],
         users: Mapping[str, float],
         event_ns: int,
         widen: Callable[[str], float] = lambda service: 1.0,
     ) -> list[Finding]:
-        """Take in what is seen at an event time in the short and in the long window; the findings that changed.
+        """Take in what is seen at an event time in each window; the findings that changed.
 
         `users` are requests of users through each service since the last step. `widen` is how many times the threshold
         of a service is what it usually is.
         """
         changed: list[Finding] = []
         strange = self.strange()
-        services = sorted({*looks[0].strengths, *looks[1].strengths, *self._services})
+        services = sorted({*self._services}.union(*(one.strengths for one in looks)))
         for service in services:
             which = max(looks, key=lambda one: one.total(service))
             hit, others = users.get(service, 0.0), bool(strange - {service})
@@ -157,7 +154,7 @@ class Alarm:
         try:
             self._services = {name: _Service(*values) for name, values in tree["services"].items()}
             findings = [decode(Finding, one) for one in tree["open"]]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StateError(f"expected services and findings of an alarm, got {error}") from error
         self._open = {finding.key: finding for finding in findings}
 

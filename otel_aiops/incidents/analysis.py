@@ -109,6 +109,7 @@ class Analysis:
         kept = self.traces.counts + self.topology.counts + self.red.counts + self.deployments.counts
         kept += Counter(self.metrics.counts) + self.incidents.refused()
         kept["outcomes over the limit of cells"] = self.behaviour.refused
+        kept["spans and log records too late to be looked at"] = self.behaviour.late
         kept["span names over the limit"] = self.traces.operations.refused
         kept["services over the limit"] = self.sources.services.refused
         return kept
@@ -132,7 +133,7 @@ class Analysis:
         of = of_items(services, records.resource), of_items(instances, records.resource)
         events = self.logs.add(records, *of, event_ns)
         self.traces.add_logs(events, event_ns)
-        self.behaviour.add_logs(events)
+        self.behaviour.add_logs(events, event_ns)
 
     def welcome(self, rows: I32, labels: Sequence[Labels], fingerprints: U64, event_ns: int) -> None:
         """Meet new series, (K,) each."""
@@ -190,8 +191,8 @@ class Analysis:
         calls = calls_of(trees)
         self.topology.add(calls, event_ns)
         self.red.add(trees, calls, event_ns)
-        self.behaviour.add(trees)
-        self.requests.add(trees, self._wording.service)
+        self.behaviour.add(trees, event_ns)
+        self.requests.add(trees, self._wording.service, event_ns)
 
     def _strange(self, event_ns: int) -> list[Finding]:
         """What services do that is strange enough."""
@@ -199,11 +200,11 @@ class Analysis:
         if not self._first_ns or event_ns - self._first_ns < self.config.alarm.warmup * S:
             return []
         config, slot = self.config.alarm, self.behaviour.slot(event_ns)
-        short, long = (
+        looks = [
             look(self.behaviour, self._wording, slot - int(s / SLOT_S), slot - 1, least_usual=config.observations)
             for s in config.windows
-        )
-        return self.alarm.step((short, long), users, event_ns, lambda name: self.deployments.widen([name], event_ns))
+        ]
+        return self.alarm.step(looks, users, event_ns, lambda name: self.deployments.widen([name], event_ns))
 
     def _learn(self, event_ns: int) -> None:
         """Learn what has settled, but nothing of services near an open finding that is not old."""

@@ -88,11 +88,16 @@ class Behaviour:
         """Outcomes that were not counted because there was no room for new cells."""
         return sum(tally.refused for tally in self.tallies.values())
 
+    @property
+    def late(self) -> int:
+        """Spans and records that came after their slot was learned."""
+        return self.failures.late + self.logs.late
+
     # -- counting -----------------------------------------------------------------------------------------------------
 
-    def add(self, trees: Trees) -> None:
-        """Count the spans of complete traces."""
-        slots = trees.end_ns // int(SLOT_S * 1e9)
+    def add(self, trees: Trees, event_ns: int) -> None:
+        """Count the spans of complete traces at an event time; those of a clock that is ahead count as of now."""
+        slots = self._slots(trees.end_ns, event_ns)
         operation = np.minimum(trees.operation, MOST_NUMBER)
         contexts = context_of(trees.service, operation, trees.callee)
         examples = np.stack([trees.trace_high, trees.trace_low], 1)
@@ -104,11 +109,11 @@ class Behaviour:
         paths = context_of(trees.service[of], operation[of], before)
         self.paths.add(slots[of], paths, after, examples[of])
 
-    def add_logs(self, events: LogEvents) -> None:
-        """Count log records by template."""
+    def add_logs(self, events: LogEvents, event_ns: int) -> None:
+        """Count log records by template, in the same way."""
         severe = (events.severity >= SEVERE).astype(np.int64)
         contexts = context_of(events.service, np.zeros(len(events), np.int64), severe)
-        slots = events.time_ns // int(SLOT_S * 1e9)
+        slots = self._slots(events.time_ns, event_ns)
         examples = np.stack([events.trace_high, events.trace_low], 1)
         self.logs.add(slots, contexts, events.template.astype(np.int64), examples)
 
@@ -117,6 +122,10 @@ class Behaviour:
         last = self.slot(event_ns - int(self.config.settle * 1e9))
         for tally in self.tallies.values():
             tally.learn(last, blocked(tally.contexts >> 48) if blocked else None)
+
+    def _slots(self, time_ns: I64, event_ns: int) -> I64:
+        slots: I64 = np.minimum(time_ns // int(SLOT_S * 1e9), self.slot(event_ns))
+        return slots
 
     @staticmethod
     def slot(time_ns: int) -> int:

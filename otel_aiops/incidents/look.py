@@ -166,11 +166,19 @@ class _Gathered:
             self._raise(blamed, Channel.ERRORS, strength)
             name = self.wording.operation(int(operation[k]))
             what = f"`{name}` of {caller} fails" + (f" to reach {called}" if outcome == UNREACHED else "")
-            rest = {
-                "callee": called if callee[k] else "",
-                "traces": _traces(self.behaviour.failures, int(found.cell[k])),
-            }
-            self._tell(_more_often(found, k, blamed, Channel.ERRORS, name, what, **rest))  # type: ignore[arg-type]
+            self._tell(
+                _more_often(
+                    found,
+                    k,
+                    blamed,
+                    Channel.ERRORS,
+                    name,
+                    what,
+                    caller=caller,
+                    callee=called if callee[k] else "",
+                    traces=_traces(self.behaviour.failures, int(found.cell[k])),
+                )
+            )
 
     # -- another path -------------------------------------------------------------------------------------------------
 
@@ -309,6 +317,7 @@ def _more_often(
         what=name,
         before=before,
         after=after,
+        unit="1",
         count=count,
         strength=float(found.strength[k]),
         caller=caller if callee else "",

@@ -232,6 +232,7 @@ class MetricEvidence:
         self._share = np.zeros(1, np.bool_)
         self._sign: F64 = np.ones(1)
         self._watched = np.zeros(1, np.bool_)
+        self._steady = np.zeros(1, np.bool_)
 
     def _take(self, of: Meaning, row: int, series: str) -> int:
         """A slot for a series, -1 when all are in use."""
@@ -248,11 +249,13 @@ class MetricEvidence:
         for name, empty in (("_gap_of", -1), ("_floor", 0), ("_relative", 0), ("_share", 0), ("_sign", 1)):
             setattr(self, name, _grown(getattr(self, name), slot + 1, empty))
         self._watched = _grown(self._watched, slot + 1, 0)
+        self._steady = _grown(self._steady, slot + 1, 0)
         self._meaning[slot], self._row[slot], self._series[slot] = of, row, series
         self._gap_of[slot] = -1
         self._floor[slot], self._relative[slot], self._share[slot] = of.floor, of.relative, of.share
         self._sign[slot] = 1.0 if of.up else -1.0
         self._watched[slot] = of.role in CHANNELS and of.role is not Role.SERVER
+        self._steady[slot] = of.role in (Role.RESOURCE, Role.GAP)
         if row >= 0:
             self._slot_of = _grown(self._slot_of, row + 1, -1)
             self._slot_of[row] = slot
@@ -313,7 +316,7 @@ class MetricEvidence:
         some = slots[seen]
         strict = np.where(self._relative[some] > 0, self.config.watch_floor, 1.0)
         floor = self._floors(some, self.watch.of["level"][some], self.rings.last(some)[1]) * strict
-        self.watch.update(some, fresh[seen], self._sign[some], floor)
+        self.watch.update(some, fresh[seen], self._sign[some], floor, self._steady[some])
 
     def _push_gaps(self, gaps: I32) -> None:
         """The time between both sides of calls, where both have just been seen."""
@@ -328,10 +331,10 @@ class MetricEvidence:
         if now.any():
             self._push(gap[now], np.maximum(time_ns, other_ns)[now], (there - here)[now])
 
-    def _floors(self, slots: I32, level: F64, last: F64) -> F64:
-        """The least spreads of K slots at these levels and newest values, (K,)."""
+    def _floors(self, slots: I32, level: F64, seen: F64) -> F64:
+        """The least spreads of K slots at these levels, (K,); `seen` are values that they have had."""
         size = np.abs(np.nan_to_num(level))
-        percent = np.maximum(size, np.abs(np.nan_to_num(last))) > 2.0  # no share of a whole is so large
+        percent = np.maximum(size, np.abs(np.nan_to_num(seen))) > 2.0  # no share of a whole is so large
         points = np.where(self._share[slots] & percent, 100.0, 1.0)
         floor: F64 = self._floor[slots] * points + self._relative[slots] * size
         return floor
@@ -348,11 +351,13 @@ class MetricEvidence:
 
     def _changes(self, slots: I32, start_ns: int, end_ns: int, widen: Callable[[str], float] | None) -> Change:
         wider = np.array([widen(self._meaning[slot].service) if widen else 1.0 for slot in slots.tolist()])
+        cells = self.rings.cells(slots)
+        largest = np.abs(np.nan_to_num(cells[1])).max(axis=1, initial=0.0).astype(np.float64)
         return changes(
-            self.rings.cells(slots),
+            cells,
             (start_ns, end_ns),
             sign=self._sign[slots],
-            floor=lambda level: self._floors(slots, level, self.rings.last(slots)[1]) * wider,
+            floor=lambda level: self._floors(slots, level, largest) * wider,
             config=self.config.change,
         )
 

@@ -15,6 +15,7 @@ MOST_SUSPECTS = 10
 LEAST = 3.0  # strangeness below is no candidate
 BLAMED = 5.0  # scores of `blame` on the scale of strangeness
 DEPLOYED = 1.3  # how much more a service is suspected that has just been changed
+MOST_MEASURED = 60.0  # strength of what a series shows; spreads that are too small give far more
 BEST = 5  # evidence that a suspect carries
 
 # Logistic regression of "the suspect is the cause" on the logarithm of its share among all suspects and of its
@@ -76,11 +77,15 @@ def _strangeness(seen: Look, service: str, told: Mapping[str, Mapping[Channel, E
     """
     strengths = dict(seen.strengths.get(service, {}))
     for channel, evidence in told.get(service, {}).items():
-        if channel in (Channel.LATENCY, Channel.ERRORS) and service in seen.senders:
-            continue
-        raw = SCALE * float(np.expm1(evidence.strength / SCALE))
-        strengths[channel] = max(strengths.get(channel, 0.0), raw)
+        if _counts(evidence, seen):
+            raw = min(SCALE * float(np.expm1(evidence.strength / SCALE)), MOST_MEASURED)
+            strengths[channel] = max(strengths.get(channel, 0.0), raw)
     return total(strengths)
+
+
+def _counts(evidence: Evidence, seen: Look) -> bool:
+    """Whether what a series shows counts beside the spans of its service."""
+    return evidence.channel not in (Channel.LATENCY, Channel.ERRORS) or evidence.service not in seen.senders
 
 
 def confidence(score: float, together: float) -> float:
@@ -109,7 +114,8 @@ def _suspect(
     resources: Mapping[Channel, Evidence],
     deployed: Collection[Changed],
 ) -> Suspect:
-    evidence = sorted([*seen.evidence.get(service, ()), *resources.values()], key=lambda one: -one.strength)[:BEST]
+    counted = [one for one in resources.values() if _counts(one, seen)]
+    evidence = sorted([*seen.evidence.get(service, ()), *counted], key=lambda one: -one.strength)[:BEST]
     change = next((one for one in deployed if one.service == service), None)
     first = evidence[0] if evidence else None
     reasons = [one.text for one in evidence[:2] if one.text]

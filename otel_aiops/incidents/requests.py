@@ -23,8 +23,8 @@ class Requests:
         self._users: dict[str, float] = {}  # since they were taken last
         self._buckets: dict[str, dict[int, list[float]]] = {}  # service → bucket → requests, failures
 
-    def add(self, trees: Trees, name: Callable[[int], str]) -> None:
-        """Count the spans of complete traces."""
+    def add(self, trees: Trees, name: Callable[[int], str], event_ns: int) -> None:
+        """Count the spans of complete traces at an event time; those of a clock that is ahead count as of now."""
         user = np.flatnonzero(trees.user)
         weight = np.zeros(int(trees.trace[-1]) + 1 if len(trees) else 0)
         weight[trees.trace[user]] = trees.weight[user]
@@ -33,11 +33,12 @@ class Requests:
             requests = float(weight[through[through[:, 0] == service, 1]].sum())
             self._users[name(service)] = self._users.get(name(service), 0.0) + requests
         if self._objectives:
-            self._count_failures(trees, name)
+            self._count_failures(trees, name, event_ns)
 
-    def _count_failures(self, trees: Trees, name: Callable[[int], str]) -> None:
+    def _count_failures(self, trees: Trees, name: Callable[[int], str], event_ns: int) -> None:
         entries = np.flatnonzero(trees.entry)
-        key = np.stack([trees.service[entries], trees.end_ns[entries] // BUCKET_NS], 1)
+        buckets = np.minimum(trees.end_ns[entries], event_ns) // BUCKET_NS
+        key = np.stack([trees.service[entries], buckets], 1)
         distinct, which = np.unique(key, axis=0, return_inverse=True)
         requests = np.bincount(which, trees.weight[entries], len(distinct)).tolist()
         failures = np.bincount(which, trees.weight[entries] * trees.error[entries], len(distinct)).tolist()
@@ -57,7 +58,7 @@ class Requests:
     def failing(self, service: str, over_s: float, event_ns: int) -> float:
         """The share of a service's requests that failed in the seconds before an event time; NaN when unknown."""
         first = (event_ns - int(over_s * 1e9)) // BUCKET_NS
-        kept = [counts for bucket, counts in self._buckets.get(service, {}).items() if bucket >= first]
+        kept = [counts for bucket, counts in sorted(self._buckets.get(service, {}).items()) if bucket >= first]
         requests = sum(count for count, _ in kept)
         return sum(failed for _, failed in kept) / requests if requests else math.nan
 

@@ -142,9 +142,9 @@ def _with(where: Meaning, role: Role, **more: object) -> Meaning:
 
 
 def _share(where: Meaning, role: Role, floor: float, *, up: bool = True) -> Meaning:
-    """Of a share of a whole: in percent, in ones, or, where the unit does not say, what its values look like."""
+    """Of a share of a whole: in percent, or what its values look like, for some say ones and mean percent."""
     scale = 100.0 if where.unit == "%" else 1.0
-    return _with(where, role, floor=floor * scale, share=where.unit not in ("%", "1"), up=up)
+    return _with(where, role, floor=floor * scale, share=where.unit != "%", up=up)
 
 
 def _service(has: dict[str, str]) -> str:

@@ -49,6 +49,7 @@ class WatchConfig:
     least_z: float = 8.0  # usual spreads
     over_peak: float = 1.5  # and this times its own highest of calm times
     at_once: float = 4.0  # times the threshold at which one cell is enough; else two of three
+    steady_at_once: float = 2.0  # the same for what does not jump by chance, as times of requests do
     stays: float = 0.5  # of the threshold, at which a run still goes on
     calm: int = 3  # cells after which a run has ended
     warm_up: int = 20  # cells before anything is reported
@@ -58,7 +59,17 @@ class WatchConfig:
     stale: float = 900.0  # without points for so long, a run has ended
 
     def __post_init__(self) -> None:
-        for name in ("least_z", "over_peak", "at_once", "half_life", "accept_after", "stale", "calm", "every"):
+        for name in (
+            "least_z",
+            "over_peak",
+            "at_once",
+            "steady_at_once",
+            "half_life",
+            "accept_after",
+            "stale",
+            "calm",
+            "every",
+        ):
             if not getattr(self, name) > 0:
                 raise ConfigError(name, f"must be > 0, got {getattr(self, name)}")
 
@@ -84,11 +95,11 @@ class Watch:
         """Make slots empty."""
         self._columns.clear(slots)
 
-    def update(self, slots: I32, fresh: Bool, sign: F64, floor: F64) -> None:
+    def update(self, slots: I32, fresh: Bool, sign: F64, floor: F64, steady: Bool) -> None:
         """Judge the newest cells of K slots (unique), then learn from those that are calm.
 
         Shape: (K,) each. `fresh` is True where the cell is new, `sign` is -1 where low is bad, `floor` the least
-        spread.
+        spread, `steady` is True of what does not jump by chance.
         """
         of = self._columns.of
         time_ns, raw = self._rings.last(slots)
@@ -102,7 +113,8 @@ class Watch:
         hit = z > np.where(active, self.config.stays * limit, limit)  # NaN is no hit
         self._single(slots[fresh & ~active])
         self._shift(slots, fresh, hit, time_ns, z)
-        opens = ~active & hit & (TWO_OF_THREE[of["hits"][slots]] | (z > self.config.at_once * limit))
+        at_once = np.where(steady, self.config.steady_at_once, self.config.at_once)
+        opens = ~active & hit & (TWO_OF_THREE[of["hits"][slots]] | (z > at_once * limit))
         self._open(slots[opens], limit[opens])
         self._go_on(slots, fresh, hit & (active | opens), time_ns, value, z)
         calm = ~hit & (of["start_ns"][slots] == 0) & np.isfinite(z) & fresh

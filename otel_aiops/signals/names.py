@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from otel_aiops.errors import StateError
 from otel_aiops.otlp.points import I32
 from otel_aiops.series.columns import Arrays, checked, pack, unpack
 
@@ -65,6 +66,9 @@ class Names:
     def restore(self, arrays: Arrays) -> None:
         """Take over a state. Raises: StateError."""
         checked(arrays, {"names": (np.uint8, ("B",)), "ends": (np.int64, ("N",))})
-        names = [raw.decode("utf-8", "surrogatepass") for raw in unpack(arrays["names"], arrays["ends"])]
+        try:
+            names = [raw.decode("utf-8", "surrogatepass") for raw in unpack(arrays["names"], arrays["ends"])]
+        except UnicodeDecodeError as error:
+            raise StateError(f"names: expected UTF-8, got {error.object[error.start : error.end]!r}") from error
         self._names = names or [OTHER_NAME]
         self._number = {name: number for number, name in enumerate(self._names)}

@@ -66,13 +66,14 @@ class Tally:
     learned when the caller says that they were normal, and never before. The last example of each cell is kept: the two
     halves of a trace id, 0 where there is none.
 
-    Shape: `context_number`, `outcome`, `usual` are (C,) by cell; what is over `most_cells` only counts
-    in `refused`.
+    Shape: `context_number`, `outcome`, `usual` are (C,) by cell; what is over `most_cells` only counts in `refused`,
+    what comes too late in `late`.
     """
 
     def __init__(self, *, slot_s: float, kept_slots: int, half_life_s: float, most_cells: int) -> None:
         self.slot_s = slot_s
         self.refused = 0
+        self.late = 0
         self._kept = kept_slots
         self._decay = 0.5 ** (slot_s / half_life_s)
         self._most = most_cells
@@ -127,10 +128,12 @@ class Tally:
     def add(self, slots: I64, contexts: I64, outcomes: I64, examples: U64) -> None:
         """Count N outcomes, (N,) each; `examples` is (N, 2).
 
-        Those of slots that are learned already, or kept no more, are left out.
+        Those of slots that are learned already, or kept no more, are left out. No slot may be ahead of the time that
+        it is, or all that come after it would be late.
         """
         fresh = slots > max(self._learned, self.newest - self._kept)
         if not fresh.all():
+            self.late += int((~fresh).sum())
             slots, contexts, outcomes, examples = slots[fresh], contexts[fresh], outcomes[fresh], examples[fresh]
         if not len(slots):
             return
@@ -251,7 +254,7 @@ class Tally:
     def state(self) -> Arrays:
         """Everything counted, as arrays."""
         return {
-            "clock": np.array([self._learned, self.refused], np.int64),
+            "clock": np.array([self._learned, self.refused, self.late], np.int64),
             "contexts": self._contexts.by_number.copy(),
             "outcomes": self._outcomes.by_number.copy(),
             "pairs": self._pairs.by_number.copy(),
@@ -277,7 +280,7 @@ class Tally:
                 raise StateError(f"{name}: expected numbers in [0, {most}), got {found.min()} to {found.max()}")
         if int(sizes.sum()) != len(cells) or (len(sizes) and sizes.min() < 0):
             raise StateError(f"slot_size: expected a sum of {len(cells)}, got {int(sizes.sum())}")
-        self._learned, self.refused = map(int, arrays["clock"])
+        self._learned, self.refused, self.late = map(int, arrays["clock"])
         self._contexts, self._outcomes, self._pairs = (Keys(arrays[name]) for name in ("contexts", "outcomes", "pairs"))
         self._learned_slots, self._usual = arrays["learned_slots"].copy(), arrays["usual"].copy()
         self._example = arrays["example"].copy()
@@ -289,7 +292,7 @@ class Tally:
 
 
 _SAVED: dict[str, tuple[Any, tuple[int | str, ...]]] = {
-    "clock": (np.int64, (2,)),
+    "clock": (np.int64, (3,)),
     "contexts": (np.int64, ("K",)),
     "outcomes": (np.int64, ("O",)),
     "pairs": (np.int64, ("C",)),

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_aiops.errors import ConfigError
+from otel_aiops.errors import ConfigError, StateError
 from otel_aiops.otlp.points import F64, I32, I64, Bool
 from otel_aiops.otlp.spans import PeerKind, SpanKind, Spans
 from otel_aiops.series.columns import Arrays, checked
 from otel_aiops.signals.events import LogEvents
-from otel_aiops.signals.names import OTHER, Names
+from otel_aiops.signals.names import LONGEST, OTHER, Names
 from otel_aiops.signals.trees import CHILD, EVENT, LOG, NO_SPAN, Trees, event_code
 
 U8 = NDArray[np.uint8]
@@ -158,6 +158,7 @@ _EVENT_TYPES: Mapping[str, Any] = {
     "code": np.int64,
     "seen_ns": np.int64,
 }
+_LEARNED_TYPES: Mapping[str, Any] = {"patience": (np.float64, ("P",)), "pairs": (np.int32, ("K", 2))}
 
 
 class Traces:
@@ -243,6 +244,7 @@ class Traces:
         return np.array(numbers, np.int32)[which]
 
     def _operation(self, service: int, name: str) -> int:
+        name = name[:LONGEST]  # as it is known again from a state
         found = self._of_service.get((service, name))
         if found is not None:
             return found
@@ -270,19 +272,19 @@ class Traces:
 
     def close(self, event_ns: int) -> Trees | None:
         """The traces that are complete at an event time, put together; None when there are none."""
-        if not self._spans:
-            self._forget_events(event_ns)
-            return None
+        trees = self._complete(event_ns) if self._spans else None
+        self._forget_events(event_ns)
+        return trees
+
+    def _complete(self, event_ns: int) -> Trees | None:
         spans = _joined(_Waiting, self._spans)
         trace, number = _numbered(spans.trace_high, spans.trace_low)
         done = self._done(spans, trace, number, event_ns)[trace]
-        self._spans = [spans.at(np.flatnonzero(~done))] if not done.all() else []
         if not done.any():
             self._spans = [spans]
             return None
-        trees = self._assembled(spans.at(np.flatnonzero(done)))
-        self._forget_events(event_ns)
-        return trees
+        self._spans = [spans.at(np.flatnonzero(~done))] if not done.all() else []
+        return self._assembled(spans.at(np.flatnonzero(done)))
 
     def _done(self, spans: _Waiting, trace: I32, number: int, event_ns: int) -> Bool:
         """Which of the traces wait no more, (traces,)."""
@@ -406,10 +408,14 @@ class Traces:
         spans, events = part("spans/"), part("events/")
         checked(spans, {name: (dtype, ("N",)) for name, dtype in _SPAN_TYPES.items()})
         checked(events, {name: (dtype, ("N",)) for name, dtype in _EVENT_TYPES.items()})
-        patience = arrays["patience"]
+        learned = {name: arrays[name] for name in _LEARNED_TYPES if name in arrays}
+        checked(learned, _LEARNED_TYPES)
+        patience, pairs = learned["patience"], learned["pairs"]
         if len(patience) == len(self._patience.lags) + 1:  # else the configuration has another wait now
             self._patience.lags, self._patience.rootless = patience[:-1].copy(), float(patience[-1])
-        pairs = arrays["pairs"].tolist()
+        if len(pairs) and not 0 <= int(pairs[:, 1].min()) <= int(pairs[:, 1].max()) < len(self.operations):
+            raise StateError(f"pairs: expected operations below {len(self.operations)}, got {int(pairs[:, 1].max())}")
+        pairs = pairs.tolist()
         self._of_service = {(service, self.operations[number]): number for service, number in pairs}
         self._number_of = Counter(service for service, _ in pairs)
         self._spans = [_Waiting(**spans)] if len(spans["span"]) else []

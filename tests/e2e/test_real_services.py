@@ -1,16 +1,18 @@
-"""Really instrumented services, a real database, a real Collector: what they send arrives whole."""
+"""Really instrumented services, a real database, a real Collector: what they send arrives whole, causes are found."""
 
 from __future__ import annotations
 
 import gzip
 import re
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -21,7 +23,12 @@ from tests.servers import wait_for
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
-CONFIG = ""
+WARM_UP_S = 120.0  # of load before the first fault, of which the first seconds are cold
+CONFIG = "incidents: {alarm: {warmup: 60s}, grouping: {group: {calm_s: 30, reopen_s: 30}}}\n"
+DETECTED_S = 60.0  # after the fault begins
+RANKED_S = 40.0  # after it is detected: suspects are ranked again as evidence grows
+RESOLVED_S = 180.0  # after the fault ends
+OVER = ("resolved", "merged", "expired", "predicted")
 SERVER, CLIENT = 2, 3  # of Span.kind
 PLACED = ["orders", "basket", "stock"]  # whom an order goes through, in this order
 
@@ -159,3 +166,75 @@ def test_nothing_is_lost_on_the_way(shop: Shop, first: Told, collector: str, our
 def counted(text: str, name: str) -> float:
     """The sum of a counter of the Collector over its labels."""
     return sum(float(value) for value in re.findall(rf"^{name}(?:_total)?(?:{{.*}})? (\S+)$", text, re.M))
+
+
+Suspect = dict[str, Any]
+
+
+def incidents(shop: Shop) -> list[dict[str, Any]]:
+    answer = requests.get(f"{shop.aiops.url}/api/v1/incidents", timeout=30)
+    answer.raise_for_status()
+    found: list[dict[str, Any]] = answer.json()["incidents"]
+    return found
+
+
+def lasting(shop: Shop) -> list[dict[str, Any]]:
+    """The incidents that something is wrong in now."""
+    return [one for one in incidents(shop) if one["state"] not in OVER]
+
+
+@pytest.fixture(scope="module")
+def learned(shop: Shop, first: Told) -> Shop:
+    """The shop when otel-aiops has seen enough of it to know what is usual."""
+    began_ns = min(span.start_time_unix_nano for _, span in first.spans.values())
+    time.sleep(max(0.0, WARM_UP_S - (time.time_ns() - began_ns) / 1e9))
+    return shop
+
+
+@pytest.mark.timeout(400)
+def test_a_healthy_shop_has_no_incident(learned: Shop) -> None:
+    assert not lasting(learned)
+
+
+def calls_database(suspect: Suspect) -> bool:
+    """The database itself, or somebody's calls of it."""
+    return "postgresql" in f"{suspect['service']} {suspect.get('edge')}"
+
+
+def is_the_slow_query(suspect: Suspect) -> bool:
+    """It is the stock's alone: the calls of the orders are as fast as ever."""
+    return calls_database(suspect) and "orders" not in f"{suspect['service']} {suspect.get('edge')}"
+
+
+def is_the_basket(suspect: Suspect) -> bool:
+    return bool(suspect["service"] == "basket")
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("fault", "right"),
+    [("slow_query", is_the_slow_query), ("crashed_database", calls_database), ("cpu_hog", is_the_basket)],
+)
+def test_the_first_suspect_is_the_cause(learned: Shop, fault: str, right: Callable[[Suspect], bool]) -> None:
+    """One fault after another, each when the incident of the one before is over."""
+    wait_for(lambda: not lasting(learned), "the incident before to be resolved", timeout_s=RESOLVED_S, every_s=1.0)
+    before = {one["id"] for one in incidents(learned)}
+    suspects: list[list[str]] = []  # as they were ranked, one line for each time that this changed
+
+    def new() -> list[dict[str, Any]]:
+        return [one for one in lasting(learned) if one["id"] not in before]
+
+    def ranked() -> bool:
+        found = [suspect for one in new()[:1] for suspect in one["suspects"]]
+        line = [f"{one['service']} {one.get('edge')} {one['reason']}" for one in found]
+        if [line] != suspects[-1:]:
+            suspects.append(line)
+        return bool(found) and right(found[0]) and bool(found[0]["reason"])
+
+    with getattr(learned, fault)():
+        wait_for(new, f"an incident of the {fault}", timeout_s=DETECTED_S, every_s=0.5)
+        try:
+            wait_for(ranked, "the right first suspect", timeout_s=RANKED_S, every_s=0.5)
+        except AssertionError as error:
+            raise AssertionError("\n".join([str(error), *map(str, suspects)])) from None
+        assert len(new()) == 1, "one fault is one incident"

@@ -97,10 +97,10 @@ def test_units_come_from_the_unit_or_the_name() -> None:
 
 def test_shares_have_floors_in_points() -> None:
     for name, unit, floor, share in (
-        ("process.cpu.utilization", "1", 0.02, False),
+        ("process.cpu.utilization", "1", 0.02, True),
         ("process.cpu.utilization", "%", 2.0, False),
         ("process.cpu.utilization", "", 0.02, True),
-        ("process.memory.utilization", "1", 0.01, False),
+        ("process.memory.utilization", "1", 0.01, True),
     ):
         found = of(name, unit)
         assert found is not None and found.share == share

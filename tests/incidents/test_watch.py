@@ -28,7 +28,7 @@ class Line:
         for value in values:
             self.time_ns += 60 * S
             fresh = self.rings.push(SLOT, np.array([self.time_ns]), np.array([value]))
-            self.watch.update(SLOT, fresh, np.array([sign]), self.floor)
+            self.watch.update(SLOT, fresh, np.array([sign]), self.floor, np.array([False]))
         return self
 
     def quiet(self, count: int) -> Line:

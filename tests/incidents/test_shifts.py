@@ -1,0 +1,85 @@
+"""Slower than usual: the rank test equals that of SciPy, quantiles those of a sorted list."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import mannwhitneyu
+
+from otel_aiops.incidents.behaviour import BINS, GROWTH, SHORTEST_NS
+from otel_aiops.incidents.shifts import Shifts, shifts
+from otel_aiops.signals.tally import Tally
+
+VALUES = st.lists(st.integers(0, 12), min_size=8, max_size=40)
+
+
+def made(usual: dict[int, list[int]], now: dict[int, list[int]]) -> tuple[Tally, Shifts]:
+    """What was usual and what is now, as bins by context."""
+    tally = Tally(slot_s=5, kept_slots=9, half_life_s=1800, most_cells=1000)
+    for slot, of in ((1, usual), (2, now)):
+        pairs = np.array([(context, value) for context, values in of.items() for value in values], np.int64)
+        contexts, outcomes = pairs.reshape(-1, 2).T
+        examples = np.stack([contexts, outcomes], 1).astype(np.uint64)
+        tally.add(np.full(len(contexts), slot, np.int64), contexts, outcomes, examples)
+        if slot == 1:
+            tally.learn(1)
+    return tally, shifts(tally, tally.window(2, 2))
+
+
+def quantile_ms(bins: list[int], q: float) -> float:
+    """By going along the sorted values, each bin a stretch of its values."""
+    ordered, wanted = sorted(bins), q * len(bins)
+    at = next(k for k in range(BINS) if sum(one <= k for one in ordered) >= wanted)
+    share = (wanted - sum(one < at for one in ordered)) / sum(one == at for one in ordered)
+    return SHORTEST_NS / 1e6 * math.exp((at + share) * GROWTH)
+
+
+@settings(max_examples=80, deadline=None)
+@given(VALUES, VALUES.filter(lambda values: len(values) >= 3))
+def test_equals_scipy_and_a_sorted_list(before: list[int], after: list[int]) -> None:
+    _, found = made({5: before}, {5: after})
+    assert found.context.tolist() == [5] and found.count.tolist() == [len(after)]
+    if len({*before, *after}) > 1:
+        # the z of SciPy by way of its p: exact as long as that is not 0
+        p = mannwhitneyu(after, before, alternative="greater", use_continuity=False, method="asymptotic").pvalue
+        tail = 0.5 * math.erfc(float(found.z[0]) / math.sqrt(2))
+        ties = np.unique([*before, *after], return_counts=True)[1]
+        if 1 - (ties**3 - ties).sum() / (ties.sum() ** 3 - ties.sum()) > 1e-3:
+            assert tail == pytest.approx(float(p), rel=1e-6, abs=1e-12)
+    else:
+        assert abs(found.z[0]) < 1e-6
+    middle, now = quantile_ms(before, 0.5), quantile_ms(after, 0.5)
+    assert (found.before[0], found.after[0]) == (pytest.approx(middle), pytest.approx(now))
+    spread = (quantile_ms(before, 0.75) - quantile_ms(before, 0.25)) / 1.35 + 0.1 * middle + 0.2
+    assert found.effect[0] == pytest.approx((now - middle) / spread)
+
+
+def test_slower_is_above_zero_and_quicker_below() -> None:
+    random = np.random.default_rng(0)
+    usual, slow, quick = (random.normal(centre, 3, 60).round().astype(int).tolist() for centre in (90, 96, 84))
+    _, found = made({1: usual, 2: usual}, {1: slow, 2: quick})
+    assert found.z[0] > 5 and found.z[1] < -5 and found.effect[0] > 0 > found.effect[1]
+
+
+def test_contexts_are_told_apart_and_rare_ones_left_out() -> None:
+    usual = {1: [20] * 30, 2: [20] * 7, 3: [20] * 30, 4: [20] * 30}
+    tally, found = made(usual, {1: [25] * 3, 2: [25] * 9, 3: [25] * 2, 9: [25] * 9})
+    assert found.context.tolist() == [1] and len(found) == 1
+    assert not len(shifts(tally, tally.window(2, 2), least_usual=31))
+    assert not len(shifts(tally, np.zeros(len(tally))))
+
+
+def test_the_example_is_one_of_the_slowest() -> None:
+    tally, found = made({1: [20] * 10, 2: [30] * 10}, {1: [22, 40, 21], 2: [3, 4, 5]})
+    assert tally.example[found.cell].tolist() == [[1, 40], [2, 5]]
+
+
+def test_shortest_and_longest_bins_and_an_empty_memory() -> None:
+    _, found = made({1: [0] * 20, 2: [BINS - 1] * 20}, {1: [BINS - 1] * 5, 2: [0] * 5})
+    assert np.isfinite(np.stack([found.z, found.effect, found.before, found.after])).all()
+    empty = Tally(slot_s=5, kept_slots=9, half_life_s=1800, most_cells=1000)
+    assert not len(shifts(empty, empty.window(0, 1)))
