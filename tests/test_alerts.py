@@ -123,7 +123,7 @@ class TestVerdicts:
                 answer = tell(up, asked)
                 assert answer.status_code == 400 and said in answer.json()["error"], (asked, answer.text)
             text = requests.post(f"http://127.0.0.1:{up.ports['api']}/api/v1/verdicts", data=b"no", timeout=30)
-            assert text.status_code == 400 and "expected a verdict as JSON" in text.json()["error"]
+            assert text.status_code == 400 and "expected a verdict, or a list of them, as JSON" in text.json()["error"]
             assert up.get("/api/v1/verdicts") == {"total": 0, "verdicts": []}
 
     def test_survive_a_crash_to_the_bit(self, tmp_path: Path) -> None:

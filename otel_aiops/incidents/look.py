@@ -417,6 +417,7 @@ def _more_often(
         what=name,
         before=before,
         after=after,
+        unit="1",
         count=count,
         strength=float(found.strength[k]),
         caller=caller if callee else "",

@@ -214,7 +214,8 @@ class TestFailures:
             until(lambda: count("sent") == 3, "the next one to be sent")
         assert destination.resources() == [0, 1]
         (line,) = lines
-        assert (line["event"], line["log_level"], line["points"]) == ("points were dropped", "error", 7)
+        told = "what the destination did not take was dropped"
+        assert (line["event"], line["log_level"], line["items"], line["signal"]) == (told, "error", 7, "metrics")
         assert "INVALID_ARGUMENT: as told" in line["error"] or "HTTP 400 Bad Request" in line["error"]
 
     def test_for_now_are_tried_again_with_growing_waits(self, destination: Destination) -> None:
@@ -263,7 +264,7 @@ class TestFailures:
             until(lambda: count("sent") == 17, "the accepted points to be counted")
             until(lambda: len(lines) == 2, "the warning")
         assert destination.resources() == [0, 1]
-        assert [(line["points"], line["error"]) for line in lines] == [(3, "too old"), (0, "soon deprecated")]
+        assert [(line["items"], line["error"]) for line in lines] == [(3, "too old"), (0, "soon deprecated")]
 
     def test_more_rejected_than_sent_stop_nothing(self, destination: Destination) -> None:
         destination.replies = [rejected(1 << 40, "all of them")]
@@ -337,7 +338,7 @@ class TestFullQueue:
                     sender.send([numbered(number, ALONE)])
             assert count("enqueue_failed") == 2 * ALONE
             assert telemetry.value("otel_aiops_exporter_queue_size", exporter="otlp") == 3
-            assert [(line["log_level"], line["points"]) for line in lines] == [("warning", ALONE)] * 2
+            assert [(line["log_level"], line["items"]) for line in lines] == [("warning", ALONE)] * 2
             destination.gate.set()
             until(lambda: count("sent") == 4 * ALONE, "the others to be sent")
             assert telemetry.value("otel_aiops_exporter_queue_size", exporter="otlp") == 0
@@ -411,7 +412,7 @@ class TestStopping:
                 assert count("sent") == count("enqueue_failed") == 0
                 sender.stop(10)
                 assert 0.2 <= time.monotonic() - began < 3
-            assert {"event": "points were not sent before the end", "points": 2 * ALONE}.items() <= lines[-1].items()
+            assert {"event": "what waited was not sent before the end", "items": 2 * ALONE}.items() <= lines[-1].items()
 
     def test_ends_in_time_when_the_destination_hangs_or_refuses(self, destination: Destination) -> None:
         destination.replies = [LATER] * 1000
