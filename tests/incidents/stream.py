@@ -26,7 +26,7 @@ TEXTS = {
 }
 CONFIG = AnalysisConfig(
     alarm=AlarmConfig(warmup=100),
-    incidents=IncidentsConfig(group=GroupConfig(calm_s=30), slo=(SloConfig(service="bank", objective=0.99),)),
+    grouping=IncidentsConfig(group=GroupConfig(calm=30), slo=(SloConfig(service="bank", objective=0.99),)),
 )
 CALM = 26  # steps before anything is wrong
 FIRST_NS = FIRST * SLOT_NS

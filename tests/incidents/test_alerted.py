@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
-from otel_aiops.incidents.alerted import ALONE, finding_of, together
+import numpy as np
+import pytest
+
+from otel_aiops.detect.budget import Alerted as Alerted_
+from otel_aiops.detect.detector import Scores
+from otel_aiops.detect.scorer import Scored
+from otel_aiops.errors import StateError
+from otel_aiops.incidents.alerted import ALONE, Alerted, finding_of
 from otel_aiops.incidents.incident import Channel, Finding
 from otel_aiops.labels import Labels
+from otel_aiops.series.batch import Batch
+
+S = 1_000_000_000
 
 
 def alert(service: str = "pay", number: int = 1, *, silent: bool = False, **labels: str) -> Finding:
@@ -35,10 +45,48 @@ def test_one_without_a_pod_names_no_resource() -> None:
     assert found.service == "unknown_service" and found.evidence.resource == ""
 
 
-def test_enough_of_one_service_at_once_open_an_incident() -> None:
-    lasting = [alert("pay", k) for k in range(3)] + [alert("web", k) for k in range(2)]
-    told = [alert("pay", 1), alert("web", 1)]
-    assert [one.score for one in together(told, lasting, 3)] == [1.0, ALONE]
-    assert [one.score for one in together(told, lasting[1:], 3)] == [ALONE, ALONE]
-    assert together([], lasting, 3) == []
-    assert [one.score for one in together([alert("cart")], [], 3)] == [ALONE]
+def given(alerted: Alerted, active: dict[int, bool], time_s: int) -> list[Finding]:
+    """One point of each row at a time, with or without an alert; what the step after it tells."""
+    rows, count = np.array(list(active), np.int32), len(active)
+    batch = Batch(rows, np.full(count, time_s * S), np.zeros(count), np.full(count, 10.0))
+    none = np.zeros(count)
+    scores = Scores(none, none, none, none, none, np.zeros(count, np.uint8), none, none)
+    judged = Alerted_(ratio=none, active=np.array(list(active.values())), crowds=())
+    services = {row: "web" if row >= 10 else "pay" for row in active}
+
+    def finding(scored: Scored, k: int) -> Finding | None:
+        row = int(scored.batch.rows[k])
+        found = alert(services[row], row)
+        return None if row == 99 else replace(found, start_ns=time_s * S, last_ns=time_s * S)
+
+    alerted.take(Scored(batch, scores, alerted=judged), finding)
+    return alerted.step(time_s * S)
+
+
+def test_enough_of_one_service_that_begin_together_open_an_incident() -> None:
+    alerted = Alerted(3)
+    assert [one.score for one in given(alerted, {1: True, 2: True, 10: True, 11: True, 99: True}, 0)] == [ALONE] * 4
+    *single, crowd = given(alerted, {3: True}, 60)
+    assert [one.score for one in single] == [ALONE]
+    assert (crowd.key, crowd.service, crowd.score, crowd.start_ns) == ("series|pay", "pay", 1.0, 0)
+    assert crowd.evidence.count == 3 and crowd.evidence.text.startswith("3 series have alerts at once: cpu.")
+    assert not given(alerted, {1: True}, 70), "what only lasts is told again later"
+    told = {one.key: one for one in given(alerted, {1: False, 3: True}, 100)}
+    assert told[f"series|{1:016x}"].end_ns and told["series|pay"].end_ns == 60 * S
+
+
+def test_alerts_that_began_long_after_each_other_are_no_crowd() -> None:
+    alerted = Alerted(3)
+    given(alerted, {1: True, 2: True}, 0)
+    assert all(one.score == ALONE for one in given(alerted, {3: True}, 301))
+
+
+def test_a_restart_goes_on_the_same() -> None:
+    one, other = Alerted(3), Alerted(3)
+    given(one, {1: True, 2: True, 3: True}, 0)
+    other.restore(one.state())
+    for later in ({1: True}, {2: False}, {4: True}):
+        assert given(one, later, 40) == given(other, later, 40)
+    assert one.state()["alerted"].tobytes() == other.state()["alerted"].tobytes()
+    with pytest.raises(StateError):
+        other.restore({"alerted": np.frombuffer(b"[1]", np.uint8)})

@@ -144,7 +144,7 @@ class TestCounting:
     def test_blocked_services_teach_nothing(self) -> None:
         behaviour = Behaviour(BehaviourConfig())
         behaviour.add(tree(Sent(1, 1, end_ns=NOW), Sent(2, 1, service="b", end_ns=NOW)), NOW)
-        behaviour.learn(NOW + 60 * S, lambda services: services == 1)
+        behaviour.learn(NOW + 120 * S, lambda services: services == 1)
         who = context_parts(behaviour.latency.contexts)[0].tolist()
         assert dict(zip(who, behaviour.latency.per_context(behaviour.latency.usual).tolist(), strict=True)) == {
             1: 0.0,
