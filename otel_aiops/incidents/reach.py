@@ -254,7 +254,7 @@ def _lines(
 
 
 def _pace(level: F64, low: F64, high: F64, risen: F64) -> F64:
-    """The newest slope (P,) as a share of the whole, by (P, 16) without their lines; 0 of teeth, and of what is in a point."""
+    """The newest slope (P,) as a share of the whole, by (P, 16) without their lines; 0 of teeth and within points."""
     # by what is left without the line, so that points that are absent move nothing
     last = _median(level[:, -4:]) - _median(level[:, -8:-4]) + risen / 4
     lows = _median(low[:, -5:]) - _median(low[:, :5])
