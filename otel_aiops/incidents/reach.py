@@ -240,7 +240,7 @@ def _lines(
     fallen = now - goal.newest > FALLEN * slope * span_s
     some = np.flatnonzero(~fallen & (may_s > 0) & (left <= (slope + error) * may_s))
     one = (row[some], span[some])
-    pace = _pace(value[some], tracks.low[one], tracks.high[one], slope[some] * span_s[some])
+    pace = _pace(level[some], tracks.low[one], tracks.high[one], slope[some] * span_s[some])
     steady = np.zeros(len(row))
     steady[some] = np.minimum(pace, 1.0)
     some = some[pace >= STILL]
@@ -253,9 +253,10 @@ def _lines(
     return Reached(probability, left / slope, soonest_s, latest_s, now, slope, span_s, skill)
 
 
-def _pace(value: F64, low: F64, high: F64, risen: F64) -> F64:
-    """The newest slope (P,) as a share of that of rises (P, 16) by so much; 0 of teeth, and of what is in a point."""
-    last = _median(value[:, -4:]) - _median(value[:, -8:-4])
+def _pace(level: F64, low: F64, high: F64, risen: F64) -> F64:
+    """The newest slope (P,) as a share of the whole, by (P, 16) without their lines; 0 of teeth and within points."""
+    # by what is left without the line, so that points that are absent move nothing
+    last = _median(level[:, -4:]) - _median(level[:, -8:-4]) + risen / 4
     lows = _median(low[:, -5:]) - _median(low[:, :5])
     with np.errstate(invalid="ignore"):
         rises = (lows >= ENVELOPE * risen * 2 / 3) & (risen > _median(high - low))
