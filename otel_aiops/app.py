@@ -221,7 +221,7 @@ class Service:
             if entry is not None:
                 step = self._take_in(entry)
                 if step is not None:
-                    self._tell(entry, step)
+                    self._tell_safely(entry, step)
             elif self._stopping.is_set():
                 return
             self._look_after(idle=entry is None)
@@ -283,6 +283,14 @@ class Service:
 
     def _describe(self, rows: np.ndarray[Any, Any]) -> list[str]:
         return [self.pipeline.table.labels(row).to_json() for row in rows.tolist()]
+
+    def _tell_safely(self, entry: Entry, step: Step) -> None:
+        """What is learned is learned: a fault in telling of it must not stop the loop."""
+        try:
+            self._tell(entry, step)
+        except Exception:
+            self.telemetry.add("otel_aiops.step.failures")
+            log.exception("what a body did could not be told", sequence=entry.sequence, kind=entry.kind.name)
 
     def _tell(self, entry: Entry, step: Step) -> None:
         """Let the world know: anomalies, scores out, counters."""

@@ -392,6 +392,19 @@ def test_a_prediction_expires() -> None:
     assert one.refused()["prediction that says nothing of the future"] == 1
 
 
+@pytest.mark.parametrize(("outcome", "state"), [("hit", State.RESOLVED), ("miss", State.EXPIRED)])
+def test_whoever_predicts_may_say_what_became_of_it(outcome: str, state: State) -> None:
+    one, made = incidents(), prediction()
+    one.foresee([made], at(0))
+    assert made.prediction is not None
+    ended = replace(made, state=state, end_ns=at(50), prediction=replace(made.prediction, outcome=outcome))
+    (told,) = one.foresee([ended], at(50))
+    assert (told.revision, told.state, told.end_ns) == (2, state, at(50)) and told.detected_ns == made.detected_ns
+    assert told.prediction is not None and told.prediction.outcome == outcome
+    assert not one.predicted() and not one.foresee([ended], at(51))
+    assert not [i for i in one.step(at(600)) if i.prediction]  # it does not expire on top
+
+
 def test_a_storm_is_told_in_parts_and_none_is_lost() -> None:
     ranker = Ranker()
     config = IncidentsConfig(max_revised=50, max_ranked=10)
