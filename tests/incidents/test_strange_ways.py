@@ -45,7 +45,7 @@ class Road:
                     events.append((at, self.words.services.number(caller), self.words.operations.number(callee)))
                     spans.append(Span(caller, callee, end_s, parent=at, callee=callee, gap_s=0.0))
         made = trees(spans, self.words)
-        of, service, what = (np.array(column, np.int64) for column in (zip(*events) if events else ((), (), ())))
+        of, service, what = np.array(events, np.int64).reshape(-1, 3).T
         self.behaviour.add(replace(made, event_span=of, event=event_code(CHILD, service, what)))
         if learn:
             self.behaviour.learn(int((self.slot * SLOT + self.behaviour.config.settle) * 1e9), None)
