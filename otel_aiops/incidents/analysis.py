@@ -45,6 +45,7 @@ S = 1_000_000_000
 OWN_SCOPES = "otel_aiops."  # of series that are made of spans and logs here: these are looked at themselves
 DEPLOYED_BEFORE_NS = 1800 * S  # a deployment may be a cause so long before an incident
 FREEZE_NS = 1800 * S  # what lasts longer becomes usual
+YOUNG = 2.5  # warm-ups, until which less and less more is asked of what is strange, twice as much at first
 NEAR = 3  # calls between an incident and a suspect at most
 
 
@@ -204,7 +205,9 @@ class Analysis:
             look(self.behaviour, self._wording, slot - int(s / SLOT_S), slot, least_usual=config.observations)
             for s in config.windows
         ]
-        return self.alarm.step(looks, users, event_ns, lambda name: self.deployments.widen([name], event_ns))
+        age_s, warmup_s = (event_ns - self._first_ns) / S, config.warmup
+        young = 1 + float(np.clip((YOUNG * warmup_s - age_s) / ((YOUNG - 1) * warmup_s), 0, 1))
+        return self.alarm.step(looks, users, event_ns, lambda name: young * self.deployments.widen([name], event_ns))
 
     def _learn(self, event_ns: int) -> None:
         """Learn what has settled, but nothing of services near an open finding that is not old."""

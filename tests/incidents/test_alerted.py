@@ -48,7 +48,7 @@ def test_one_without_a_pod_names_no_resource() -> None:
 def given(alerted: Alerted, active: dict[int, bool], time_s: int) -> list[Finding]:
     """One point of each row at a time, with or without an alert; what the step after it tells."""
     rows, count = np.array(list(active), np.int32), len(active)
-    batch = Batch(rows, np.full(count, time_s * S), np.zeros(count), np.full(count, 10.0))
+    batch = Batch(rows, np.full(count, (1_000 + time_s) * S), np.zeros(count), np.full(count, 10.0))
     none = np.zeros(count)
     scores = Scores(none, none, none, none, none, np.zeros(count, np.uint8), none, none)
     now = np.array(list(active.values()))
@@ -58,10 +58,10 @@ def given(alerted: Alerted, active: dict[int, bool], time_s: int) -> list[Findin
     def finding(scored: Scored, k: int) -> Finding | None:
         row = int(scored.batch.rows[k])
         found = alert(services[row], row)
-        return None if row == 99 else replace(found, start_ns=time_s * S, last_ns=time_s * S)
+        return None if row == 99 else replace(found, start_ns=(1_000 + time_s) * S, last_ns=(1_000 + time_s) * S)
 
     alerted.take(Scored(batch, scores, alerted=judged), finding)
-    return alerted.step(time_s * S)
+    return alerted.step((1_000 + time_s) * S)
 
 
 def test_enough_of_one_service_that_begin_together_open_an_incident() -> None:
@@ -69,11 +69,11 @@ def test_enough_of_one_service_that_begin_together_open_an_incident() -> None:
     assert [one.score for one in given(alerted, {1: True, 2: True, 10: True, 11: True, 99: True}, 0)] == [ALONE] * 4
     *single, crowd = given(alerted, {3: True}, 60)
     assert [one.score for one in single] == [ALONE]
-    assert (crowd.key, crowd.service, crowd.score, crowd.start_ns) == ("series|pay", "pay", 1.0, 0)
+    assert (crowd.key, crowd.service, crowd.score, crowd.start_ns) == ("series|pay", "pay", 1.0, 1_000 * S)
     assert crowd.evidence.count == 3 and crowd.evidence.text.startswith("3 series have alerts at once: cpu.")
     assert not given(alerted, {3: True}, 70), "what only lasts is told again later"
     told = {one.key: one for one in given(alerted, {1: False, 3: True}, 100)}
-    assert told[f"series|{1:016x}"].end_ns and told["series|pay"].end_ns == 60 * S
+    assert told[f"series|{1:016x}"].end_ns and told["series|pay"].end_ns == 1_060 * S
 
 
 def test_alerts_that_began_long_after_each_other_are_no_crowd() -> None:

@@ -158,7 +158,9 @@ def _told(one: Sent, ordered: list[Sent], happened: list[tuple[int, int, int, st
     entry = entered or one.kind in (SpanKind.SERVER, SpanKind.CONSUMER) or wanted == 0
     code = traces.services.number, traces.operations.number
     called = [
-        (c.start_ns, CHILD, code[0](c.service) << 28 | code[1](c.name), f"{c.service}/{c.name}") for c in children
+        (c.start_ns, CHILD, code[0](c.service) << 28 | code[1](c.name), f"{c.service}/{c.name}")
+        for c in children
+        if c.kind != SpanKind.CONSUMER  # it works off a message, which is no step of the sender
     ]
     return {
         "parent": place,
