@@ -24,7 +24,7 @@ from otel_aiops.detect.policy import PolicyConfig
 from otel_aiops.detect.scorer import Scored, Scorer
 from otel_aiops.errors import StateError
 from otel_aiops.incidents.alerted import finding_of
-from otel_aiops.incidents.analysis import Analysis, AnalysisConfig
+from otel_aiops.incidents.analysis import OWN_SCOPES, Analysis, AnalysisConfig
 from otel_aiops.incidents.incident import Finding, Incident
 from otel_aiops.incidents.suppress import Decision
 from otel_aiops.labels import Labels
@@ -253,11 +253,15 @@ class Pipeline:
         self.analysis.alerted.take(scored, self._finding)
         return scored
 
-    def _finding(self, scored: Scored, k: int) -> Finding:
-        """The alert of point k, in the words of incidents."""
-        row = int(scored.batch.rows[k])
+    def _finding(self, scored: Scored, k: int) -> Finding | None:
+        """The alert of point k, in the words of incidents; None for what is made of spans and records, which are
+        looked at themselves.
+        """
+        labels = self.table.labels(int(scored.batch.rows[k]))
+        if labels.scope_name.startswith(OWN_SCOPES):
+            return None
         return finding_of(
-            self.table.labels(row),
+            labels,
             f"{int(self.table.fingerprint(scored.batch.rows[k : k + 1])[0]):016x}",
             time_ns=int(scored.batch.time_ns[k]),
             before=float(scored.scores.expected[k]),

@@ -35,8 +35,8 @@ class Alerted:
         """The alerts that last."""
         return self._series.values()
 
-    def take(self, scored: Scored, finding: Callable[[Scored, int], Finding]) -> None:
-        """Take the alerts of K points of series; `finding` puts one in words."""
+    def take(self, scored: Scored, finding: Callable[[Scored, int], Finding | None]) -> None:
+        """Take the alerts of K points of series; `finding` puts one in words, or None if it does not count."""
         if scored.alerted is None:
             return
         rows, active = scored.batch.rows, scored.alerted.active
@@ -47,7 +47,10 @@ class Alerted:
             row, time_ns = int(rows[k]), int(scored.batch.time_ns[k])
             old = self._series.get(row)
             if old is None:
-                self._series[row] = finding(scored, k)
+                new = finding(scored, k)
+                if new is None:
+                    continue
+                self._series[row] = new
             elif time_ns - old.last_ns >= RENEW_NS:
                 self._series[row] = replace(old, last_ns=time_ns)
             else:

@@ -201,7 +201,7 @@ class Analysis:
             return []
         config, slot = self.config.alarm, self.behaviour.slot(event_ns)
         looks = [
-            look(self.behaviour, self._wording, slot - int(s / SLOT_S), slot - 1, least_usual=config.observations)
+            look(self.behaviour, self._wording, slot - int(s / SLOT_S), slot, least_usual=config.observations)
             for s in config.windows
         ]
         return self.alarm.step(looks, users, event_ns, lambda name: self.deployments.widen([name], event_ns))
@@ -236,7 +236,7 @@ class Analysis:
         """
         slot = self.behaviour.slot
         start_ns = max(start_ns, end_ns - int(self.config.behaviour.window * S))
-        seen = look(self.behaviour, self._wording, slot(start_ns), slot(end_ns) - 1) if self._first_ns else Look()
+        seen = look(self.behaviour, self._wording, slot(start_ns), slot(end_ns)) if self._first_ns else Look()
         deployed = [
             Changed(one.service, str(one), one.time_ns)
             for one in self.deployments.all_since(start_ns - DEPLOYED_BEFORE_NS)

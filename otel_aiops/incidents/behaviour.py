@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from otel_aiops.errors import ConfigError
 from otel_aiops.otlp.points import I32, I64, Bool
+from otel_aiops.otlp.spans import PeerKind
 from otel_aiops.series.columns import Arrays, checked
 from otel_aiops.signals.events import LogEvents
 from otel_aiops.signals.tally import Keys, Tally
@@ -33,7 +34,7 @@ class BehaviourConfig:
     """How much is remembered of what services do."""
 
     half_life: float = 1800.0  # s of activity after which what was usual weighs half
-    settle: float = 40.0  # s until a slot is learned, if nothing has turned out to be wrong with it
+    settle: float = 90.0  # s until a slot is learned, if nothing has turned out to be wrong with it
     window: float = 300.0  # s that are kept to rank causes with
     max_cells: int = 300_000  # of each kind of count; a cell is an outcome in a context
 
@@ -99,7 +100,7 @@ class Behaviour:
         """Count the spans of complete traces at an event time; those of a clock that is ahead count as of now."""
         slots = self._slots(trees.end_ns, event_ns)
         operation = np.minimum(trees.operation, MOST_NUMBER)
-        contexts = context_of(trees.service, operation, trees.callee)
+        contexts = context_of(trees.service, operation, waits_for(trees))
         examples = np.stack([trees.trace_high, trees.trace_low], 1)
         self.latency.add(slots, contexts, bins_of(trees.exclusive_ns), examples)
         self.failures.add(slots, contexts, outcomes_of(trees), examples)
@@ -156,6 +157,12 @@ def bins_of(exclusive_ns: NDArray[np.float64]) -> I64:
     return np.clip(places, 0, BINS - 1).astype(np.int64)
 
 
+def waits_for(trees: Trees) -> I32:
+    """The callee whose answer each span waits for, 0 for none, (N,): who works off a message waits for no queue."""
+    works_off = trees.entry & ((trees.parent >= 0) | trees.orphan) & (trees.callee_kind == PeerKind.MESSAGING)
+    return np.where(works_off, 0, trees.callee).astype(np.int32)
+
+
 def outcomes_of(trees: Trees) -> I64:
     """What became of each span, (N,): an error that a child has too is passed on, and one of a call whose other side
     sent nothing is of the callee.
@@ -163,7 +170,7 @@ def outcomes_of(trees: Trees) -> I64:
     failed = np.zeros(len(trees), bool)
     child = np.flatnonzero(trees.parent >= 0)
     failed[trees.parent[child[trees.error[child]]]] = True
-    unreached = (trees.callee > 0) & np.isnan(trees.gap_ns)
+    unreached = (waits_for(trees) > 0) & np.isnan(trees.gap_ns)
     outcome = np.where(failed, PASSED_ON, np.where(unreached, UNREACHED, OWN))
     return np.where(trees.error, outcome, FINE).astype(np.int64)
 

@@ -13,6 +13,7 @@ LEAST_USUAL = 5  # times that the context was seen
 LEAST_NOW = 2  # times that the outcome came
 LEAST = 3.0  # of the statistic; less is chance
 FULL_SHARE = 0.1  # a share that grows by less counts for less
+CHANCE = 2.0  # outcomes that may be missing by chance
 NEWEST = 100.0  # times as often is as new as can be
 
 
@@ -45,7 +46,8 @@ def departures(tally: Tally, window: F64, least_usual: float = LEAST_USUAL, most
     p0, p1, p = (c0 + 0.5) / (n0 + 1), c1 / n1, (c0 + c1) / (n0 + n1)
     ratio = _part(c1, n1 * p) + _part(n1 - c1, n1 * (1 - p)) + _part(c0, n0 * p) + _part(n0 - c0, n0 * (1 - p))
     strength = np.where(p1 > p0, ratio, 0.0) * np.clip((p1 - p0) / FULL_SHARE, 0, 1)
-    new = np.clip(np.log(p1 / p0) / np.log(NEWEST), 0, 1)
+    gone = (1 - p0) / (1 - p1 + CHANCE / n1)  # how much rarer everything else has become
+    new = np.clip(np.log(np.maximum(p1 / p0, gone)) / np.log(NEWEST), 0, 1)
     strength = np.where(strength > LEAST, strength * new, 0.0)
     best = np.argsort(-strength, kind="stable")[:most]
     best = best[strength[best] > LEAST]

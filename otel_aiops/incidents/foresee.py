@@ -15,10 +15,10 @@ from otel_aiops.detect.explain import duration, quantity
 from otel_aiops.errors import ConfigError
 from otel_aiops.incidents.companions import Companions
 from otel_aiops.incidents.incident import Channel, Entry, Evidence, Finding, Incident, Prediction, Severity, State
-from otel_aiops.incidents.reach import THERE, Reached, reached
+from otel_aiops.incidents.reach import SOON_S, THERE, Goal, Reached, reached
 from otel_aiops.incidents.reliability import Reliability
 from otel_aiops.incidents.resolutions import Resolutions
-from otel_aiops.incidents.targets import PredictRule, Target
+from otel_aiops.incidents.targets import AHEAD, FAR, PredictRule, Target
 from otel_aiops.labels import Labels, Selector
 from otel_aiops.otlp.points import F64, I64, Bool
 from otel_aiops.series.batch import Batch
@@ -26,10 +26,10 @@ from otel_aiops.series.columns import Arrays, Columns, checked
 
 HUGE = 1e30  # nothing that is measured is larger
 EVERY_NS = 60_000_000_000  # a series is looked at so often
-PARTS = 16  # of that time, over which the series are spread
-MOST_A_LOOK = 128  # series that are looked at in one call
+PARTS = 4  # of that time, over which the series are spread: one call for many costs less than many calls
 AGAIN = 2  # looks in a row that must say it
-GONE = 5  # looks in a row that must not say it any more
+GONE = 5  # looks in a row that must not say it any more, and
+GONE_SHARE = 0.25  # of the time that it was said to take must pass so
 STAYS = 0.5  # of the probability that a prediction needs to begin, it needs to stay
 LATE = 1.5  # times its latest time, a prediction waits
 MOST_LATE = 2.0  # times the first latest time: no renewal moves its end further
@@ -40,16 +40,20 @@ DATES = 1e9  # what a certificate says beyond this is a time since 1970, not wha
 CERTAIN = 0.9  # of a certificate that has not been renewed as early as before
 RENEWED = 1.2  # times what was left, and more: a certificate was renewed
 EARLY = 0.9  # of the time left at which a certificate used to be renewed
+UNKNOWN_S = 259_200.0  # left of a certificate that has never been seen to be renewed
+SHORT = 0.25  # of what was left when it was first seen, of one that had less from the beginning
 MATCHING = (Channel.RESOURCE, Channel.SERIES, Channel.SILENCE)  # of an incident that a prediction may have meant
 
 _SPEC: Mapping[str, tuple[Any, tuple[int, ...], Any]] = {
     "sign": (np.float64, (), 1.0),
     "limit": (np.float64, (), np.nan),
     "horizon_s": (np.float64, (), np.nan),
+    "ahead": (np.float64, (), 0.0),
     "clock_s": (np.float64, (), 0.0),
     "next_ns": (np.int64, (), 0),
     "seen_ns": (np.int64, (), 0),
     "value": (np.float64, (), np.nan),  # the newest, in the direction of the limit
+    "most_s": (np.float64, (), 0.0),  # most time that was left of a certificate
     "renewed_s": (np.float64, (), np.inf),  # least time that was left of a certificate when it was renewed
     "said": (np.int32, (), 0),  # looks in a row
     "unsaid": (np.int32, (), 0),
@@ -94,8 +98,8 @@ class ForesightConfig:
 class Foresight:
     """Owner of what is predicted, with one writer: equal calls in equal order give equal incidents.
 
-    A row is watched once its limit is known. Each watched series is looked at once a minute of event time, a few in
-    every call of `due`. A prediction keeps its id until it is hit, withdrawn or expired; the latter two are misses.
+    A row is watched once its limit is known. Each watched series is looked at once a minute of event time, all that are
+    due in one go. A prediction keeps its id until it is hit, withdrawn or expired; the latter two are misses.
     `refused` counts series that were worth watching but over the limit.
     """
 
@@ -154,7 +158,6 @@ class Foresight:
             done.append(self._end(slot, event_ns, hit=False))
         waiting = (of["seen_ns"][:size] > 0) & (of["next_ns"][:size] <= event_ns)
         slots = np.flatnonzero(waiting)
-        slots = slots[np.argsort(of["next_ns"][slots], kind="stable")[:MOST_A_LOOK]]
         if len(slots):
             done.extend(self._look(slots, event_ns))
         return tuple(done)
@@ -206,7 +209,7 @@ class Foresight:
             self._rings.reserve(slot + 1)
             of, sign = self._columns.of, 1.0 if target.direction == "above" else -1.0
             of["sign"][slot], of["horizon_s"][slot], of["clock_s"][slot] = sign, target.horizon_s, target.clock_s
-            of["limit"][slot] = sign * target.limit
+            of["limit"][slot], of["ahead"][slot] = sign * target.limit, AHEAD.get(target.what, FAR)
             self._limited([(slot, self._companions.limit(slot))] if np.isnan(target.limit) else [])
 
     def _limited(self, changed: Sequence[tuple[int, float]]) -> None:
@@ -223,6 +226,7 @@ class Foresight:
             renewed = clock & (value > RENEWED * -of["value"][slots] + 60) & (of["value"][slots] < 0)
             at = slots[renewed]
             of["renewed_s"][at] = np.fmin(of["renewed_s"][at], -of["value"][at])
+            of["most_s"][slots] = np.where(clock, np.maximum(of["most_s"][slots], value), 0.0)
         value = of["sign"][slots] * value
         self._rings.add(slots, time_ns, value)
         new = of["seen_ns"][slots] == 0
@@ -252,17 +256,20 @@ class Foresight:
         clock = of["clock_s"][slots] > 0
         with np.errstate(invalid="ignore"):
             limit = np.where(clock, np.nan, of["limit"][slots])
-        found = reached(self._rings.windows(slots, event_ns), limit, self._margin(slots), of["horizon_s"][slots])
+        goal = Goal(limit, self._margin(slots), of["horizon_s"][slots], of["ahead"][slots], of["value"][slots])
+        found = reached(self._rings.windows(slots, event_ns), goal)
         self._count_down(found, slots, clock, event_ns)
         sure = found.probability / (1 + self._missed(slots, event_ns))
         least = self.config.probability
         there = of["value"][slots] >= of["limit"][slots] - self._margin(slots)
-        says = (sure >= least) & (of["pause_ns"][slots] <= event_ns) & ~there
+        says = (sure >= least) & (of["pause_ns"][slots] <= event_ns) & ~there & (found.lead_s >= SOON_S)
         says |= (sure >= STAYS * least) & (of["revision"][slots] > 0)
-        of["said"][slots] = np.where(says, of["said"][slots] + 1, 0)
-        of["unsaid"][slots] = np.where(says, 0, of["unsaid"][slots] + 1)
+        # a series that has stopped says nothing new
+        fresh = event_ns - of["seen_ns"][slots] <= 2 * EVERY_NS
+        of["said"][slots] = np.where(says, of["said"][slots] + fresh, 0)
+        of["unsaid"][slots] = np.where(says, 0, of["unsaid"][slots] + fresh)
         told: list[Incident] = []
-        for k in np.flatnonzero((of["revision"][slots] > 0) | (says & (of["said"][slots] >= AGAIN))).tolist():
+        for k in np.flatnonzero((of["revision"][slots] > 0) | (says & fresh & (of["said"][slots] >= AGAIN))).tolist():
             told += self._tell(int(slots[k]), found, k, float(sure[k]), event_ns, says=bool(says[k]))
         return told
 
@@ -274,12 +281,19 @@ class Foresight:
         return missed
 
     def _count_down(self, found: Reached, slots: NDArray[np.intp], clock: Bool, event_ns: int) -> None:
-        """Predict what ends by the clock, in place: no line is needed, but whether it used to be renewed earlier."""
+        """Predict what ends by the clock, in place: no line is needed, but whether it used to be renewed earlier.
+
+        Where that is not known, three days are told; a quarter of what was left where it had less when it was new here.
+        """
         if not clock.any():
             return
         of = self._columns.of
         left_s = -of["value"][slots] - (event_ns - of["seen_ns"][slots]) / 1e9
-        near = clock & (left_s > 0) & (left_s <= of["horizon_s"][slots]) & (left_s < EARLY * of["renewed_s"][slots])
+        first_s = of["most_s"][slots]
+        unknown_s = np.where(first_s > UNKNOWN_S, UNKNOWN_S, SHORT * first_s)
+        renewed_s = of["renewed_s"][slots]
+        least_s = np.where(np.isfinite(renewed_s), EARLY * renewed_s, unknown_s)
+        near = clock & (left_s > 0) & (left_s <= np.minimum(of["horizon_s"][slots], least_s))
         found.probability[near] = CERTAIN
         for name in ("lead_s", "earliest_s", "latest_s"):
             getattr(found, name)[near] = left_s[near]
@@ -289,7 +303,8 @@ class Foresight:
         """Begin, renew or withdraw one prediction; what has hardly changed is not told again."""
         of = self._columns.of
         if not says:
-            return [self._end(slot, event_ns, hit=False)] if of["unsaid"][slot] >= GONE else []
+            gone = of["unsaid"][slot] >= max(GONE, GONE_SHARE * of["lead_s"][slot] * 1e9 / EVERY_NS)
+            return [self._end(slot, event_ns, hit=False)] if gone else []
         new = of["revision"][slot] == 0
         latest_ns = int(1e9 * min(float(found.latest_s[k]), 1e9))
         expected_s = of["lead_s"][slot] - (event_ns - of["told_ns"][slot]) / 1e9
@@ -393,13 +408,11 @@ def said_of(labels: Labels, target: Target, has: Mapping[str, float], sure: floa
 
 
 def _record(found: Reached, k: int) -> str:
-    """How it went with earlier rises like this one, and how well the line has done."""
-    hits, misses = int(found.hits[k]), int(found.misses[k])
-    span, saved = duration(float(found.span_s[k])), f"{found.skill[k]:.0%}"
-    line = f" Over {span} a line has saved {saved} of the error of the last value"
+    """How well the line has done."""
     if not found.span_s[k] > 0:
         return ""
-    return f"{line}; of {hits + misses} like rises before, {hits} reached the limit." if hits + misses else f"{line}."
+    span, saved = duration(float(found.span_s[k])), f"{found.skill[k]:.0%}"
+    return f" Over {span} a line has saved {saved} of the error of the last value."
 
 
 def _finding(labels: Labels, target: Target, has: Mapping[str, Any], event_ns: int, said: str) -> Finding:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from otel_aiops.incidents.behaviour import OWN, UNREACHED, Behaviour, context_parts
+from otel_aiops.incidents.behaviour import OWN, PASSED_ON, SLOT_S, UNREACHED, Behaviour, context_parts
 from otel_aiops.incidents.departures import Departures, departures
 from otel_aiops.incidents.edges import Edge, solve
 from otel_aiops.incidents.incident import Channel, Evidence
-from otel_aiops.incidents.shifts import Shifts, shifts
+from otel_aiops.incidents.shifts import MIDDLE, UPPER, Shifts, shifts
+from otel_aiops.otlp.points import I64
 from otel_aiops.signals.tally import Tally
 from otel_aiops.signals.trees import CHILD, END, LOG, START, event_parts
 
@@ -19,9 +20,12 @@ CERTAIN_Z = 8.0  # a significance above says no more
 OWN_Z, OWN_EFFECT = 4.0, 0.5  # from which an operation itself is slower
 CALL_Z = 3.0  # from which a call is
 EXPLAINED = 0.8  # share of what a service shows that a callee or caller which shows the same takes away
+MOSTLY = 0.5  # of the cases in which a step is followed by the same call, that call is expected
 NEW_SHARE = 0.02  # an outcome that was rarer than this is new
 BEST = 3  # departures of a service that count
 MOST_EVIDENCE = 6  # of one service
+SURGE = 1.6  # times as many requests as usual are a reason for being slow
+LEAST_EXPECTED = 20.0  # requests, below which a surge may be chance
 LOG_WEIGHT = 0.5  # of templates beside what spans show
 SCALE = 10.0  # strengths grow like their logarithm above this
 
@@ -44,6 +48,7 @@ class Look:
     evidence: Mapping[str, Sequence[Evidence]] = field(default_factory=dict)
     calls: Mapping[str, frozenset[str]] = field(default_factory=dict)
     senders: frozenset[str] = frozenset()  # services that sent spans in the window
+    surges: Mapping[str, Evidence] = field(default_factory=dict)  # where more requests of users come in than usual
 
     def total(self, service: str) -> float:
         """How strange a service is, all channels together."""
@@ -72,6 +77,8 @@ def look(behaviour: Behaviour, wording: Wording, first: int, last: int, *, least
     gathered.failures()
     gathered.paths()
     gathered.logs()
+    gathered.consequences()
+    gathered.surges(last - first + 1)
     return gathered.look()
 
 
@@ -83,6 +90,8 @@ class _Gathered:
         self.window = {name: tally.window(first, last) for name, tally in behaviour.tallies.items()}
         self.strengths: dict[str, dict[Channel, float]] = {}
         self.evidence: dict[str, list[Evidence]] = {}
+        self.surging: dict[str, Evidence] = {}
+        self.passed_on: dict[str, float] = {}  # strengths of errors that services pass on
         self.calls, self.callee_of, self.senders = self._graph()
 
     def _graph(self) -> tuple[dict[str, set[str]], dict[tuple[int, int], int], set[str]]:
@@ -106,11 +115,10 @@ class _Gathered:
 
     def look(self) -> Look:
         strengths = {s: {c: v for c, v in by.items() if v > 0} for s, by in sorted(self.strengths.items())}
-        evidence = {
-            s: sorted(found, key=lambda one: -one.strength)[:MOST_EVIDENCE] for s, found in self.evidence.items()
-        }
+        evidence = {s: _strongest(found)[:MOST_EVIDENCE] for s, found in self.evidence.items()}
         calls = {caller: frozenset(callees) for caller, callees in self.calls.items()}
-        return Look({s: by for s, by in strengths.items() if by}, evidence, calls, frozenset(self.senders))
+        strengths = {s: by for s, by in strengths.items() if by}
+        return Look(strengths, evidence, calls, frozenset(self.senders), self.surging)
 
     def _raise(self, service: str, channel: Channel, strength: float) -> None:
         by = self.strengths.setdefault(service, {})
@@ -122,9 +130,13 @@ class _Gathered:
     # -- slower -------------------------------------------------------------------------------------------------------
 
     def slowness(self) -> None:
-        """Operations that take longer themselves, and the ends of calls that do."""
+        """Operations that take longer themselves, and the ends of calls that do: usually, or in a part of the cases."""
+        for quantile in (MIDDLE, UPPER):
+            self._slower_at(quantile)
+
+    def _slower_at(self, quantile: float) -> None:
         tally = self.behaviour.latency
-        found = shifts(tally, self.window["latency"], self.least_usual)
+        found = shifts(tally, self.window["latency"], self.least_usual, quantile)
         who, operation, callee = context_parts(found.context)
         edges: list[Edge] = []
         longer: list[tuple[int, Edge]] = []
@@ -158,9 +170,11 @@ class _Gathered:
         who, operation, callee = context_parts(found.context)
         for k in range(len(found)):
             outcome = int(found.outcome[k])
+            caller, called = self.wording.service(int(who[k])), self.wording.service(int(callee[k]))
+            if outcome == PASSED_ON:
+                self.passed_on[caller] = max(self.passed_on.get(caller, 0.0), float(found.strength[k]))
             if outcome not in (OWN, UNREACHED):
                 continue
-            caller, called = self.wording.service(int(who[k])), self.wording.service(int(callee[k]))
             blamed = called if outcome == UNREACHED else caller
             strength = float(found.strength[k])
             self._raise(blamed, Channel.ERRORS, strength)
@@ -180,6 +194,44 @@ class _Gathered:
                 )
             )
 
+    def consequences(self) -> None:
+        """Take from services what the errors of their callees explain: that they try again, wait, log and give up."""
+        failing = dict(self.passed_on)
+        for service, strengths in self.strengths.items():
+            failing[service] = max(failing.get(service, 0.0), strengths.get(Channel.ERRORS, 0.0))
+        for service, strengths in self.strengths.items():
+            for channel in (Channel.SEQUENCE, Channel.LOGS, Channel.LATENCY):
+                if strengths.get(channel, 0.0) > 0:
+                    most = strengths[channel]
+                    strengths[channel] -= EXPLAINED * _highest(failing, self.calls.get(service, ()), service, most)
+
+    # -- more requests ------------------------------------------------------------------------------------------------
+
+    def surges(self, slots: int) -> None:
+        """Services that nobody calls and that get many more requests than usual, in a window of so many slots."""
+        tally = self.behaviour.latency
+        who, _, callee = context_parts(tally.contexts)
+        own = callee == 0
+        now, usual = tally.per_context(self.window["latency"]), tally.usual_rate()
+        called = set().union(*self.calls.values()) if self.calls else set()
+        for number in np.unique(who[own & (now > 0)]).tolist():
+            service = self.wording.service(number)
+            mine = own & (who == number)
+            came, expected = float(now[mine].sum()), float(usual[mine].sum()) * slots
+            if service in called or expected < LEAST_EXPECTED or came < SURGE * expected:
+                continue
+            self.surging[service] = Evidence(
+                channel=Channel.RATE,
+                service=service,
+                what="requests",
+                before=expected / slots / SLOT_S,
+                after=came / slots / SLOT_S,
+                unit="1/s",
+                count=int(came),
+                strength=float(CERTAIN_Z * np.log1p(came / expected)),
+                text=f"{came / expected:.2g} times as many requests come to {service} as usual ({came:.0f} times)",
+            )
+
     # -- another path -------------------------------------------------------------------------------------------------
 
     def paths(self) -> None:
@@ -195,11 +247,16 @@ class _Gathered:
         new: dict[str, list[float]] = {}
         mixed: dict[str, list[float]] = {}
         cut: dict[tuple[str, str], float] = {}
+        missed: dict[tuple[str, str], float] = {}
+        next_call = self._next_calls(np.unique(found.context))
         for k in range(len(found)):
             service, strength = self.wording.service(int(who[k])), float(found.strength[k])
             before, after = int(codes[event[k]]), int(codes[found.outcome[k]])
             called = self._called(int(who[k]), before)
             told = [service]
+            expected = next_call.get(int(found.context[k]), "")
+            if expected and self._called(int(who[k]), after) != expected:
+                missed[service, expected] = max(missed.get((service, expected), 0.0), strength)
             if called and called != service and after == END:
                 cut[service, called] = max(cut.get((service, called), 0.0), strength)
                 told.append(called)
@@ -217,6 +274,49 @@ class _Gathered:
                 )
         for service, strength in self._blamed(_best(new), _best(mixed), cut).items():
             self._raise(service, Channel.SEQUENCE, strength)
+        self._unreached(missed)
+
+    def _next_calls(self, contexts: I64) -> dict[int, str]:
+        """Whom an operation usually calls next, by context, where it nearly always calls the same."""
+        tally, codes = self.behaviour.paths, self.behaviour.events.by_number
+        at = np.flatnonzero(np.isin(tally.contexts[tally.context_number], contexts) & (tally.usual > 0))
+        usual, of = tally.usual[at], tally.context_number[at]
+        often = usual > MOSTLY * tally.per_context(tally.usual)[of]
+        found = {}
+        for context, event in zip(tally.contexts[of[often]].tolist(), tally.outcome[at[often]].tolist(), strict=True):
+            service = context >> 48
+            called = self._called(service, int(codes[event]))
+            if called and called != self.wording.service(service):
+                found[context] = called
+        return found
+
+    def _unreached(self, missed: Mapping[tuple[str, str], float]) -> None:
+        """Blame those whom several services do not call any more where they usually do, while these fail themselves.
+
+        A library that makes a span only once it is connected shows a dead dependency in no other way.
+        """
+        failing: dict[str, list[tuple[float, str]]] = {}
+        for (caller, called), strength in missed.items():
+            if self.strengths.get(caller, {}).get(Channel.ERRORS, 0.0) > 0:
+                failing.setdefault(called, []).append((strength, caller))
+        for called, by in sorted(failing.items()):
+            if len(by) < 2:
+                continue
+            errors = [self.strengths[caller][Channel.ERRORS] for _, caller in by]
+            self._raise(called, Channel.ERRORS, max(errors))
+            self._raise(called, Channel.SEQUENCE, sum(sorted((strength for strength, _ in by), reverse=True)[:2]))
+            for _, caller in by:
+                self._pass_on(caller, called)
+
+    def _pass_on(self, caller: str, called: str) -> None:
+        """Put what a caller shows down to whom it does not reach."""
+        channels, strengths = (Channel.ERRORS, Channel.SEQUENCE), self.strengths[caller]
+        for channel in channels:
+            strengths[channel] = strengths.get(channel, 0.0) * (1 - EXPLAINED)
+        shown = [one for one in self.evidence.get(caller, ()) if one.channel in channels]
+        for one in _strongest(shown)[:1]:
+            text = f"{caller} does not call {called} any more and fails: {one.text}"
+            self._tell(replace(one, service=called, caller=caller, callee=called, text=text))
 
     def _blamed(
         self, new: dict[str, float], mixed: dict[str, float], cut: Mapping[tuple[str, str], float]
@@ -330,6 +430,15 @@ def _more_often(
 def _traces(tally: Tally, cell: int) -> tuple[str, ...]:
     high, low = tally.example[cell].tolist()
     return (f"{high:016x}{low:016x}",) if high or low else ()
+
+
+def _strongest(found: Iterable[Evidence]) -> list[Evidence]:
+    """The strongest first, each thing once."""
+    best: dict[tuple[str, ...], Evidence] = {}
+    for one in sorted(found, key=lambda one: -one.strength):
+        slow = one.channel in (Channel.LATENCY, Channel.NETWORK)  # these are looked at in two ways
+        best.setdefault((one.channel, one.what, one.caller, one.callee, "" if slow else one.text), one)
+    return list(best.values())
 
 
 def _best(strengths: Mapping[str, list[float]]) -> dict[str, float]:

@@ -33,6 +33,7 @@ CHANNELS = {
 }
 SYMPTOMS = (Role.LATENCY, Role.AVAILABILITY, Role.ERRORS)
 COMPRESSED = 10.0  # a strength is 10 log(1 + z / 10): linear for small z, and large ones count less and less
+TOGETHER_S = 60.0  # series of several roles that are strange within this need no second value
 EDGE_Z = 4.0  # usual spreads from which on a call has become slower
 GAP_COUNT = 50.0  # observations that a change of a metric counts for
 UNKNOWN = "series without a role"
@@ -165,9 +166,19 @@ class MetricEvidence:
 
     def findings(self, event_ns: int) -> tuple[Finding, ...]:
         """What series notice by themselves: begun, gone on or ended since this was asked last."""
+        alike = self._alike(self.watch.hit(event_ns, TOGETHER_S))
+        self.watch.open(alike, self._sign[alike])
         slots = self.watch.changed(event_ns)
         blamed = self._blamed_ends() if len(slots) else {}
         return tuple(self._finding(slot, blamed) for slot in slots.tolist() if slot in self._meaning)
+
+    def _alike(self, slots: I32) -> I32:
+        """Of slots that are strange for the first time, those of services of which series of several roles are."""
+        roles: dict[str, set[Role]] = {}
+        for slot in slots.tolist():
+            of = self._meaning[slot]
+            roles.setdefault(of.service, set()).add(of.role)
+        return np.array([slot for slot in slots.tolist() if len(roles[self._meaning[slot].service]) > 1], np.int32)
 
     def calls(self) -> dict[str, frozenset[str]]:
         """Who calls whom, as far as series of calls say so."""

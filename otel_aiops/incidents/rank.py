@@ -9,13 +9,14 @@ import numpy as np
 
 from otel_aiops.incidents.blame import blame
 from otel_aiops.incidents.incident import Channel, Evidence, Suspect
-from otel_aiops.incidents.look import SCALE, Look, total
+from otel_aiops.incidents.look import EXPLAINED, SCALE, Look, total
 
 MOST_SUSPECTS = 10
 LEAST = 3.0  # strangeness below is no candidate
 BLAMED = 5.0  # scores of `blame` on the scale of strangeness
 DEPLOYED = 1.3  # how much more a service is suspected that has just been changed
 MOST_MEASURED = 60.0  # strength of what a series shows; spreads that are too small give far more
+OF_LOAD = (Channel.LATENCY, Channel.NETWORK, Channel.RESOURCE)  # what a surge of requests explains
 BEST = 5  # evidence that a suspect carries
 
 # Logistic regression of "the suspect is the cause" on the logarithm of its share among all suspects and of its
@@ -58,7 +59,7 @@ def rank(
     """
     told = _worst((*measured.evidence, *measured.network))
     if seen.calls or not measured.calls:
-        scores = {service: _strangeness(seen, service, told) for service in {*seen.strengths, *told}}
+        scores = {service: _strangeness(seen, service, told) for service in {*seen.strengths, *told, *seen.surges}}
     else:
         found = blame(measured.evidence, measured.calls, symptom=symptom, outside=measured.outside)
         scores = {service: BLAMED * score for service, score in found}
@@ -80,6 +81,10 @@ def _strangeness(seen: Look, service: str, told: Mapping[str, Mapping[Channel, E
         if _counts(evidence, seen):
             raw = min(SCALE * float(np.expm1(evidence.strength / SCALE)), MOST_MEASURED)
             strengths[channel] = max(strengths.get(channel, 0.0), raw)
+    if service in seen.surges:
+        strengths[Channel.RATE] = seen.surges[service].strength
+    elif seen.surges:
+        strengths = {channel: one * (1 - EXPLAINED * (channel in OF_LOAD)) for channel, one in strengths.items()}
     return total(strengths)
 
 
@@ -115,6 +120,7 @@ def _suspect(
     deployed: Collection[Changed],
 ) -> Suspect:
     counted = [one for one in resources.values() if _counts(one, seen)]
+    counted += [seen.surges[service]] if service in seen.surges else []
     evidence = sorted([*seen.evidence.get(service, ()), *counted], key=lambda one: -one.strength)[:BEST]
     change = next((one for one in deployed if one.service == service), None)
     first = evidence[0] if evidence else None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from otel_aiops.otlp.points import F64, I64
 from otel_aiops.series.columns import Arrays, Columns, checked
 
-WIDTHS_S = (15, 60, 300, 1_800, 7_200)  # of the bins: 64 of them are 16 min, 64 min, 5.3 h, 32 h and 5.3 days
+WIDTHS_S = (15, 60, 300, 1_800, 10_800)  # of the bins: 64 of them are 16 min, 64 min, 5.3 h, 32 h and 8 days
 LEVELS, BINS = len(WIDTHS_S), 64
 _WIDTHS_NS = np.array(WIDTHS_S, np.int64) * 1_000_000_000
 _BEFORE = -(2**31)  # number of a bin that was never filled

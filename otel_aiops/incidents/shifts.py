@@ -14,6 +14,8 @@ LEAST_NOW, LEAST_USUAL = 3, 8  # observations
 FLOOR_MS = 0.2  # a spread is at least this, and a tenth of the median
 PART = 0.1
 NORMAL_IQR = 1.35  # of a normal distribution, in standard deviations
+MIDDLE, UPPER = 0.5, 0.8  # what is slow in one of three instances moves only the upper of the two
+LEAST_UPPER = 12  # observations for a quantile other than the middle
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class Shifts:
     """Contexts that came often enough, all (K,). Times in milliseconds.
 
     `cell` is the slowest cell of the context in the window, for an example. `z` is that of the rank test (Mann and
-    Whitney, 1947) with ties; `effect` the move of the median in spreads.
+    Whitney, 1947) with ties; `effect` the move of the quantile in spreads, `before` and `after` where it was and is.
     """
 
     context: I64
@@ -36,10 +38,11 @@ class Shifts:
         return len(self.context)
 
 
-def shifts(tally: Tally, window: F64, least_usual: float = LEAST_USUAL) -> Shifts:
+def shifts(tally: Tally, window: F64, least_usual: float = LEAST_USUAL, quantile: float = MIDDLE) -> Shifts:
     """Compare the counts of a window, (C,), with what is usual, in contexts that came so often in that."""
     of, now, usual = tally.context_number, tally.per_context(window), tally.per_context(tally.usual)
-    pick = np.flatnonzero((now >= LEAST_NOW) & (usual >= max(least_usual, LEAST_USUAL)))
+    least_now = LEAST_NOW if quantile == MIDDLE else LEAST_UPPER
+    pick = np.flatnonzero((now >= least_now) & (usual >= max(least_usual, LEAST_USUAL)))
     row = np.full(len(now), -1)
     row[pick] = np.arange(len(pick))
     cells = np.flatnonzero(row[of] >= 0)
@@ -50,10 +53,10 @@ def shifts(tally: Tally, window: F64, least_usual: float = LEAST_USUAL) -> Shift
     seen = cells[window[cells] > 0]
     order = np.argsort(tally.outcome[seen], kind="stable")
     slowest[row[of[seen[order]]]] = seen[order]
-    middle, now_middle = _quantile(before, 0.5), _quantile(after, 0.5)
-    spread = (_quantile(before, 0.75) - _quantile(before, 0.25)) / NORMAL_IQR + PART * middle + FLOOR_MS
-    effect = (now_middle - middle) / spread
-    return Shifts(tally.contexts[pick], _rank_z(before, after), effect, middle, now_middle, now[pick], slowest)
+    was, now_at = _quantile(before, quantile), _quantile(after, quantile)
+    spread = (_quantile(before, 0.75) - _quantile(before, 0.25)) / NORMAL_IQR + PART * was + FLOOR_MS
+    effect = (now_at - was) / spread
+    return Shifts(tally.contexts[pick], _rank_z(before, after), effect, was, now_at, now[pick], slowest)
 
 
 def _rank_z(before: F64, after: F64) -> F64:

@@ -24,6 +24,10 @@ HORIZONS: Mapping[str, float] = {
     "queue": HOUR_S * 4,
     "memory": DAY_S / 2,
 }
+# what follows what is asked of it, and goes down again with that → how often the time of its rise so far a rise is
+# continued; of all else it is FAR
+AHEAD: Mapping[str, float] = {"queue": 0.2, "connections": 0.2}
+FAR = 10.0
 # the words of a name, all of one group, that tell what it is; the first that fits counts
 _WORDS: tuple[tuple[str, frozenset[str]], ...] = (
     ("certificate", frozenset(("cert", "certificate", "x509", "tls", "ssl", "tlscheck"))),

@@ -59,17 +59,8 @@ class WatchConfig:
     stale: float = 900.0  # without points for so long, a run has ended
 
     def __post_init__(self) -> None:
-        for name in (
-            "least_z",
-            "over_peak",
-            "at_once",
-            "steady_at_once",
-            "half_life",
-            "accept_after",
-            "stale",
-            "calm",
-            "every",
-        ):
+        positive = ("least_z", "over_peak", "at_once", "steady_at_once", "half_life", "accept_after", "stale", "calm")
+        for name in (*positive, "every"):
             if not getattr(self, name) > 0:
                 raise ConfigError(name, f"must be > 0, got {getattr(self, name)}")
 
@@ -122,6 +113,21 @@ class Watch:
         of["peak"][slots[calm]] = np.maximum(of["peak"][slots[calm]] * decay, z[calm])
         of["seen_ns"][slots] = time_ns
         self._measure(slots, fresh, time_ns, sign)
+
+    def hit(self, event_ns: int, within_s: float) -> I32:
+        """Slots whose newest cell, seen so recently, is over the threshold, and that have no run, in order."""
+        of = self._columns.of
+        recent = event_ns - of["seen_ns"] <= within_s * 1e9
+        return np.flatnonzero(recent & (of["hits"] & 1 == 1) & (of["start_ns"] == 0)).astype(np.int32)
+
+    def open(self, slots: I32, sign: F64) -> None:
+        """Begin the runs of slots of which one cell is enough, because others of the same service show the same."""
+        of = self._columns.of
+        time_ns, value = self._rings.last(slots)
+        self._open(slots, np.maximum(self.config.least_z, self.config.over_peak * of["peak"][slots]))
+        of["last_ns"][slots], of["calm"][slots], of["told"][slots] = time_ns, 0, False
+        of["best_z"][slots], of["best"][slots] = of["first_z"][slots], value * sign
+        self._rings.mark(slots, True)
 
     def changed(self, event_ns: int) -> I32:
         """Slots whose runs began, went on or ended since this was asked last, in order; they are told now."""

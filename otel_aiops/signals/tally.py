@@ -119,6 +119,12 @@ class Tally:
         """Seconds of activity that were learned of each context, by number."""
         return self._learned_slots * self.slot_s
 
+    def usual_rate(self) -> F64:
+        """How often each context usually comes in a slot in which it comes at all, by number."""
+        weight = (1 - self._decay**self._learned_slots) / (1 - self._decay)  # of so many slots, the oldest decayed most
+        rate: F64 = self.per_context(self._usual) / np.maximum(weight, 1.0)
+        return rate
+
     def slot_of(self, time_ns: int) -> int:
         """The slot of an event time."""
         return int(time_ns // int(self.slot_s * 1e9))

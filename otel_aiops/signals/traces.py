@@ -357,8 +357,11 @@ class Traces:
         )
 
     def _events_of(self, spans: _Waiting, trace: I32, parent: I64) -> tuple[I64, I64]:
-        """(whose, codes) of all events inside these spans, in order."""
-        child = np.flatnonzero(parent >= 0)
+        """(whose, codes) of all events inside these spans, in order.
+
+        Who works off a message does so after it was sent, maybe in another trace by then: it is no step of the sender.
+        """
+        child = np.flatnonzero((parent >= 0) & (spans.kind != SpanKind.CONSUMER))
         owner, time_ns = parent[child], spans.start_ns[child]
         codes = event_code(CHILD, spans.service[child], spans.operation[child])
         if self._events:

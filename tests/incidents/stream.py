@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from otel_aiops.incidents.alarm import AlarmConfig
 from otel_aiops.incidents.analysis import Analysis, AnalysisConfig, Outcome
 from otel_aiops.incidents.group import GroupConfig
+from otel_aiops.incidents.incident import Incident
 from otel_aiops.incidents.incidents import IncidentsConfig
 from otel_aiops.incidents.severity import SloConfig
 from otel_aiops.otlp.log_records import LogRecords
@@ -54,8 +56,14 @@ def bodies(
             requests.request(trace, ("web", "admin")[k % 2], start_ns, wrong.get(step, FINE))
         spans = spans_of(requests.sent)
         order = {service: k for k, service in enumerate(dict.fromkeys(one.service for one in requests.sent))}
+        versions_of = dict.fromkeys(order, "7") | {"pay": version}
         resources = tuple(
-            raw_resource(service_name=name, k8s_pod_name=f"{name}-1", service_version=version if name == "pay" else "7")
+            raw_resource(
+                service_name=name,
+                service_namespace="shop",
+                k8s_pod_name=f"{name}-1",
+                service_version=versions_of[name],
+            )
             for name in order
         )
         spans = replace(spans, resources=resources)
@@ -87,3 +95,18 @@ def follow(analysis: Analysis, came: list[Body]) -> list[Outcome]:
         analysis.take_spans(body.spans, body.event_ns)
         outcomes.append(analysis.step(body.event_ns))
     return outcomes
+
+
+def incidents(outcomes: Iterable[Outcome]) -> list[Incident]:
+    """All revisions."""
+    return [incident for outcome in outcomes for incident in outcome.incidents]
+
+
+def digest(wrong: Wrong, steps: int) -> str:
+    """Of the state and of all incidents after steps at the end of which something is wrong."""
+    analysis = Analysis(CONFIG)
+    outcomes = follow(analysis, bodies(dict.fromkeys(range(CALM, steps), wrong), steps))
+    told = hashlib.sha256(repr([one.incidents for one in outcomes]).encode())
+    for name, array in sorted(analysis.state().items()):
+        told.update(name.encode() + array.tobytes())
+    return told.hexdigest()

@@ -62,7 +62,7 @@ def test_a_leak_is_foreseen_within_an_hour_renewed_under_one_id_and_hit() -> Non
 
 
 def test_a_fast_leak_at_10_s_is_foreseen_within_15_minutes() -> None:
-    told = feed(watching(MEMORY), [0], leak(300, quiet=90, rate=0.002), step_s=10)
+    told = feed(watching(MEMORY), [0], leak(360, quiet=90, rate=0.001), step_s=10)
     assert (told[0].detected_ns - START_NS) / 1e9 - 900 <= 900
 
 
@@ -70,6 +70,7 @@ def test_what_never_reaches_its_limit_is_left_alone() -> None:
     at = np.arange(600.0)
     random = np.random.default_rng(5)
     values = {
+        "daily": 0.5 + 0.1 * np.sin(2 * np.pi * at / 1_440) + random.normal(0, 0.01, len(at)),
         "noise": 0.7 + random.normal(0, 0.05, len(at)),
         "constant": np.full(len(at), 0.99),
         "teeth": 0.3 + 0.4 * np.mod(at / 20, 1),
@@ -78,6 +79,30 @@ def test_what_never_reaches_its_limit_is_left_alone() -> None:
     rows = [dataclasses.replace(MEMORY, resource=(("service.name", kind),)) for kind in values]
     told = feed(watching(*rows), list(range(len(rows))), np.stack(list(values.values()), axis=1))
     assert [one.summary for one in told] == []
+
+
+def test_every_day_up_to_nine_tenths_is_left_alone() -> None:
+    at_s = 900.0 * np.arange(3 * 96)
+    for phase in (0.0, 3.0):
+        values = 0.6 + 0.29 * np.sin(2 * np.pi * at_s / 86_400 + phase)
+        values += np.random.default_rng(8).normal(0, 0.01, len(at_s))
+        assert [one.summary for one in feed(watching(MEMORY), [0], values, step_s=900)] == []
+
+
+def test_a_queue_that_fills_for_a_while_is_left_alone_but_not_one_that_goes_on() -> None:
+    queue = Labels("otelcol.exporter.queue.utilization", unit="1")
+    up = np.concatenate((np.full(200, 0.1), 0.1 + 0.02 * np.arange(28), np.full(60, 0.1)))
+    assert feed(watching(queue), [0], up) == []
+    assert feed(watching(queue), [0], np.concatenate((np.full(200, 0.1), 0.1 + 0.008 * np.arange(112))))
+
+
+def test_what_grows_for_days_with_every_day_is_foreseen_hours_ahead() -> None:
+    at_s = 900.0 * np.arange(4 * 96)
+    values = 0.2 + 0.25 * at_s / 86_400 + 0.02 * np.sin(2 * np.pi * at_s / 86_400)
+    disk = Labels("system.filesystem.utilization", unit="1")
+    told = feed(watching(disk), [0], values, step_s=900)
+    assert {one.prediction.outcome for one in told if one.prediction} == {"", "hit"}
+    assert told[-1].end_ns - told[0].detected_ns > 6 * 3_600 * 1_000_000_000
 
 
 def test_a_prediction_that_does_not_hold_is_withdrawn_as_a_miss_and_not_repeated() -> None:
@@ -150,11 +175,14 @@ def test_a_certificate_is_foreseen_unless_it_used_to_be_renewed(date: bool) -> N
     at_s = 3_600.0 * np.arange(24 * 9)
     left = 8 * 86_400 - at_s
     told = feed(watching(labels), [0], START_NS / 1e9 + at_s + left if date else left, step_s=3_600)
-    assert told[0].prediction is not None and told[0].prediction.lead_s == pytest.approx(7 * 86_400, rel=0.02)
+    assert told[0].prediction is not None and told[0].prediction.lead_s == pytest.approx(3 * 86_400, rel=0.02)
     assert told[-1].prediction is not None and told[-1].prediction.outcome == "hit"
     renewed = 3 * 86_400 - np.mod(at_s, 2 * 86_400)
     told = feed(watching(labels), [0], START_NS / 1e9 + at_s + renewed if date else renewed, step_s=3_600)
-    assert len({one.id for one in told}) == 1  # the first time nobody can know
+    assert told == []  # it is never seen with more than the three days that are warned of, nor with less than one
+    stops = np.concatenate((renewed[: 24 * 5], np.maximum(renewed[24 * 5] - 3_600.0 * np.arange(24 * 3), -3_600)))
+    told = feed(watching(labels), [0], START_NS / 1e9 + at_s[: len(stops)] + stops if date else stops, step_s=3_600)
+    assert told[0].prediction is not None and told[0].prediction.lead_s == pytest.approx(0.9 * 86_400, rel=0.05)
 
 
 def test_rules_give_limits_and_take_series_out() -> None:

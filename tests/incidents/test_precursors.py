@@ -101,3 +101,28 @@ def test_bad_input_is_refused() -> None:
     for settings in ({"horizon": 1.0}, {"gap": -1.0}, {"least_incidents": 2}, {"probability": 0.0}):
         with pytest.raises(ConfigError):
             PrecursorsConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_probabilities_of_a_true_precursor_are_calibrated_on_time_that_was_not_known() -> None:
+    random = np.random.default_rng(6)
+    signs_s = np.cumsum(random.integers(5_400, 14_400, 600))  # a finding, after which 7 of 10 times an incident comes
+    right = random.random(len(signs_s)) < 0.7
+    start_s = (signs_s + random.integers(300, 1_500, len(signs_s)))[right]
+    past = Past(("payment|latency",) * len(start_s), start_s * S, (start_s + 300) * S)
+    found = [finding("payment", int(at)) for at in signs_s]
+    windows = features(found, np.arange(0, int(signs_s[-1]), 300) * S)
+    cut_s = int(0.6 * signs_s[-1])
+    known, times = start_s < cut_s, windows.time_ns < cut_s * S
+    older = Past(past.type[: int(known.sum())], past.start_ns[known], past.end_ns[known])
+    (trained,) = train(older, FeatureWindows(windows.names, windows.time_ns[times], windows.value[times]), CONFIG)
+    assert trained.model is not None
+    truth, _ = labelled(past, "payment|latency", windows.time_ns, CONFIG)
+    later = ~times & np.isfinite(truth)
+    said, came = trained.model.probability(windows.value[later]), truth[later]
+    for low, high in ((0.0, 0.2), (0.5, 1.0)):
+        some = (said >= low) & (said < high)
+        assert some.sum() > 100 and abs(said[some].mean() - came[some].mean()) < 0.1
+    assert np.mean((said - came) ** 2) < 0.8 * np.mean((came - came.mean()) ** 2)
+    few = Past(past.type[:8], past.start_ns[:8], past.end_ns[:8])
+    (untrained,) = train(few, windows, CONFIG)
+    assert untrained.model is None and "not enough incidents yet" in untrained.reason

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+import dataclasses
 
 import numpy as np
 import pytest
@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_aiops.errors import StateError
-from otel_aiops.incidents.reach import reached, rises, theil_sen
+from otel_aiops.incidents.reach import Before, Goal, before, continued, lagged, reached
 from otel_aiops.incidents.reliability import Reliability
-from otel_aiops.incidents.resolutions import BINS, LEVELS, WIDTHS_S, Resolutions
-from otel_aiops.otlp.points import F64
+from otel_aiops.incidents.resolutions import BINS, LEVELS, WIDTHS_S, Resolutions, Windows
 
 SECOND_NS = 1_000_000_000
 
@@ -56,68 +55,75 @@ def test_rings_leave_out_what_is_late_and_refuse_states_of_others() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.one_of(st.just(np.nan), st.floats(-1e3, 1e3)), min_size=2, max_size=14))
-def test_the_slope_is_the_median_of_the_slopes_of_all_pairs(values: list[float]) -> None:
-    at_s = np.arange(len(values)) * 15.0
-    known = [(x, y) for x, y in zip(at_s.tolist(), values, strict=True) if y == y]
-    slopes = [(y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in combinations(known, 2)]
-    slope, start = theil_sen(at_s[None], np.array([values]))
-    if not slopes:
-        assert np.isnan(slope[0])
+@given(st.lists(st.one_of(st.just(np.nan), st.floats(-1e3, 1e3)), min_size=16, max_size=16))
+def test_the_rise_is_the_median_of_what_is_half_a_span_apart(values: list[float]) -> None:
+    pairs = [b - a for a, b in zip(values[:8], values[8:], strict=True) if a == a and b == b]
+    rise, error = lagged(np.array([values, values]))
+    if len(pairs) < 5:
+        assert np.isnan(rise).all() and np.isnan(error).all()
         return
-    assert slope[0] == pytest.approx(np.median(slopes))
-    assert start[0] == pytest.approx(np.median([y - slope[0] * x for x, y in known]), abs=1e-6)
+    middle = float(np.median(pairs))
+    scatter = float(np.median([abs(pair - middle) for pair in pairs]))
+    assert rise.tolist() == pytest.approx([middle, middle])
+    assert error[0] == pytest.approx(1.4826 * 1.2533 * scatter / max(len(pairs) / 4, 1) ** 0.5)
 
 
-def slow_rises(mean: F64, high: F64, bins: int, rise: float, least: float, there: float) -> tuple[int, int]:
+def slow_before(windows: Windows, there: float, start_s: float) -> tuple[float, float, float]:
     """The same, one bin after the other."""
-    hits = misses = 0
-    going = False
-    for k in range(len(mean)):
-        risen = k >= bins and mean[k] - mean[k - bins] >= rise and mean[k] >= least
-        if risen and not going:
-            if np.nanmax(high[k:]) >= there:
-                hits += 1
-            elif np.nanmin(mean[k:]) < mean[k] - 0.5 / 0.7 * rise:
-                misses += 1
-        going = risen
-    return hits, misses
+    high, low, age_s = -np.inf, np.inf, 0.0
+    for level, width in enumerate(WIDTHS_S):
+        hits = [k for k in range(BINS) if windows.high[0, level, k] >= there]
+        for k in range(hits[-1] + 1 if hits else 0, BINS):
+            end_s = windows.at_s[level, k] + width / 2
+            if np.isnan(windows.high[0, level, k]):
+                continue
+            age_s = max(age_s, width - end_s)
+            if end_s <= start_s + 1e-6:
+                high, low = max(high, windows.high[0, level, k]), min(low, windows.low[0, level, k])
+    return (high, low, max(age_s + start_s, 0.0)) if np.isfinite(high) else (np.nan, np.nan, 0.0)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.one_of(st.just(np.nan), st.integers(0, 9)), min_size=12, max_size=12),
-    st.integers(1, 4),
-    st.integers(1, 4),
-    st.integers(0, 5),
-    st.integers(5, 9),
-)
-def test_earlier_rises_are_counted_as_one_would(x: list[float], bins: int, rise: int, least: int, there: int) -> None:
-    mean = np.array(x, np.float64)
-    got = rises(
-        mean[None],
-        mean[None],
-        np.array([bins]),
-        rise=np.array([float(rise)]),
-        from_least=np.array([float(least)]),
-        there=np.array([float(there)]),
-    )
-    assert (got[0][0], got[1][0]) == slow_rises(mean, mean, bins, rise, least, there)
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 12), st.floats(0.0, 30_000.0), st.floats(0.5, 1.1))
+def test_what_was_before_is_as_one_would_look_it_up(seed: int, gaps: int, ago_s: float, there: float) -> None:
+    random = np.random.default_rng(seed)
+    rings = Resolutions(1)
+    rings.reserve(1)
+    for minute in np.flatnonzero(random.integers(0, 12, 700) < gaps).tolist():
+        rings.add(np.array([0]), np.array([minute * 60 * SECOND_NS]), random.random(1))
+    windows = rings.windows(np.array([0]), 700 * 60 * SECOND_NS)
+    got = before(windows, np.array([there]), np.array([-ago_s]))
+    expected = slow_before(windows, there, -ago_s)
+    np.testing.assert_allclose((got.high[0], got.low[0], got.lasted_s[0]), expected)
+
+
+def test_how_far_a_line_goes_on_depends_on_what_was_before() -> None:
+    high, low = np.array([0.4, 0.4, 0.7, 0.4, 0.4, np.nan]), np.array([0.35, 0.35, 0.3, 0.2, 0.35, np.nan])
+    lasted_s = np.array([3_600.0, 600.0, 3_600.0, 3_600.0, 1e6, 0.0])
+    span_s = np.array([1_200.0, 1_200.0, 1_200.0, 1_200.0, 2 * 86_400.0, 1_200.0])
+    goal = Goal(*(np.full(6, x) for x in (1.0, 0.02, 43_200.0, 10.0, 0.5)))
+    got = continued(np.full(6, 0.5) - high, np.full(6, 0.48), span_s, Before(high, low, lasted_s), goal)
+    # new, but for not longer than a part of a day; too little is known; as high before; as wide before; days; no before
+    assert got.tolist() == [7_200.0, 240.0, 0.0, 240.0, 43_200.0, 240.0]
 
 
 def test_a_line_reaches_its_limit_where_it_does_and_noise_does_not() -> None:
     rings = Resolutions(3)
     rings.reserve(3)
     random = np.random.default_rng(2)
-    for minute in range(70):
-        value = np.array([0.4 + 0.003 * minute, 0.4 + random.normal(0, 0.01), 0.4 - 0.003 * minute])
+    for minute in range(200):
+        rise = 0.003 * max(minute - 100, 0)
+        value = np.array([0.4 + rise, 0.4 + random.normal(0, 0.01), 0.4 - rise])
         rings.add(np.arange(3), np.full(3, minute * 60 * SECOND_NS), value)
-    windows = rings.windows(np.arange(3), 70 * 60 * SECOND_NS)
-    full = np.full(3, 1.0)
-    found = reached(windows, full, np.full(3, 0.02), np.full(3, 43_200.0))
+    windows = rings.windows(np.arange(3), 200 * 60 * SECOND_NS)
+    goal = Goal(np.full(3, 1.0), np.full(3, 0.02), np.full(3, 43_200.0), np.full(3, 10.0), np.array([0.7, 0.4, 0.1]))
+    found = reached(windows, goal)
     assert found.probability[0] > 0.99 and found.probability[1:].tolist() == [0, 0]
-    assert found.lead_s[0] == pytest.approx((0.6 / 0.003 - 70) * 60, rel=0.02)
-    absent = reached(windows, np.full(3, np.nan), full, full)
+    assert found.lead_s[0] == pytest.approx((0.58 / 0.003 - 100) * 60, rel=0.02)
+    assert found.earliest_s[0] <= found.lead_s[0] <= found.latest_s[0] and found.skill[0] > 0.9
+    fell = reached(windows, dataclasses.replace(goal, newest=np.full(3, 0.4)))
+    assert fell.probability.tolist() == [0, 0, 0]
+    absent = reached(windows, dataclasses.replace(goal, limit=np.full(3, np.nan)))
     assert absent.probability.tolist() == [0, 0, 0] and len(windows.at_s) == LEVELS
 
 
