@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from typer.testing import CliRunner
 from otel_aiops.chronicle import IncidentFiles
 from otel_aiops.cli import app
 from otel_aiops.errors import BadInput
+from otel_aiops.incidents.advice import advise
 from otel_aiops.incidents.codec import from_line
+from otel_aiops.incidents.incident import State
 from otel_aiops.otlp.semconv import INCIDENT_EVENTS
 from otel_aiops.otlp.signal import Signal
 from otel_aiops.server.grpc_receiver import GrpcConfig
 from otel_aiops.server.http_receiver import HttpConfig
 from otel_aiops.server.receiver import Receiver
+from tests.desk.makers import prediction
 from tests.incident_feed import BREAKS_S, START_S, broken, call, feed, started, steps
 from tests.server.sending import Sink
 from tests.servers import wait_for
@@ -276,6 +280,52 @@ class TestTold:
             assert {"id", "state", "start", "detected_at", "end", "severity", "suspects"} <= line.keys()
             assert line["start"] <= line["detected_at"] and line["suspects"][0].keys() >= {"service", "score", "reason"}
         assert mine[0]["state"] == "open" and mine[0]["updated_at"] >= mine[0]["detected_at"]
+
+
+class TestForeseen:
+    def test_predictions_with_what_became_of_them(self, up: Running) -> None:
+        analysis, now_ns = up.service.pipeline.analysis, up.service.pipeline.event_ns
+        made = prediction()
+        assert made.prediction is not None
+        said = replace(made.prediction, expires_ns=now_ns + 10**15)
+        made = replace(made, start_ns=now_ns, detected_ns=now_ns, prediction=said)
+        over = replace(made, id="p-2", prediction=replace(said, outcome="hit"), state=State.RESOLVED, revision=2)
+
+        def foresee() -> None:
+            told = analysis.incidents.foresee([made], now_ns)
+            analysis.foresight.reliability.add(0.8, lead_s=6_000.0)
+            up.service.chronicle.write([*told, over], now_ns)
+
+        up.service.ask(foresee)
+        found = up.get("/api/v1/predictions")
+        assert [one["id"] for one in found["standing"]] == ["p-1"] and found["standing"][0]["prediction"]["lead_s"]
+        assert [one["id"] for one in found["decided"]] == ["p-2"] and found["hits"] == 1
+        assert found["reliability"][8] == {"from": 0.8, "predicted": 0.8, "count": 1, "happened": 1.0}
+        assert found["lead_s"]["p50"] == 6_000 and found["brier"] == pytest.approx(0.04)
+        assert up.get("/api/v1/incidents/p-1")["state"] == "predicted"
+        assert "p-1" not in [one["id"] for one in up.get("/api/v1/incidents")["incidents"]]
+        for asked in ({"predicted": "true"}, {"state": "predicted"}):
+            assert "p-1" in [one["id"] for one in up.get("/api/v1/incidents", **asked)["incidents"]]
+        refused = call(up, "POST", "incidents/p-1", {"action": "resolve", "who": "ann"})
+        assert refused.status_code == 400 and "got the prediction 'p-1'" in refused.text
+        wait_for(lambda: up.metric("otel_aiops_predictions_standing") == 1, "the counts to be made")
+        assert up.metric("otel_aiops_predictions_reliability_happened") == 1
+        assert made.summary in up.get("/api/v1/advice")["foreseen"]
+        url = f"http://127.0.0.1:{up.ports['api']}"
+        listed = CliRunner().invoke(app, ["predictions", "--url", url], env={"COLUMNS": "200"}).output
+        assert "Disk of db runs out" in listed and "1 h 40 min" in listed and "0.80" in listed
+
+    def test_advice_reads_the_history(self, up: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+        read: list[Any] = []
+
+        def advised(uses: Any, config: Any) -> Any:
+            read.extend(uses)
+            return advise(uses, replace(config, history=60.0, coverage=0.01, slack=1.0))
+
+        monkeypatch.setattr("otel_aiops.desk.surroundings.advise", advised)
+        up.service.history.snapshot(up.service.sequence, up.service.ask(up.service.pipeline.state))
+        assert up.get("/api/v1/advice")["total"] == 0  # the shop tells no requests in cores
+        assert read and all((one.time_ns[1:] >= one.time_ns[:-1]).all() and len(one.time_ns) > 2 for one in read)
 
 
 class TestCommands:

@@ -44,8 +44,8 @@ class Foresight:
         if known.state is not State.PREDICTED:
             return []
         lines = (*known.timeline, *one.timeline)
-        told = replace(one, revision=known.revision + 1, detected_ns=known.detected_ns, timeline=lines)
-        return [self._tell(told)]
+        revised = replace(one, revision=known.revision + 1, detected_ns=known.detected_ns, timeline=lines)
+        return [self._tell(revised)]
 
     def compare(self, incident: Incident) -> list[Incident]:
         """The predictions that an incident fulfils: of a service that it hits, made before it was detected."""

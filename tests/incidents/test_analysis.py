@@ -65,7 +65,7 @@ class TestIncidents:
         begins_ns = FIRST_NS + CALM * SLOT_NS
         assert begins_ns < first.detected_ns <= begins_ns + 30 * S
         assert last.suspects[0].service == at and at in last.services  # the first ranking has but few requests
-        assert any(finding.channel == channel and finding.service == at for finding in first.findings)
+        assert any(finding.channel == channel and finding.service == at for finding in last.findings)
         assert found[-1].users > 0 and first.suspects[0].evidence
         assert last.state == State.RESOLVED and last.end_ns > first.start_ns
 
