@@ -19,6 +19,8 @@ from otel_aiops.signals.trees import END, START, Trees
 U64 = NDArray[np.uint64]
 
 SLOT_S = 5.0
+LATE_SLOTS = 3  # what came longer ago and is complete only now is news of now
+MOST_LATE_SLOTS = 24  # but what is older is of the past
 BINS = 200  # of exclusive time, each a tenth longer than the one before
 GROWTH = float(np.log(1.1))
 SHORTEST_NS = 1_000.0
@@ -97,7 +99,7 @@ class Behaviour:
     # -- counting -----------------------------------------------------------------------------------------------------
 
     def add(self, trees: Trees, event_ns: int) -> None:
-        """Count the spans of complete traces at an event time; those of a clock that is ahead count as of now."""
+        """Count the spans of complete traces at an event time; those that are late, or ahead, count as of now."""
         slots = self._slots(trees.end_ns, event_ns)
         operation = np.minimum(trees.operation, MOST_NUMBER)
         contexts = context_of(trees.service, operation, waits_for(trees))
@@ -125,8 +127,10 @@ class Behaviour:
             tally.learn(last, blocked(tally.contexts >> 48) if blocked else None)
 
     def _slots(self, time_ns: I64, event_ns: int) -> I64:
-        slots: I64 = np.minimum(time_ns // int(SLOT_S * 1e9), self.slot(event_ns))
-        return slots
+        now, slots = self.slot(event_ns), time_ns // int(SLOT_S * 1e9)
+        late = (slots < now - LATE_SLOTS) & (slots >= now - MOST_LATE_SLOTS)
+        found: I64 = np.where(late, now - 1, np.minimum(slots, now))
+        return found
 
     @staticmethod
     def slot(time_ns: int) -> int:

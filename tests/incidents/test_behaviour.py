@@ -123,11 +123,16 @@ class TestCounting:
     def test_what_is_of_long_ago_is_left_out_and_counted(self) -> None:
         behaviour = Behaviour(BehaviourConfig())
         behaviour.add(tree(ended(NOW)), NOW)
-        behaviour.learn(NOW + 100 * S, None)
-        behaviour.add(tree(ended(10)), NOW + 100 * S)
-        behaviour.add(tree(ended(NOW)), NOW + 100 * S)
-        behaviour.add_logs(log_events([(1, 1, 5, 7)]), NOW + 100 * S)
+        behaviour.learn(NOW + 300 * S, None)
+        behaviour.add(tree(ended(10)), NOW + 300 * S)
+        behaviour.add(tree(ended(NOW)), NOW + 300 * S)
+        behaviour.add_logs(log_events([(1, 1, 5, 7)]), NOW + 300 * S)
         assert behaviour.late == 3 and behaviour.failures.window(0, 2**60).sum() == 1
+
+    def test_what_is_complete_only_now_is_news_of_now(self) -> None:
+        behaviour = Behaviour(BehaviourConfig())
+        behaviour.add(tree(ended(NOW)), NOW + 60 * S)
+        assert behaviour.failures.window(FIRST + 11, FIRST + 11).sum() == 1 and behaviour.late == 0
 
     def test_more_names_than_there_is_room_for(self) -> None:
         behaviour = Behaviour(BehaviourConfig(max_cells=1000))

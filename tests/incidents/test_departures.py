@@ -55,8 +55,8 @@ def naive(usual: Counts, now: Counts) -> dict[tuple[int, int], float]:
             p0, p1 = (c0 + 0.5) / (n0 + 1), c1 / n1
             strength = g(c0, c1, n0, n1) * min(1, max(0, (p1 - p0) / 0.1)) if p1 > p0 else 0.0
             if strength > 3:
-                rarer = (1 - p0) / (1 - p1 + 2 / n1)  # everything else
-                strength *= min(1, max(0, math.log(max(p1 / p0, rarer)) / math.log(100)))
+                gone = (1 - p0) / (1 - p1 + 2 / n1)
+                strength *= min(1, max(0, math.log(max(p1 / p0, gone)) / math.log(100)))
             if strength > 3:
                 strengths[context, outcome] = strength
     return strengths

@@ -46,7 +46,7 @@ class Road:
                     spans.append(Span(caller, callee, end_s, parent=at, callee=callee, gap_s=0.0))
         made = trees(spans, self.words)
         of, service, what = np.array(events, np.int64).reshape(-1, 3).T
-        self.behaviour.add(replace(made, event_span=of, event=event_code(CHILD, service, what)))
+        self.behaviour.add(replace(made, event_span=of, event=event_code(CHILD, service, what)), round(end_s * 1e9))
         if learn:
             self.behaviour.learn(int((self.slot * SLOT + self.behaviour.config.settle) * 1e9), None)
         self.slot += 1
