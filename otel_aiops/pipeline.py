@@ -120,6 +120,7 @@ class Pipeline:
     def metrics(self, points: Points, *, now_ns: int) -> Step:
         """Score the points of one body, then learn from them; `now_ns` is when the body was received."""
         self._advance(now_ns, int(points.time_ns.max()) if len(points) else 0)
+        self.analysis.see((stream.resource for stream in points.streams), self._event_ns)
         step = self._take(points, now_ns)
         compared = self.groups.step(self._event_ns)
         silent, gone = self._silent()

@@ -1,4 +1,4 @@
-"""Alerted: what alerts of single series are for incidents: one joins, a few that begin together open one."""
+"""Alerted: what alerts of single series and news of logs are for incidents: one joins, a few together open one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from otel_aiops.incidents.incident import Channel, Evidence, Finding
 from otel_aiops.labels import Labels, text
 from otel_aiops.otlp.points import I32
 from otel_aiops.series.columns import Arrays, json_array, json_tree
+from otel_aiops.signals.log_news import LogNews
+from otel_aiops.signals.logs import LogWindow
 from otel_aiops.signals.sources import RESOURCE_KEYS
 
 ALONE = 0.6  # score of an alert by itself
@@ -128,6 +130,30 @@ def finding_of(
         last_ns=time_ns,
         score=ALONE,
         evidence=evidence,
+    )
+
+
+def news_of(news: LogNews, service: str, window: LogWindow) -> Finding:
+    """A log template that is new, lost or more frequent; it joins an incident, because most of these are harmless."""
+    counts = "" if news.kind == "lost" else f" ({news.count} times, usually {news.usual:.3g})"
+    told = {"new": "is logged for the first time", "lost": "is logged no more", "surge": "is logged more often"}
+    return Finding(
+        key=f"{Channel.LOGS}|{service}|{news.template}",
+        service=service,
+        channel=Channel.LOGS,
+        start_ns=window.start_ns,
+        last_ns=window.end_ns,
+        end_ns=window.end_ns,
+        score=ALONE,
+        evidence=Evidence(
+            channel=Channel.LOGS,
+            service=service,
+            what=news.text,
+            before=news.usual,
+            after=float(news.count),
+            count=news.count,
+            text=f'"{news.text}" {told[news.kind]}{counts}',
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from otel_aiops.errors import StateError
 from otel_aiops.incidents.alarm import Alarm, AlarmConfig
-from otel_aiops.incidents.alerted import Alerted
+from otel_aiops.incidents.alerted import Alerted, news_of
 from otel_aiops.incidents.behaviour import SLOT_S, Behaviour, BehaviourConfig
 from otel_aiops.incidents.codec import decode, encode
 from otel_aiops.incidents.foresee import Foresight, ForesightConfig
@@ -25,6 +25,7 @@ from otel_aiops.incidents.rank import Changed, Measured, rank
 from otel_aiops.incidents.requests import Requests
 from otel_aiops.incidents.suppress import Decision
 from otel_aiops.labels import Labels
+from otel_aiops.otlp import flags
 from otel_aiops.otlp.log_records import LogRecords
 from otel_aiops.otlp.points import I32, I64, Bool, Points
 from otel_aiops.otlp.spans import Spans
@@ -102,6 +103,7 @@ class Analysis:
         self._slot = -1
         self._first_ns = 0  # event time of the first span
         self._deployed: list[Deployment] = []  # since the last step
+        self._news: list[Finding] = []  # of logs, in this step
         self.alerted = Alerted(config.alarm.series)
 
     @property
@@ -124,17 +126,36 @@ class Analysis:
             namespace = dict(self.sources.read(raw).attributes).get("service.namespace")
             if isinstance(namespace, str):
                 self.red.name_space(service, namespace)
-        self._deployed += self.deployments.see(spans.resources, event_ns)
+        self.see(spans.resources, event_ns)
+        for number, word in enumerate(spans.words):
+            if word.startswith(flags.PREFIX):
+                of = spans.resource[spans.event_span[spans.event_name == number]]
+                self._flagged(word, [spans.resources[k] for k in np.unique(of).tolist()], event_ns)
         self.traces.add(spans, of_items(services, spans.resource), of_items(instances, spans.resource), event_ns)
 
     def take_logs(self, records: LogRecords, event_ns: int) -> None:
         """Take the log records of a body."""
         services, instances = self.sources.numbers(records.resources)
-        self._deployed += self.deployments.see(records.resources, event_ns)
+        self.see(records.resources, event_ns)
+        for word in sorted({name for name in records.event_name if name.startswith(flags.PREFIX)}):
+            told = zip(records.resource.tolist(), records.event_name, strict=True)
+            resources = sorted({of for of, name in told if name == word})
+            self._flagged(word, [records.resources[k] for k in resources], event_ns)
         of = of_items(services, records.resource), of_items(instances, records.resource)
         events = self.logs.add(records, *of, event_ns)
         self.traces.add_logs(events, event_ns)
         self.behaviour.add_logs(events, event_ns)
+
+    def see(self, resources: Iterable[bytes], event_ns: int) -> None:
+        """See what runs, in the raw resources of a body of any signal."""
+        self._deployed += self.deployments.see(resources, event_ns)
+
+    def _flagged(self, word: str, resources: Sequence[bytes], event_ns: int) -> None:
+        """See that code of these resources evaluated a feature flag."""
+        parts = flags.parts_of(word)
+        if parts is not None:
+            for raw in resources:
+                self._deployed += self.deployments.flag(raw, *parts, event_ns)
 
     def welcome(self, rows: I32, labels: Sequence[Labels], fingerprints: U64, event_ns: int) -> None:
         """Meet new series, (K,) each."""
@@ -171,6 +192,8 @@ class Analysis:
         self._slot = slot
         made = self._assemble(event_ns)
         findings = [*self._strange(event_ns), *self.metrics.findings(event_ns), *self.alerted.step(event_ns)]
+        findings += self._news
+        self._news = []
         self._learn(event_ns)
         changed = [*self.incidents.update(findings, event_ns)]
         outcomes = [one for incident in changed for one in self.foresight.outcome(incident)]
@@ -184,7 +207,9 @@ class Analysis:
         if trees is not None:
             self._count(trees, event_ns)
         made = [self.red.close(event_ns)]
-        made += [points(window, self.sources.services) for window in self.logs.close(event_ns)]
+        for window in self.logs.close(event_ns):
+            made.append(points(window, self.sources.services))
+            self._news += [news_of(one, self.sources.services[one.service], window) for one in window.news]
         return [one for one in made if one is not None and len(one)]
 
     def _count(self, trees: Trees, event_ns: int) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 
+from otel_aiops.otlp import flags
 from otel_aiops.otlp.bodies import Bodies
 from otel_aiops.otlp.columns import concatenated
 from otel_aiops.otlp.envelope import count_lost, items
@@ -105,7 +106,7 @@ def _read(
         time_ns=time_ns[keep],
         severity=_severity(reader, keep, mended),
         bodies=bodies.texts(keep, mended),
-        event_name=_texts(reader, event_at[keep], event_size[keep], mended),
+        event_name=_event_texts(_texts(reader, event_at[keep], event_size[keep], mended), raws, keep),
         trace_high=high[keep],
         trace_low=low[keep],
         span=span[keep],
@@ -127,6 +128,16 @@ def _severity(reader: Reader, keep: I64, mended: Counter[str]) -> U8:
         known = [_SEVERITIES.get(raw.decode(errors="replace").strip().lower(), 0) for raw in texts.all()]
         number[unset] = np.array(known, np.uint64)[code]
     return number.astype(np.uint8)
+
+
+def _event_texts(names: list[str], raws: list[bytes], keep: I64) -> list[str]:
+    """The names of events; those that evaluate a feature flag say which, in place."""
+    wanted = {name.decode() for name in flags.NAMES}
+    if not wanted.isdisjoint(names):
+        evaluated = [k for k, name in enumerate(names) if name in wanted]
+        for k in evaluated[: flags.MOST]:
+            names[k] = flags.of_record(raws[int(keep[k])]) or names[k]
+    return names
 
 
 def _event_names(reader: Reader) -> tuple[I64, I64]:

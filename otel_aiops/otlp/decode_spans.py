@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from otel_aiops.otlp import flags
 from otel_aiops.otlp.columns import concatenated
 from otel_aiops.otlp.conventions import ERROR_TYPE, SPAN_KEYS, failed, peers
 from otel_aiops.otlp.envelope import count_lost, items
@@ -38,6 +39,7 @@ ABSURD_WEIGHT = "sampling probability is not in 0.000001 .. 1: the span counts o
 _KEYS = Keys(*SPAN_KEYS)
 _EVENT_KEYS = Keys("exception.type")
 _EVENT_NAMES = Keys("exception")
+_FLAG_NAMES = Keys(*(name.decode() for name in flags.NAMES))
 
 
 def decode_traces(body: bytes) -> DecodedSpans:
@@ -227,7 +229,7 @@ class _Events:
     def __init__(self, reader: Reader, start_ns: I64, notes: _Notes) -> None:
         self._reader = reader
         found = by_message(reader.field(11, BYTES))
-        self.owner = found.message
+        self.owner, self._at, self._size = found.message, found.at, found.size
         self._fields, bad = walk(reader.buffer, found.at, found.at + found.size)
         _reject_owners(reader, found.message[bad])
         self._name_at, self._name_size = last_region(self._fields.get((2, BYTES), NO_FIELD), len(found))
@@ -237,7 +239,13 @@ class _Events:
     def names(self, words: Words, good: Bool) -> I32:
         """The words that name the events, (E,); -1 for those of spans that are not good."""
         size = np.where(good[self.owner], self._name_size, 0)
-        return words.regions(self._reader.buffer, Regions(self._reader.data), self._name_at, size)
+        found = words.regions(self._reader.buffer, Regions(self._reader.data), self._name_at, size)
+        evaluated = np.flatnonzero(_FLAG_NAMES.find(self._reader.buffer, self._name_at, size) >= 0)
+        for k in evaluated[: flags.MOST].tolist():
+            at = int(self._at[k])
+            name = flags.of_event(bytes(self._reader.data[at : at + int(self._size[k])]))
+            found[k] = words.number(name, 1) if name else found[k]
+        return found
 
     def exceptions(self, words: Words, good: Bool) -> I32:
         """The type of the last exception event of each span, (N,), -1 where there is none or the span is not good."""
