@@ -24,7 +24,13 @@ from tests.servers import wait_for
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 WARM_UP_S = 120.0  # of load before the first fault, of which the first seconds are cold
-CONFIG = "incidents: {alarm: {warmup: 60s}, grouping: {group: {calm: 30, reopen: 30}}, behaviour: {settle: 30}}\n"
+# Faults come soon after each other here, and are not to be one incident.
+CONFIG = """
+incidents:
+  alarm: {warmup: 60s}
+  behaviour: {settle: 30}
+  grouping: {group: {join: 20, calm: 30, reopen: 30}}
+"""
 DETECTED_S = 60.0  # after the fault begins
 RANKED_S = 40.0  # after it is detected: suspects are ranked again as evidence grows
 RESOLVED_S = 180.0  # after the fault ends
