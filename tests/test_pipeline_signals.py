@@ -134,10 +134,13 @@ class TestAlerts:
         cluster = Cluster().warm(WARM)
         cluster.step(load=6.0)
         analysis = cluster.pipeline.analysis
-        rows = sorted(analysis._series)
-        assert rows
-        analysis.forget(np.array(rows[:2], np.int32))
-        assert sorted(analysis._series) == rows[2:]
+        before = len(analysis.alerted.lasting())
+        rows = np.arange(len(cluster.pipeline.table), dtype=np.int32)
+        assert before > 2
+        analysis.forget(rows[: len(rows) // 2])
+        assert 0 < len(analysis.alerted.lasting()) < before
+        analysis.forget(rows)
+        assert not analysis.alerted.lasting()
 
 
 def _fingerprint(cluster: Cluster, row: int) -> int:
