@@ -22,6 +22,7 @@ import otel_aiops.app  # noqa: F401  so that what a service loads is in the memo
 from otel_aiops.batch.client import Api
 from otel_aiops.batch.prometheus import Prometheus
 from otel_aiops.config import Config
+from otel_aiops.detect.engine import prepare
 from otel_aiops.labels import Labels
 from otel_aiops.otlp.decode import decode_metrics
 from otel_aiops.otlp.encode import encode_series, series_of
@@ -215,6 +216,7 @@ def _load_of_prometheus(config: Config, url: str, interval_s: float, token: str 
 def _measure(config: Config, base_bytes: int) -> Measured:
     """Build a small service of synthetic series, feed it, and see what that took."""
     requests = list(_requests(SAMPLE_BODIES + 2))
+    prepare(lambda text: None)  # machine code is not memory of series
     table = dataclasses.replace(config.series, max_series=NO_LIMIT, ignore_names=())
     settings = dataclasses.replace(config.pipeline(), series=table)
     memo = Memo()
