@@ -12,10 +12,10 @@ import numpy as np
 
 from otel_aiops.errors import BadInput, ConfigError, StateError
 from otel_aiops.incidents.codec import decode, encode
-from otel_aiops.incidents.foresight import Foresight
 from otel_aiops.incidents.graph import ServiceGraph, reached
 from otel_aiops.incidents.group import Group, GroupConfig, Groups, Name
 from otel_aiops.incidents.incident import Entry, Finding, Incident, Severity, State, Suspect
+from otel_aiops.incidents.predictions import Predictions
 from otel_aiops.incidents.record import (
     Record,
     ending,
@@ -102,7 +102,7 @@ class Incidents:
         self._groups = Groups(config.group, graph)
         self._records: dict[str, Record] = {}
         self._pending: dict[Name, None] = {}  # findings whose groups may have something new
-        self._foresight = Foresight(config.max_predictions)
+        self._predictions = Predictions(config.max_predictions)
         self._past = Past(config.max_past)
         self._silences: dict[str, Silence] = {}
         self._windows: dict[str, Maintenance] = {one.name: one.window() for one in config.maintenance}
@@ -134,7 +134,7 @@ class Incidents:
         urgent = self._due(event_ns, explain=self._explain)
         self._pending.update(dict.fromkeys(urgent))
         told += self._revise_pending(urgent, event_ns)
-        told += self._foresight.expire(event_ns)
+        told += self._predictions.expire(event_ns)
         self._explain = self._look()
         return tuple(told)
 
@@ -159,7 +159,7 @@ class Incidents:
 
     def foresee(self, predictions: Sequence[Incident], event_ns: int) -> tuple[Incident, ...]:
         """Take predictions (of state predicted, each with its `prediction`): those that are new or have changed."""
-        return tuple(self._foresight.take(predictions, event_ns))
+        return tuple(self._predictions.take(predictions, event_ns))
 
     def open(self) -> tuple[Incident, ...]:
         """The incidents that are open or acknowledged, the earliest first."""
@@ -168,7 +168,7 @@ class Incidents:
 
     def predicted(self) -> tuple[Incident, ...]:
         """The predictions that stand."""
-        return self._foresight.standing()
+        return self._predictions.standing()
 
     def rules(self) -> tuple[Silence | Maintenance, ...]:
         """The silences and maintenance windows that hold or will."""
@@ -177,11 +177,11 @@ class Incidents:
     def find(self, name: str) -> Incident | None:
         """An incident or prediction by id, None when it is not there any more."""
         record = self._records.get(name)
-        return record.incident if record is not None else self._foresight.find(name)
+        return record.incident if record is not None else self._predictions.find(name)
 
     def refused(self) -> Counter[str]:
         """What went over a limit or came too late, by reason."""
-        return self.counts + self._groups.counts + self._foresight.counts
+        return self.counts + self._groups.counts + self._predictions.counts
 
     def state(self) -> Arrays:
         """Everything, as JSON bytes."""
@@ -193,7 +193,7 @@ class Incidents:
             "items": [row_of(item) for item in self._groups.items().values()],
             "pending": [list(name) for name in self._pending],
             "records": [record.state() for record in self._records.values()],
-            "foresight": self._foresight.state(),
+            "predictions": self._predictions.state(),
             "past": self._past.state(),
             "explain": self._explain,
             "spent": list(self._spent.items()),
@@ -222,7 +222,7 @@ class Incidents:
         mine, theirs = saved["counts"]
         groups.counts = Counter(theirs)
         records = [record_of(one) for one in saved["records"]]
-        self._foresight.restore(saved["foresight"])
+        self._predictions.restore(saved["predictions"])
         self._past.restore(saved["past"])
         self._silences = {one.name: one for one in (decode(Silence, value) for value in saved["silences"])}
         self._windows = {one.name: one for one in (decode(Maintenance, value) for value in saved["windows"])}
@@ -348,7 +348,7 @@ class Incidents:
         if not new and replace(now, revision=before.revision) == before:
             return merged
         record.incident = replace(now, revision=before.revision + 1)
-        return [record.incident, *merged, *self._foresight.compare(record.incident)]
+        return [record.incident, *merged, *self._predictions.compare(record.incident)]
 
     def _open(self, group: Group, absorbed: Sequence[Record], event_ns: int) -> Record:
         """A record for a new incident, which may be one or part of one that was told of under another name."""

@@ -11,7 +11,7 @@ from otel_aiops.incidents.codec import decode, encode
 from otel_aiops.incidents.incident import Entry, Incident, State
 
 
-class Foresight:
+class Predictions:
     """Predictions by id, at most so many; the ones that are decided go first when there is no room."""
 
     def __init__(self, most: int) -> None:
