@@ -212,10 +212,14 @@ def is_the_slow_query(suspect: Suspect) -> bool:
     return calls_database(suspect) and "orders" not in f"{suspect['service']} {suspect.get('edge')}"
 
 
+def is_the_basket(suspect: Suspect) -> bool:
+    return bool(suspect["service"] == "basket")
+
+
 @pytest.mark.timeout(700)
 @pytest.mark.parametrize(
     ("fault", "right"),
-    [("slow_query", is_the_slow_query)],
+    [("slow_query", is_the_slow_query), ("crashed_database", calls_database), ("cpu_hog", is_the_basket)],
 )
 def test_the_first_suspect_is_the_cause(learned: Shop, fault: str, right: Callable[[Suspect], bool]) -> None:
     """One fault after another, each when the incident of the one before is over."""
