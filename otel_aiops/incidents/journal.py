@@ -125,7 +125,7 @@ class Journal:
 
     def __init__(self, config: JournalConfig, folder: Path) -> None:
         self._config = config
-        self._url = config.url or f"sqlite:///{folder / FILE}"
+        self._url = _with_driver(config.url) or f"sqlite:///{folder / FILE}"
         self._engine: sql.Engine | None = None
 
     def open(self) -> None:
@@ -165,7 +165,7 @@ class Journal:
                     "event_ns": event_ns,
                     "body": _json(_brief(incident)),
                 }
-                if connection.execute(self._new(CHANGES, row)).rowcount:
+                if connection.execute(self._new(CHANGES, row).returning(CHANGES.c.revision)).first():
                     new += 1
                     self._keep(connection, incident, event_ns)
         return new
@@ -177,7 +177,7 @@ class Journal:
             "id": hashlib.blake2b(body.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest(),
             "event_ns": decision.time_ns,
             "incident": decision.incident,
-            "who": decision.who,
+            "who": _column(decision.who),
             "action": str(decision.action),
             "body": body,
         }
@@ -271,22 +271,30 @@ class Journal:
             "state": str(incident.state),
             "severity": str(incident.severity),
             "start_ns": incident.start_ns,
-            "suspect": _suspect(incident),
+            "suspect": _column(_suspect(incident)),
             "body": _json(incident),
         }
         insert = self._insert(INCIDENTS).values(row)
         newer = insert.excluded.revision > INCIDENTS.c.revision
-        taken = connection.execute(insert.on_conflict_do_update(index_elements=["incident"], set_=row, where=newer))
-        if not taken.rowcount:
+        taken = insert.on_conflict_do_update(index_elements=["incident"], set_=row, where=newer)
+        if not connection.execute(taken.returning(INCIDENTS.c.incident)).first():
             return
         connection.execute(sql.delete(TRAITS).where(TRAITS.c.incident == incident.id))
         traits = {("service", service) for service in incident.services}
         traits |= {("channel", str(finding.channel)) for finding in incident.findings}
         if incident.prediction is not None:
             traits.add((PREDICTION, incident.prediction.what))
-        rows = [{"kind": kind, "name": name, "incident": incident.id} for kind, name in sorted(traits)]
+        rows = [
+            {"kind": kind, "name": name, "incident": incident.id}
+            for kind, name in sorted({(kind, _column(name)) for kind, name in traits})
+        ]
         if rows:
             connection.execute(sql.insert(TRAITS), rows)
+
+
+def _with_driver(url: str) -> str:
+    """`postgresql:…` names no driver, and then SQLAlchemy takes one that is not kept up."""
+    return f"postgresql+psycopg:{url.removeprefix('postgresql:')}" if url.startswith("postgresql:") else url
 
 
 def _prepare(connection: Any, _: Any) -> None:
@@ -304,14 +312,14 @@ def _where(wanted: Filter) -> list[Any]:
     if wanted.severities:
         found.append(INCIDENTS.c.severity.in_([str(severity) for severity in wanted.severities]))
     if wanted.suspect:
-        found.append(INCIDENTS.c.suspect == wanted.suspect)
+        found.append(INCIDENTS.c.suspect == _column(wanted.suspect))
     if wanted.from_ns:
         found.append(INCIDENTS.c.start_ns >= wanted.from_ns)
     if wanted.until_ns:
         found.append(INCIDENTS.c.start_ns < wanted.until_ns)
     for kind, name in (("service", wanted.service), ("channel", wanted.channel)):
         if name:
-            named = sql.select(TRAITS.c.incident).where(TRAITS.c.kind == kind, TRAITS.c.name == name)
+            named = sql.select(TRAITS.c.incident).where(TRAITS.c.kind == kind, TRAITS.c.name == _column(name))
             found.append(INCIDENTS.c.incident.in_(named))
     if wanted.predicted is not None:
         named = sql.select(TRAITS.c.incident).where(TRAITS.c.kind == PREDICTION)
@@ -321,6 +329,11 @@ def _where(wanted: Filter) -> list[Any]:
 
 def _suspect(incident: Incident) -> str:
     return incident.suspects[0].service if incident.suspects else ""
+
+
+def _column(text: str) -> str:
+    """What every database takes as text: senders may use letters that are none."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def _json(value: Any) -> str:

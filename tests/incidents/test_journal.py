@@ -19,6 +19,7 @@ from otel_aiops.incidents.journal import FILE, Filter, Journal, JournalConfig
 from otel_aiops.incidents.suppress import Action, Decision, Silence
 from tests.incidents.makers import at, finding
 from tests.incidents.test_incidents import prediction
+from tests.postgres import Postgres
 
 
 def incident(
@@ -36,12 +37,34 @@ def incident(
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
+def lite(tmp_path: Path) -> Iterator[Journal]:
     one = Journal(JournalConfig(wait=0.1), tmp_path)
     one.open()
     yield one
     one.close()
     one.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    with Postgres(tmp_path_factory.mktemp("postgres"), "journal") as running:
+        yield running
+
+
+@pytest.fixture
+def great(server: Postgres, tmp_path: Path) -> Iterator[Journal]:
+    one = Journal(JournalConfig(url=server.uri), tmp_path)
+    one.open()
+    yield one
+    one.close()
+    server.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+
+
+@pytest.fixture(params=["lite", pytest.param("great", marks=pytest.mark.servers)])
+def journal(request: pytest.FixtureRequest) -> Journal:
+    """The same on SQLite and on PostgreSQL."""
+    one: Journal = request.getfixturevalue(request.param)
+    return one
 
 
 def test_the_same_revision_again_is_passed_over(journal: Journal) -> None:
@@ -112,6 +135,24 @@ def test_decisions_are_kept_once(journal: Journal) -> None:
     assert journal.decisions(from_ns=at(2)) == (two,)
 
 
+def test_names_may_have_any_letters(journal: Journal) -> None:
+    odd = incident(service="p\0ay\ud800 '\"; drop table incidents")
+    assert journal.append([odd], at(0)) == 1
+    assert journal.get("a") == odd
+    assert journal.page(Filter(service=odd.services[0])).total == 1
+
+
+@pytest.mark.servers
+def test_a_server_that_was_away_is_found_again(great: Journal, server: Postgres) -> None:
+    great.append([incident()], at(0))
+    server.server.stop(signal.SIGINT)
+    with pytest.raises(StorageError, match="journal of incidents: OperationalError"):
+        great.append([incident(revision=2)], at(1))
+    server.start()
+    assert great.append([incident(revision=2)], at(1)) == 1
+    assert [one.revision for _, one in great.history("a")] == [1, 2]
+
+
 def test_what_is_too_old_is_deleted(tmp_path: Path) -> None:
     journal = Journal(JournalConfig(retention=100), tmp_path)
     journal.open()
@@ -151,32 +192,32 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
         Journal(JournalConfig(), tmp_path).open()
 
 
-def test_a_locked_database_is_told_and_recovers(journal: Journal, tmp_path: Path) -> None:
+def test_a_locked_database_is_told_and_recovers(lite: Journal, tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     other.execute("begin immediate")
     with pytest.raises(StorageError, match="locked"):
-        journal.append([incident()], at(0))
-    assert journal.page().total == 0  # readers do not wait
+        lite.append([incident()], at(0))
+    assert lite.page().total == 0  # readers do not wait
     other.execute("rollback")
     other.close()
-    assert journal.append([incident()], at(0)) == 1
+    assert lite.append([incident()], at(0)) == 1
 
 
-def test_a_full_disk_writes_all_or_nothing(journal: Journal, tmp_path: Path) -> None:
-    journal.append([incident()], at(0))
+def test_a_full_disk_writes_all_or_nothing(lite: Journal, tmp_path: Path) -> None:
+    lite.append([incident()], at(0))
     big = [incident(f"n{n}", title="x" * 5_000) for n in range(100)]
-    engine = journal._engine
+    engine = lite._engine
     assert engine is not None
     with engine.connect() as connection:  # the pool gives this connection again
         pages = connection.exec_driver_sql("pragma page_count").scalar() or 0
         connection.exec_driver_sql(f"pragma max_page_count = {pages + 20}")
     with pytest.raises(StorageError, match="full"):
-        journal.append(big, at(1))
-    assert journal.page().total == 1
+        lite.append(big, at(1))
+    assert lite.page().total == 1
     with engine.connect() as connection:
         connection.exec_driver_sql("pragma max_page_count = 1000000")
         assert connection.exec_driver_sql("pragma integrity_check").scalar() == "ok"
-    assert journal.append(big, at(1)) == 100
+    assert lite.append(big, at(1)) == 100
 
 
 def test_a_closed_one_says_so(tmp_path: Path) -> None:
