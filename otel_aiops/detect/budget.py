@@ -355,6 +355,25 @@ class Budget:
             for part in (self._rows, self._owned, self._rates):
                 part.reserve(size)
 
+    def learned(self) -> Arrays:
+        """What is known of each objective's alert scores, whoever's they are: to begin elsewhere where this stands."""
+        names, ends = pack([config.name.encode() for config in self.configs])
+        counts, series_s = self._rates.learned()
+        known = {"threshold": self._objectives["threshold"].copy(), "counts": counts, "series_s": series_s}
+        return {**known, "names": names, "ends": ends}
+
+    def adopt(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `learned` gave, of objectives that are known here by name. Raises: StateError."""
+        levels = {"threshold": (np.float64, ("n",)), "counts": (np.float64, ("n", len(LEVELS)))}
+        packed = {"names": (np.uint8, ("bytes",)), "ends": (np.int64, ("n",))}
+        checked(arrays, {**levels, "series_s": (np.float64, ("n",)), **packed})
+        before = [name.decode() for name in unpack(arrays["names"], arrays["ends"])]
+        for k, config in enumerate(self.configs):
+            if config.name in before:
+                taken = before.index(config.name)
+                self._objectives["threshold"][k] = arrays["threshold"][taken]
+                self._rates.adopt(k, arrays["counts"][taken], float(arrays["series_s"][taken]))
+
     # -- state ---------------------------------------------------------------------------------------------------------
 
     def state(self) -> Arrays:

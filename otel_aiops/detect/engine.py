@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -274,6 +274,26 @@ class Engine:
         """Go by hours of the week again where a configuration before this one went by other periods."""
         rows = self._novelty.drop_rhythms()
         self._deviation.begin_seasons(rows, np.full((len(rows), HOURS), np.nan))
+
+
+def placed(arrays: Mapping[str, NDArray[Any]], rows: I32, size: int) -> dict[str, NDArray[Any]]:
+    """The state of an engine of `size` rows in which row `rows[i]`, all different, has what row i of `arrays` had.
+
+    The rows that nothing is given to are as new. What is no state is found by `Engine.restore`. Raises: StateError.
+    """
+    found = {}
+    for path, array in arrays.items():
+        if path.startswith(("deviation/", "alerts/")) or path == "novelty/slot":
+            if len(array) > len(rows):
+                raise StateError(f"{path}: expected the state of {len(rows)} rows, got that of {len(array)}")
+            wide = np.full((size, *array.shape[1:]), -1 if path == "novelty/slot" else 0, array.dtype)
+            wide[rows[: len(array)]] = array  # a part is as long as the highest row that it has seen
+            found[path] = wide
+        elif path == "inherited/rows":
+            found[path] = np.where(array >= 0, rows[array], -1).astype(array.dtype)
+        else:
+            found[path] = array.copy()
+    return found
 
 
 def prepare(tell: Callable[[str], None]) -> None:
