@@ -22,9 +22,11 @@ from otel_aiops.checkup import Checkup
 from otel_aiops.chronicle import Chronicle, IncidentFiles
 from otel_aiops.config import Config, load
 from otel_aiops.detect.engine import prepare
+from otel_aiops.detect.serving import Rollout, Trained
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
 from otel_aiops.incidents.suppress import Decision
 from otel_aiops.ingest import Body, Ingest
+from otel_aiops.lifecycle.version import Models
 from otel_aiops.parts import Parts
 from otel_aiops.pipeline import Pipeline, Step
 from otel_aiops.series.cardinality import Cardinality
@@ -66,6 +68,7 @@ class Service:
         self.ingest = Ingest(self.history, limit_bytes=config.body_limit_bytes(), clock_ns=clock_ns)
         self.ingest.paused = "starting"
         self.pipeline = Pipeline(config.pipeline())
+        self.models = Models(directory / "lifecycle" / "models")
         self.chronicle = Chronicle(config.journal, directory, told or IncidentFiles())
         self.watch = Watch(self.pipeline.engine.channels, lambda scored, k: self.pipeline.reason(scored, k))
         self.checkup = Checkup(directory, self.telemetry, config)
@@ -247,6 +250,8 @@ class Service:
             return self.pipeline.learn(body.lesson)
         if isinstance(body, Body) and body.decision is not None:
             return self._decide(body.decision)
+        if isinstance(body, Body) and body.rollout is not None:
+            return self._roll(body.rollout)
         if isinstance(body, Body) and body.spans is not None:
             return self.pipeline.traces(body.spans, now_ns=entry.received_ns)
         if isinstance(body, Body) and body.logs is not None:
@@ -266,6 +271,23 @@ class Service:
             return Step(event_ns=self.pipeline.event_ns)
         self.chronicle.decided(decision)
         return step
+
+    def _roll(self, order: Rollout) -> Step:
+        """Change which versions run; what cannot be done leaves the champion as it is, and the user is told."""
+        try:
+            step = self.pipeline.roll(order, self._trained)
+        except AiopsError as error:
+            self.telemetry.add("otel_aiops.rollout.failures", action=order.action)
+            log.error(
+                "a rollout failed, the champion stays", action=order.action, version=order.version, why=str(error)
+            )
+            return Step(event_ns=self.pipeline.event_ns)
+        log.info("rollout", action=order.action, version=order.version, who=order.who, why=order.why)
+        return step
+
+    def _trained(self, name: str) -> Trained:
+        version, bundle = self.models.load(name)
+        return Trained(version.settings.detection, bundle.labels, bundle.engine, bundle.budget)
 
     def _record(self, entry: Entry, step: Step) -> None:
         """Keep the scored points for the Parquet segments."""
@@ -296,7 +318,7 @@ class Service:
         """Let the world know: anomalies, scores out, counters."""
         if self._parts:
             self._parts.emit(step)
-        if entry.kind not in (RecordKind.TICK, RecordKind.LESSON, RecordKind.DECISION):
+        if entry.kind not in ORDERS:
             self.telemetry.record("otel_aiops.score.latency", max(0, self.clock_ns() - entry.received_ns) / 1e9)
         for name, count in step.counts.items():
             if name in COUNTERS and count:
@@ -346,6 +368,8 @@ class Service:
             self.telemetry.add("otel_aiops.snapshot.failures")
             log.error("a snapshot failed; the one before still counts", error=str(error))
 
+
+ORDERS = (RecordKind.TICK, RecordKind.LESSON, RecordKind.DECISION, RecordKind.ROLLOUT)  # hold no telemetry
 
 COUNTERS = {
     "scored": "otel_aiops.points.scored",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from otel_aiops.detect.lessons import Lesson
+from otel_aiops.detect.serving import Rollout
 from otel_aiops.errors import Overloaded
 from otel_aiops.incidents.codec import decode, encode
 from otel_aiops.incidents.suppress import Decision
@@ -37,7 +38,7 @@ TEXT_BYTES = 100  # of a distinct text of spans
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A decoded body: points, or spans, or log records, or a lesson; what of it was refused, and what was mended."""
+    """A decoded body: points, spans, log records, or what operators want; what was refused of it, and what mended."""
 
     points: Points | None
     items: int
@@ -46,6 +47,7 @@ class Body:
     spans: Spans | None = None
     logs: LogRecords | None = None
     decision: Decision | None = None
+    rollout: Rollout | None = None
     mended: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -95,10 +97,16 @@ class Ingest:
 
     def decide(self, decision: Decision) -> int:
         """Take what an operator decides about incidents; the sequence of the body, by which it is known when done."""
+        return self._order(RecordKind.DECISION, json.dumps(encode(decision)).encode())
+
+    def roll(self, order: Rollout) -> int:
+        """Take an order about versions; the sequence of the body, by which it is known when done."""
+        return self._order(RecordKind.ROLLOUT, order.to_bytes())
+
+    def _order(self, kind: RecordKind, body: bytes) -> int:
         if self.paused:
             raise Overloaded(self.paused)
-        body = json.dumps(encode(decision)).encode()
-        received = Received(RecordKind.DECISION, self._clock_ns(), body, format=Format.JSON)
+        received = Received(kind, self._clock_ns(), body, format=Format.JSON)
         decoded = self.decode(received)
         return self._history.append(received, item=decoded, weight=decoded.weight)
 
@@ -115,6 +123,8 @@ class Ingest:
             return Body(None, len(lesson), {}, lesson)
         if received.kind == RecordKind.DECISION:
             return Body(None, 1, {}, decision=decode(Decision, json.loads(received.body)))
+        if received.kind == RecordKind.ROLLOUT:
+            return Body(None, 1, {}, rollout=Rollout.from_bytes(received.body))
         data = inflate(received.body, received.compression.value, self._limit_bytes)
         if received.format == Format.JSON:
             data = json_to_protobuf(SIGNALS[received.kind], data)

@@ -22,7 +22,7 @@ from otel_aiops.detect.lessons import Lesson
 from otel_aiops.detect.peers import PeersConfig, PeerScores
 from otel_aiops.detect.policy import PolicyConfig
 from otel_aiops.detect.scorer import Scored, Scorer
-from otel_aiops.detect.serving import Present, Rollout, Rules, Serving, Trained, owned
+from otel_aiops.detect.serving import Load, Present, Rollout, Rules, Serving, owned
 from otel_aiops.errors import StateError
 from otel_aiops.incidents.alerted import finding_of
 from otel_aiops.incidents.analysis import OWN_SCOPES, Analysis, AnalysisConfig
@@ -172,11 +172,14 @@ class Pipeline:
         known = self.serving.learn(lesson.verdicts, [self.table.find(one.series) for one in lesson.verdicts])
         return Step(event_ns=self._event_ns, counts={"verdicts": known})
 
-    def roll(self, order: Rollout, trained: Trained | None = None) -> Step:
-        """Change which versions run, between two batches. Raises: BadInput, StateError, and then all is as it was."""
+    def roll(self, order: Rollout, load: Load) -> Step:
+        """Change which versions run, between two batches; `load` gives what a version has learned, by id.
+
+        Raises: BadInput, or what `load` raises, and then all is as it was.
+        """
         live = self.table.live()
         present = Present(live, self.table.labels_of(live), int(live.max(initial=-1)) + 1)
-        self.serving.roll(order, trained, present)
+        self.serving.roll(order, load, present)
         return Step(event_ns=self._event_ns)
 
     def backfill(self, points: Points, *, now_ns: int) -> Step:

@@ -14,6 +14,7 @@ from otel_aiops.cli.recorded import plan, preview, replay, score, selftest
 from otel_aiops.cli.series import explain, forecast
 from otel_aiops.cli.service import alerts, backfill, budget, check, serve, verdict
 from otel_aiops.cli.terminal import FAULT
+from otel_aiops.cli.versions import models, rollback, rollout
 from otel_aiops.errors import AiopsError
 
 app = typer.Typer(
@@ -39,6 +40,9 @@ app.add_typer(incidents, name="incidents")
 app.command()(predictions)
 app.command()(advice)
 app.command()(graph)
+app.add_typer(models, name="models")
+app.add_typer(rollout, name="rollout")
+app.command()(rollback)
 importing.command()(vmanomaly)
 importing.command()(promql)
 

@@ -296,6 +296,24 @@ def placed(arrays: Mapping[str, NDArray[Any]], rows: I32, size: int) -> dict[str
     return found
 
 
+def gathered(arrays: Mapping[str, NDArray[Any]], rows: I32) -> dict[str, NDArray[Any]]:
+    """The state of an engine whose row i has what row `rows[i]`, all different, of `arrays` had; of no others.
+
+    Who began with what another knew is not kept.
+    """
+    found = {}
+    for path, array in arrays.items():
+        if path.startswith(("deviation/", "alerts/")) or path == "novelty/slot":
+            empty = np.full((1, *array.shape[1:]), -1 if path == "novelty/slot" else 0, array.dtype)
+            found[path] = np.concatenate([array, empty])[np.minimum(rows, len(array))]
+        else:
+            found[path] = array.copy()
+    found["inherited/rows"] = np.empty((0, 2), np.int32)
+    left = np.setdiff1d(arrays["novelty/slot"], found["novelty/slot"]).astype(np.int32)
+    found["novelty/free"] = np.concatenate([arrays["novelty/free"], left[left >= 0]])
+    return found
+
+
 def prepare(tell: Callable[[str], None]) -> None:
     """Have all kernels at hand before the first points come; `tell` is told when that takes more than a second."""
     hour_ns, rows = 3_600_000_000_000, np.zeros(1, np.int32)

@@ -90,6 +90,9 @@ class Trained:
     budget: Arrays = field(default_factory=dict)
 
 
+Load = Callable[[str], Trained]  # by id; raises BadInput or StateError
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What versions share: it comes from the configuration and is not learned."""
@@ -182,6 +185,7 @@ class Serving:
         self.champion = Model("", detection, rules, fingerprint)
         self.other: Model | None = None
         self.share = 0.0  # of the series that the other one serves
+        self.previous = ""  # the champion before this one
         self.former = False  # whether the other one was the champion before this one
         self.since_ns = 0  # of the newest order that was carried out
 
@@ -249,16 +253,16 @@ class Serving:
 
     # -- rollouts -----------------------------------------------------------------------------------------------------
 
-    def roll(self, order: Rollout, trained: Trained | None, present: Present) -> None:
-        """Carry out an order; `trained` is the version that it names, where that does not run yet. Raises: BadInput."""
+    def roll(self, order: Rollout, load: Load, present: Present) -> None:
+        """Carry out an order; `load` gives what a version has learned that does not run yet. Raises: BadInput."""
         if order.champion and not self.champion.name:
             self.champion.name = order.champion
         if order.action in (Action.SHADOW, Action.CANARY):
-            self._begin(order, trained, present)
+            self._begin(order, load, present)
         elif order.action == Action.PROMOTE:
             self._promote(order)
         elif order.action == Action.ROLLBACK:
-            self._rollback(order, trained, present)
+            self._rollback(load, present)
         elif self.other is None:
             raise BadInput("expected a version beside the champion, there is none")
         else:
@@ -267,11 +271,11 @@ class Serving:
         for model in self.models:
             model.begin_to_count()
 
-    def _begin(self, order: Rollout, trained: Trained | None, present: Present) -> None:
+    def _begin(self, order: Rollout, load: Load, present: Present) -> None:
         if order.version == self.champion.name:
             raise BadInput(f"version: expected another than the champion, got {order.version}")
         if self.other is None or self.other.name != order.version:
-            self.other = self._model(order.version, trained, present)
+            self.other = self._model(order.version, load(order.version), present)
         self.share = order.share if order.action == Action.CANARY else 0.0
         self.former = False
 
@@ -280,22 +284,22 @@ class Serving:
             running = self.other.name if self.other else "none"
             raise BadInput(f"version: expected the one beside the champion, which is {running}, got {order.version}")
         self.champion, self.other = self.other, self.champion
-        self.share, self.former = 0.0, True
+        self.share, self.former, self.previous = 0.0, True, self.other.name
 
-    def _rollback(self, order: Rollout, trained: Trained | None, present: Present) -> None:
-        """A canary ends; else the former champion takes over again: as it runs, or from what it was registered with."""
+    def _rollback(self, load: Load, present: Present) -> None:
+        """A challenger ends; else the former champion takes over again: as it runs, or as it was registered."""
         if self.other is not None and not self.former:
             self.other, self.share = None, 0.0
             return
         if self.other is None:
-            self.other = self._model(order.version, trained, present)
+            if not self.previous:
+                raise BadInput("expected a version before the champion, there was none")
+            self.other = self._model(self.previous, load(self.previous), present)
         self.champion, self.other = self.other, None
-        self.share, self.former = 0.0, False
+        self.former, self.previous = False, ""
 
-    def _model(self, name: str, trained: Trained | None, present: Present) -> Model:
+    def _model(self, name: str, trained: Trained, present: Present) -> Model:
         """A version that begins with what it was trained with, and with the verdicts and jobs of the champion."""
-        if trained is None:
-            raise BadInput(f"version: expected what {name or 'the former champion'} has learned, got nothing")
         model = Model(name, trained.detection, self._rules, self._fingerprint)
         place = {of.to_json(): row for row, of in zip(present.rows.tolist(), present.labels, strict=True)}
         gone = (present.size + k for k in range(len(trained.labels)))
@@ -325,6 +329,7 @@ class Serving:
             "other": [self.other.name, dataclasses.asdict(self.other.detection)] if self.other else None,
             "share": self.share,
             "former": self.former,
+            "previous": self.previous,
             "since_ns": self.since_ns,
         }
         arrays = {"rollout": json_array(told)}
@@ -348,7 +353,7 @@ class Serving:
                 other, settings = told["other"]
                 self.other = Model(other, EngineConfig(**settings), self._rules, self._fingerprint)
             self.share, self.former = float(told["share"]), bool(told["former"])
-            self.since_ns = int(told["since_ns"])
+            self.previous, self.since_ns = str(told["previous"]), int(told["since_ns"])
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise StateError(f"rollout: expected the versions that run, got {error!r}") from error
         for role, model in zip(("champion", "other"), self.models, strict=False):

@@ -170,6 +170,9 @@ class Models:
             digest = _digest(staged)
             version = ModelVersion(_id(settings, lineage, signature, digest), settings, lineage, signature, digest)
             folder = self.folder(version.id)
+            if self._whole(version.id, digest):  # as it was registered first, by whom and why
+                staged.unlink()
+                return self.version(version.id)
             make_directory(folder)
             staged.replace(folder / BUNDLE)
             with whole_file(folder / MODEL) as file:  # last: a folder without it is no version
@@ -212,6 +215,13 @@ class Models:
             raise StateError(f"{path}: its arrays are others than the signature says")
         _fitting(version.settings, bundle)
         return version, bundle
+
+    def _whole(self, name: str, digest: str) -> bool:
+        """Whether a version is there as it was written."""
+        try:
+            return self.version(name).digest == digest == _digest(self.folder(name) / BUNDLE)
+        except (BadInput, StateError, OSError):
+            return False
 
     def folder(self, name: str) -> Path:
         """Where the files of a version are."""

@@ -362,6 +362,9 @@ OWN_METRICS: tuple[Metric, ...] = (
         "Time from the receipt of a body to its scores.",
         buckets=_SECONDS,
     ),
+    Metric(
+        "otel_aiops.rollout.failures", "counter", "{order}", "Orders that failed; all stayed as it was.", ("action",)
+    ),
     Metric("otel_aiops.step.failures", "counter", "{request}", "Bodies whose step ended in a fault."),
     Metric("otel_aiops.step.queue.size", "gauge", "{request}", "Accepted bodies that wait to be scored."),
     Metric("otel_aiops.step.queue.capacity", "gauge", "{request}", "Accepted bodies that may wait to be scored."),

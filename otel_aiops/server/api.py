@@ -15,10 +15,11 @@ from starlette.routing import Route
 from starlette.schemas import SchemaGenerator
 
 from otel_aiops import __version__
-from otel_aiops.errors import BadInput, ConfigError, Overloaded, TooLarge, Unauthorized
-from otel_aiops.server import incident_api
+from otel_aiops.errors import BadInput, ConfigError, Overloaded, StateError, TooLarge, Unauthorized
+from otel_aiops.server import incident_api, lifecycle_api
 from otel_aiops.server.asking import integer, posted, posted_json, required
 from otel_aiops.server.incident_api import IncidentBackend
+from otel_aiops.server.lifecycle_api import LifecycleBackend
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_PATHS = frozenset({"/", "/-/healthy", "/-/ready"})  # orchestrators ask these without credentials
@@ -60,9 +61,13 @@ class Backend(Protocol):
     def selftest(self) -> dict[str, Any] | None: ...
 
 
+class Desk(IncidentBackend, LifecycleBackend, Protocol):
+    """All that is looked after at the desk."""
+
+
 def build(
     backend: Backend,
-    incidents: IncidentBackend,
+    desk: Desk,
     authenticate: Callable[[str | None], None] | None,
     max_body_bytes: int,
 ) -> Starlette:
@@ -81,7 +86,8 @@ def build(
             Route("/api/v1/budgets", routes.budgets),
             Route("/api/v1/verdicts", routes.verdicts, methods=["GET"]),
             Route("/api/v1/verdicts", routes.judge, methods=["POST"]),
-            *incident_api.routes(incidents, max_body_bytes),
+            *incident_api.routes(desk, max_body_bytes),
+            *lifecycle_api.routes(desk, max_body_bytes),
             Route("/api/v1/services", routes.services),
             Route("/api/v1/series", routes.series),
             Route("/api/v1/series/{fingerprint}", routes.explain),
@@ -95,6 +101,7 @@ def build(
         exception_handlers={
             BadInput: _problem(400),
             ConfigError: _problem(400),  # of a value in a query
+            StateError: _problem(409),  # what is kept is not what was written
             TooLarge: _problem(413),
             Overloaded: _overloaded,
             404: _not_found,

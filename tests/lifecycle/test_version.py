@@ -44,7 +44,8 @@ def test_what_is_written_is_read_back(models: Models, bundle: Bundle) -> None:
 
 def test_the_same_content_is_the_same_version(models: Models, bundle: Bundle, tmp_path: Path) -> None:
     first = models.write(SETTINGS, bundle, Lineage(dataset="d", who="ana"))
-    assert models.write(SETTINGS, bundle, Lineage(dataset="d", who="bo", why="again")).id == first.id
+    again = models.write(SETTINGS, bundle, Lineage(dataset="d", who="bo", why="again"))
+    assert again == first and models.version(first.id).lineage.who == "ana", "what is registered never changes"
     assert Models(tmp_path / "elsewhere").write(SETTINGS, bundle, Lineage(dataset="d")).id == first.id
     others = {
         models.write(SETTINGS, bundle, Lineage(dataset="e")).id,
@@ -65,6 +66,8 @@ def test_a_changed_byte_is_found(models: Models, bundle: Bundle) -> None:
     path.unlink()
     with pytest.raises(StorageError, match="No such file"):
         models.load(version.id)
+    models.write(SETTINGS, bundle, Lineage())
+    assert models.load(version.id), "what was lost can be written again"
 
 
 @pytest.mark.parametrize(
