@@ -109,12 +109,16 @@ class IncidentViews:
         standing = [one for one in self._live.standing() if one.prediction is not None]
         standing.sort(key=lambda one: (one.prediction.lead_s if one.prediction else 0.0, one.id))
         past = self._journal.page(Filter(states=DECIDED, predicted=True), limit=limit)
-        record = self._service.ask(lambda: _record(self._service.pipeline.analysis.foresight.reliability))
+        analysis = self._service.pipeline.analysis
+
+        def records() -> dict[str, dict[str, Any]]:
+            return {what: _record(one) for what, one in analysis.reliability.items()}
+
         return {
             "standing": [brief(one) for one in standing[:limit]],
             "decided": [brief(one) for one in past.incidents],
             "total": {"standing": len(standing), "decided": past.total},
-            **record,
+            "records": self._service.ask(records),
         }
 
 

@@ -1,0 +1,188 @@
+"""Precursors of a running service: learned from its own history, told by API and command, right or wrong, kept."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from otel_aiops.cli import app
+from otel_aiops.config import ServiceConfig
+from otel_aiops.incidents.incident import Channel, Evidence, Finding, Incident, Severity, State
+from tests.feed import Feed
+from tests.servers import wait_for
+from tests.test_app import Running
+
+S = 1_000_000_000
+DAY_S = 86_400
+STEP_S = 10
+WARM_S = 300  # of quiet before anything happens
+SOON = "incidents: {precursors: {interval: 1s, horizon: 30m}}\n"
+
+
+@contextmanager
+def started(folder: Path, more: str = SOON) -> Iterator[Running]:
+    """A service in which no time passes by itself."""
+    found = Running(folder, more)
+    found.service.config = replace(found.service.config, service=ServiceConfig(tick_interval=3600))
+    found.service.start()
+    try:
+        yield found
+    finally:
+        found.service.stop()
+
+
+def finding(service: str, at_s: float) -> Finding:
+    evidence = Evidence(channel=Channel.SERIES, service=service, what="cpu", before=1.0, after=2.0)
+    times = {"start_ns": round(at_s * S), "last_ns": round(at_s * S)}
+    return Finding(key=f"{service}-{at_s}", service=service, channel=Channel.SERIES, evidence=evidence, **times)
+
+
+def remember(up: Running, now_s: float, incidents: int) -> None:
+    """Give a service a past: an anomaly of db, and 10 to 25 minutes later an incident of cart, every 7 to 9 hours."""
+    random = np.random.default_rng(2)
+    sign_s = now_s - DAY_S / 4 - np.cumsum(random.integers(7 * 3_600, 9 * 3_600, incidents))[::-1]
+    start_s = sign_s + random.integers(600, 1_500, incidents)
+
+    def fill() -> None:
+        signs = up.service.pipeline.analysis.forewarning.signs
+        signs.take([], round((sign_s[0] - 3_600) * S))
+        for at_s in sign_s.tolist():
+            signs.take([finding("db", at_s)], round(at_s * S))
+        for k, at_s in enumerate(start_s.tolist()):
+            up.service.chronicle.journal.append([incident(k, at_s)], round(at_s * S))
+
+    up.service.ask(fill)
+
+
+def incident(k: int, at_s: float) -> Incident:
+    times = {"start_ns": round(at_s * S), "detected_ns": round((at_s + 20) * S), "end_ns": round((at_s + 300) * S)}
+    about: dict[str, Any] = {"state": State.RESOLVED, "severity": Severity.WARNING, "services": ("cart",)}
+    return Incident(id=f"old{k}", revision=1, findings=(finding("cart", at_s),), **about, **times)
+
+
+def feed(up: Running, start_s: float, end_s: float, **loud: float) -> None:
+    """Points of three series of cart and one of db; the services that are named are loud from a time on."""
+    for at_s in np.arange(start_s, end_s, STEP_S).tolist():
+        for service, names in (("db", ["cpu"]), ("cart", ["cpu", "heap", "queue"])):
+            told = Feed(service)
+            for k, name in enumerate(names):
+                quiet = 50 + (at_s // STEP_S + k) % 3
+                told.gauge(name, at_s, 500 if at_s >= loud.get(service, np.inf) else quiet, pod="a")
+            assert up.send(told).status_code == 200
+    up.settle()
+
+
+def models(up: Running) -> float:
+    return float(len(up.service.ask(lambda: up.service.pipeline.analysis.forewarning.models)))
+
+
+def predictions(up: Running) -> dict[str, Any]:
+    found: dict[str, Any] = up.get("/api/v1/predictions")
+    return found
+
+
+@pytest.fixture(scope="module")
+def now_s() -> float:
+    return time.time() // STEP_S * STEP_S
+
+
+@pytest.fixture
+def learned(tmp_path: Path, now_s: float) -> Path:
+    """The folder of a service that has a past, was stopped, and has learned from it since."""
+    with started(tmp_path, "") as up:
+        remember(up, now_s, 40)
+    return tmp_path
+
+
+def command(up: Running, *words: str) -> str:
+    url = f"http://127.0.0.1:{up.ports['api']}"
+    done = CliRunner().invoke(app, [*words, "--url", url], env={"COLUMNS": "250"})
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_too_few_incidents_are_said_to_be_too_few(tmp_path: Path, now_s: float) -> None:
+    with started(tmp_path) as up:
+        assert "nothing was learned yet" in command(up, "incidents", "precursors")
+        remember(up, now_s, 5)
+        feed(up, now_s - 100, now_s)
+        up.service.trainer.train()
+        (row,) = up.get("/api/v1/precursors")["types"]
+        assert row["reason"] == "not enough incidents yet: 5 of 12" and not row["model"] and row["before"] == []
+        assert (row["type"], row["incidents"], row["needed"]) == ("cart|series", 5, 12)
+        assert "not enough incidents yet: 5 of 12" in command(up, "incidents", "precursors")
+        assert models(up) == 0 and "records" in predictions(up)
+
+
+def test_what_came_before_is_learned_told_and_comes_true(learned: Path, now_s: float) -> None:
+    start_s = now_s - 1_200
+    with started(learned) as up:
+        feed(up, start_s, start_s + WARM_S)
+        wait_for(lambda: models(up) == 1, "a model")
+        (row,) = up.get("/api/v1/precursors")["types"]
+        assert row["model"] and row["incidents"] == 40 and row["brier"] < 0.8 * row["base_brier"]
+        assert row["before"][0]["sign"].endswith("findings of series in db in the last 15 min")
+        listed = command(up, "incidents", "precursors")
+        assert "cart|series" in listed and "findings of series in db" in listed
+        assert not predictions(up)["standing"]
+        feed(up, start_s + WARM_S, start_s + WARM_S + 120, db=start_s + WARM_S)
+        (said,) = predictions(up)["standing"]
+        about = said["prediction"]
+        assert about["what"] == "precursor" and about["probability"] >= 0.5 and about["horizon_s"] == 1_800
+        assert 0 < about["earliest_s"] <= about["lead_s"] <= about["latest_s"] <= 1_800
+        assert about["expires"] == pytest.approx(said["detected_at"] + 1_800) and said["services"] == ["cart"]
+        whole = up.get(f"/api/v1/incidents/{said['id']}")
+        assert whole["state"] == "predicted" and "series in db" in whole["findings"][0]["evidence"]["text"]
+        assert "An incident is likely soon: series of cart" in command(up, "predictions")
+        incident_s = start_s + WARM_S + 400
+        feed(up, start_s + WARM_S + 120, incident_s + 120, cart=incident_s)
+        (opened,) = up.get("/api/v1/incidents", service="cart", state="open")["incidents"]
+        found = predictions(up)
+        (hit,) = found["decided"]
+        assert hit["id"] == said["id"] and hit["prediction"]["outcome"] == "hit" and not found["standing"]
+        assert hit["merged_into"] == opened["id"]
+        lead_s = opened["detected_at"] - said["detected_at"]
+        assert found["records"]["precursor"]["lead_s"]["p50"] == pytest.approx(lead_s) and 200 < lead_s < 450
+        assert found["records"]["precursor"]["hits"] == 1 and found["records"]["exhaustion"]["hits"] == 0
+        wait_for(lambda: up.metric("otel_aiops_predictions_reliability_decided") == 1, "the counts to be made")
+        assert up.metric("otel_aiops_prediction_lead_time_seconds_sum") == pytest.approx(lead_s)
+        assert up.metric("otel_aiops_predictions_hit_total") == 1 == up.metric("otel_aiops_precursors_models")
+        assert json.loads(command(up, "incidents", "precursors", "--json"))["total"] == 1
+
+
+def test_what_does_not_come_is_a_miss_and_a_kill_changes_nothing(learned: Path, now_s: float) -> None:
+    start_s = now_s - 3_600
+    with started(learned) as up:
+        feed(up, start_s, start_s + WARM_S)
+        wait_for(lambda: models(up) == 1, "a model")
+        up.service._snapshot = lambda *_: None  # type: ignore[method-assign]  # as if it were killed
+        feed(up, start_s + WARM_S, start_s + WARM_S + 120, db=start_s + WARM_S)
+        (said,) = predictions(up)["standing"]
+        up.service.trainer.stop()
+        up.settle()
+        state, history = up.service.ask(up.service.pipeline.state), revisions(up, said["id"])
+    with started(learned, "") as up:
+        again = up.service.ask(up.service.pipeline.state)
+        assert all(state[key].tobytes() == again[key].tobytes() for key in state if key.startswith("analysis/"))
+        assert any(key.startswith("analysis/forewarning") for key in state) and models(up) == 1
+        assert predictions(up)["standing"] == [said] and revisions(up, said["id"]) == history
+        feed(up, start_s + WARM_S + 120, start_s + WARM_S + 2_100)
+        found = predictions(up)
+        (miss,) = found["decided"]
+        assert miss["id"] == said["id"] and miss["prediction"]["outcome"] == "miss" and miss["state"] == "expired"
+        assert found["records"]["precursor"]["misses"] == 1
+        up.service.reload(up.config("incidents: {precursors: {enabled: false}}\n"))
+        assert models(up) == 1 and not up.get("/api/v1/precursors")["enabled"]
+
+
+def revisions(up: Running, name: str) -> list[int]:
+    return [one.revision for _, one in up.service.chronicle.journal.history(name)]
