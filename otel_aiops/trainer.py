@@ -22,10 +22,10 @@ log = structlog.get_logger("otel_aiops")
 
 S = 1_000_000_000
 FIRST_S = 60.0  # after the start
-STOP_S = 10.0
+STOP_S = 2.0
 WINDOW_NS = 300 * S  # between the times that models learn from, or a multiple of it
-MOST_WINDOWS = 10_000
-MOST_SIGNS = 64  # kinds of signs that models look at, those that are seen most often
+MOST_WINDOWS = 6_000
+MOST_SIGNS = 48  # kinds of signs that models look at, those that are seen most often
 MOST_PAST = 2_000  # incidents of the journal
 
 

@@ -42,8 +42,14 @@ def started(folder: Path, more: str = SOON) -> Iterator[Running]:
 
 def finding(service: str, at_s: float) -> Finding:
     evidence = Evidence(channel=Channel.SERIES, service=service, what="cpu", before=1.0, after=2.0)
-    times = {"start_ns": round(at_s * S), "last_ns": round(at_s * S)}
-    return Finding(key=f"{service}-{at_s}", service=service, channel=Channel.SERIES, evidence=evidence, **times)
+    return Finding(
+        key=f"{service}-{at_s}",
+        service=service,
+        channel=Channel.SERIES,
+        start_ns=round(at_s * S),
+        last_ns=round(at_s * S),
+        evidence=evidence,
+    )
 
 
 def remember(up: Running, now_s: float, incidents: int) -> None:
@@ -64,9 +70,17 @@ def remember(up: Running, now_s: float, incidents: int) -> None:
 
 
 def incident(k: int, at_s: float) -> Incident:
-    times = {"start_ns": round(at_s * S), "detected_ns": round((at_s + 20) * S), "end_ns": round((at_s + 300) * S)}
-    about: dict[str, Any] = {"state": State.RESOLVED, "severity": Severity.WARNING, "services": ("cart",)}
-    return Incident(id=f"old{k}", revision=1, findings=(finding("cart", at_s),), **about, **times)
+    return Incident(
+        id=f"old{k}",
+        revision=1,
+        state=State.RESOLVED,
+        severity=Severity.WARNING,
+        start_ns=round(at_s * S),
+        detected_ns=round((at_s + 20) * S),
+        end_ns=round((at_s + 300) * S),
+        services=("cart",),
+        findings=(finding("cart", at_s),),
+    )
 
 
 def feed(up: Running, start_s: float, end_s: float, **loud: float) -> None:

@@ -19,7 +19,7 @@ FOLDS = 3  # parts of the time before the last, on which probabilities are calib
 HELD_OUT = 0.3  # share of the time, the newest, on which a model must be better than the base rate
 GAIN = 0.05  # share of the base rate's Brier score by which it must be better
 LEAST_NON_EVENTS = 50  # windows before which nothing happened
-MOST_MODELS = 50  # types of incidents that are learned, those with most incidents
+MOST_MODELS = 20  # types of incidents that are learned, those with most incidents
 FORMAT = 1
 
 
@@ -271,7 +271,7 @@ def _regressed(value: F64, truth: F64) -> _Fit | None:
     known = _known(value)
     middle, scale = known.mean(axis=0), known.std(axis=0)
     scale = np.where(scale > 1e-12, scale, np.inf)  # what never changes counts nothing
-    fit = LogisticRegression(C=0.3, max_iter=500).fit(_scaled(value, middle, scale), truth)
+    fit = LogisticRegression(C=0.3, solver="newton-cholesky", max_iter=100).fit(_scaled(value, middle, scale), truth)
     finite = np.where(np.isfinite(scale), scale, 1.0)
     weight = np.where(np.isfinite(scale), fit.coef_[0], 0.0)
     return _Fit(middle, finite, weight, float(fit.intercept_[0]))
