@@ -16,7 +16,10 @@ from typer.testing import CliRunner
 
 from otel_aiops.cli import app
 from otel_aiops.config import ServiceConfig
+from otel_aiops.errors import StorageError
 from otel_aiops.incidents.incident import Channel, Evidence, Finding, Incident, Severity, State
+from otel_aiops.incidents.signs import Seen
+from otel_aiops.trainer import MOST_WINDOWS, windows
 from tests.feed import Feed
 from tests.servers import wait_for
 from tests.test_app import Running
@@ -200,3 +203,38 @@ def test_what_does_not_come_is_a_miss_and_a_kill_changes_nothing(learned: Path, 
 
 def revisions(up: Running, name: str) -> list[int]:
     return [one.revision for _, one in up.service.chronicle.journal.history(name)]
+
+
+def test_labels_of_others_are_learned_from_and_what_is_wrong_with_them_is_told(tmp_path: Path, now_s: float) -> None:
+    file = tmp_path / "labels.jsonl"
+    starts = [now_s - 5 * 3_600, now_s - 3_600]
+    lines = [json.dumps({"service": "shop", "name": "down", "start": at_s, "end": at_s + 60}) for at_s in starts]
+    file.write_text("\n".join([*lines, "{}"]))
+    with started(tmp_path, f"incidents: {{precursors: {{labels: '{file}'}}}}\n") as up:
+        remember(up, now_s, 3)
+        feed(up, now_s - 20, now_s)
+        report = up.service.trainer.train()
+        assert {one.type: one.incidents for one in report.trainings} == {"cart|series": 3, "shop|down": 2}
+        assert report.problem == f"1 lines of {file} cannot be read, as line 3: expected a service and a name"
+        assert report.problem in command(up, "incidents", "precursors").replace("\n", "")
+
+
+def test_a_training_that_fails_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = list[Exception]()
+
+    def broken(*_: Any) -> Any:
+        failed.append(StorageError("the disk is full") if not failed else ValueError("a fault"))
+        raise failed[-1]
+
+    monkeypatch.setattr("otel_aiops.trainer.train", broken)
+    with started(tmp_path) as up:
+        wait_for(lambda: len(failed) > 2, "it to try again")
+        assert up.get("/api/v1/precursors")["types"] == [] and models(up) == 0
+
+
+def test_windows_are_at_equal_distances_and_not_too_many() -> None:
+    seen = Seen(("a",), np.array([100 * S]), np.zeros(1, np.int32), np.ones(1), 100 * S)
+    few = windows(seen, 1_300 * S)
+    assert few.time_ns.tolist() == [300 * S, 600 * S, 900 * S, 1_200 * S] and few.value[0, 0] == 1
+    many = windows(seen, MOST_WINDOWS * 450 * S)
+    assert set(np.diff(many.time_ns).tolist()) == {600 * S} and len(many.time_ns) <= MOST_WINDOWS

@@ -81,9 +81,10 @@ class Signs:
         self._forget(event_ns)
 
     def changed(self, deployments: Iterable[Deployment], event_ns: int) -> None:
-        """Take what was deployed."""
+        """Take what was deployed; more or fewer instances of the same are no sign."""
         for one in deployments:
-            self._add(f"{one.service}|{Channel.DEPLOYMENT}", "", 1.0, event_ns)
+            if not one.weak:
+                self._add(f"{one.service}|{Channel.DEPLOYMENT}", "", 1.0, event_ns)
 
     def foreseen(self, service: str, probability: float, event_ns: int) -> None:
         """Take a new prediction that something of a service runs out."""
