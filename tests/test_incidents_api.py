@@ -301,7 +301,7 @@ class TestForeseen:
         assert [one["id"] for one in found["standing"]] == ["p-1"] and found["standing"][0]["prediction"]["lead_s"]
         assert [one["id"] for one in found["decided"]] == ["p-2"]
         record = found["records"]["exhaustion"]
-        assert record["hits"] == 1 and found["records"]["precursor"]["hits"] == 0
+        assert record["hits"] == found["hits"] == 1 and found["records"]["precursor"]["hits"] == 0
         assert record["reliability"][8] == {"from": 0.8, "predicted": 0.8, "count": 1, "happened": 1.0}
         assert record["lead_s"]["p50"] == 6_000 and record["brier"] == pytest.approx(0.04)
         assert up.get("/api/v1/incidents/p-1")["state"] == "predicted"

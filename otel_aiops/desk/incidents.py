@@ -15,10 +15,10 @@ from otel_aiops.incidents.codec import to_line
 from otel_aiops.incidents.incident import Channel, Incident, Severity, State
 from otel_aiops.incidents.journal import Filter, Journal
 from otel_aiops.incidents.markdown import post_mortem
+from otel_aiops.incidents.reliability import Reliability
 
 if TYPE_CHECKING:
     from otel_aiops.app import Service
-    from otel_aiops.incidents.reliability import Reliability
 
 STANDING = frozenset({State.OPEN, State.ACKNOWLEDGED, State.PREDICTED})  # what the pipeline has all of
 DECIDED = (State.RESOLVED, State.MERGED, State.EXPIRED)  # of predictions
@@ -111,14 +111,16 @@ class IncidentViews:
         past = self._journal.page(Filter(states=DECIDED, predicted=True), limit=limit)
         analysis = self._service.pipeline.analysis
 
-        def records() -> dict[str, dict[str, Any]]:
-            return {what: _record(one) for what, one in analysis.reliability.items()}
+        def records() -> dict[str, Any]:
+            parts = analysis.reliability
+            by_kind = {what: _record(one) for what, one in parts.items()}
+            return {**_record(Reliability.together(parts.values())), "records": by_kind}
 
         return {
             "standing": [brief(one) for one in standing[:limit]],
             "decided": [brief(one) for one in past.incidents],
             "total": {"standing": len(standing), "decided": past.total},
-            "records": self._service.ask(records),
+            **self._service.ask(records),
         }
 
 

@@ -234,7 +234,7 @@ class _Routes:
         """
         summary: Predicted incidents that stand and that are decided, how often such came true, and how early.
         parameters: [{in: query, name: limit, schema: {type: integer, default: 100}}]
-        responses: {200: {description: "an object with `standing`, `decided` and `records` by what is predicted"}}
+        responses: {200: {description: "with `standing`, `decided`, `reliability`, `lead_s`, and `records` by kind"}}
         """
         limit = _limit(request)
         return JSONResponse(await run_in_threadpool(lambda: self._backend.predictions(limit=limit)))
