@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +25,7 @@ from tests.test_app import Running
 
 S = 1_000_000_000
 DAY_S = 86_400
+NOW_S = 1_767_614_400.0  # a Monday, noon UTC, at which the clock of the service stands still
 STEP_S = 10
 WARM_S = 300  # of quiet before anything happens
 SOON = "incidents: {precursors: {interval: 1s, horizon: 30m}}\n"
@@ -34,7 +34,7 @@ SOON = "incidents: {precursors: {interval: 1s, horizon: 30m}}\n"
 @contextmanager
 def started(folder: Path, more: str = SOON) -> Iterator[Running]:
     """A service in which no time passes by itself."""
-    found = Running(folder, more)
+    found = Running(folder, more, clock_ns=lambda: round((NOW_S + 1) * S))
     found.service.config = replace(found.service.config, service=ServiceConfig(tick_interval=3600))
     found.service.start()
     try:
@@ -55,10 +55,10 @@ def finding(service: str, at_s: float) -> Finding:
     )
 
 
-def remember(up: Running, now_s: float, incidents: int) -> None:
+def remember(up: Running, incidents: int) -> None:
     """Give a service a past: an anomaly of db, and 10 to 25 minutes later an incident of cart, every 7 to 9 hours."""
     random = np.random.default_rng(2)
-    sign_s = now_s - DAY_S / 4 - np.cumsum(random.integers(7 * 3_600, 9 * 3_600, incidents))[::-1]
+    sign_s = NOW_S - DAY_S / 4 - np.cumsum(random.integers(7 * 3_600, 9 * 3_600, incidents))[::-1]
     start_s = sign_s + random.integers(600, 1_500, incidents)
 
     def fill() -> None:
@@ -87,9 +87,9 @@ def incident(k: int, at_s: float) -> Incident:
 
 
 def feed(up: Running, start_s: float, end_s: float, **loud: float) -> None:
-    """Points of three series of cart and one of db; the services that are named are loud from a time on."""
+    """Points of five series of cart and one of db; the services that are named are loud from a time on."""
     for at_s in np.arange(start_s, end_s, STEP_S).tolist():
-        for service, names in (("db", ["cpu"]), ("cart", ["cpu", "heap", "queue"])):
+        for service, names in (("db", ["cpu"]), ("cart", ["orders", "baskets", "visits", "views", "offers"])):
             told = Feed(service)
             for k, name in enumerate(names):
                 quiet = 50 + (at_s // STEP_S + k) % 3
@@ -107,16 +107,11 @@ def predictions(up: Running) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture(scope="module")
-def now_s() -> float:
-    return time.time() // STEP_S * STEP_S
-
-
 @pytest.fixture
-def learned(tmp_path: Path, now_s: float) -> Path:
+def learned(tmp_path: Path) -> Path:
     """The folder of a service that has a past, was stopped, and has learned from it since."""
     with started(tmp_path, "") as up:
-        remember(up, now_s, 40)
+        remember(up, 40)
     return tmp_path
 
 
@@ -127,11 +122,11 @@ def command(up: Running, *words: str) -> str:
     return done.output
 
 
-def test_too_few_incidents_are_said_to_be_too_few(tmp_path: Path, now_s: float) -> None:
+def test_too_few_incidents_are_said_to_be_too_few(tmp_path: Path) -> None:
     with started(tmp_path) as up:
         assert "nothing was learned yet" in command(up, "incidents", "precursors")
-        remember(up, now_s, 5)
-        feed(up, now_s - 100, now_s)
+        remember(up, 5)
+        feed(up, NOW_S - 100, NOW_S)
         up.service.trainer.train()
         (row,) = up.get("/api/v1/precursors")["types"]
         assert row["reason"] == "not enough incidents yet: 5 of 12" and not row["model"] and row["before"] == []
@@ -140,8 +135,8 @@ def test_too_few_incidents_are_said_to_be_too_few(tmp_path: Path, now_s: float) 
         assert models(up) == 0 and "records" in predictions(up)
 
 
-def test_what_came_before_is_learned_told_and_comes_true(learned: Path, now_s: float) -> None:
-    start_s = now_s - 1_200
+def test_what_came_before_is_learned_told_and_comes_true(learned: Path) -> None:
+    start_s = NOW_S - 1_200
     with started(learned) as up:
         feed(up, start_s, start_s + WARM_S)
         wait_for(lambda: models(up) == 1, "a model")
@@ -166,7 +161,8 @@ def test_what_came_before_is_learned_told_and_comes_true(learned: Path, now_s: f
         found = predictions(up)
         (hit,) = found["decided"]
         assert hit["id"] == said["id"] and hit["prediction"]["outcome"] == "hit" and not found["standing"]
-        assert hit["merged_into"] == opened["id"]
+        into = up.get(f"/api/v1/incidents/{hit['merged_into']}")  # which may itself have merged since
+        assert opened["id"] in (into["id"], into["merged_into"])
         lead_s = opened["detected_at"] - said["detected_at"]
         assert found["records"]["precursor"]["lead_s"]["p50"] == pytest.approx(lead_s) and 200 < lead_s < 450
         assert found["records"]["precursor"]["hits"] == 1 and found["records"]["exhaustion"]["hits"] == 0
@@ -176,8 +172,8 @@ def test_what_came_before_is_learned_told_and_comes_true(learned: Path, now_s: f
         assert json.loads(command(up, "incidents", "precursors", "--json"))["total"] == 1
 
 
-def test_what_does_not_come_is_a_miss_and_a_kill_changes_nothing(learned: Path, now_s: float) -> None:
-    start_s = now_s - 3_600
+def test_what_does_not_come_is_a_miss_and_a_kill_changes_nothing(learned: Path) -> None:
+    start_s = NOW_S - 3_600
     with started(learned) as up:
         feed(up, start_s, start_s + WARM_S)
         wait_for(lambda: models(up) == 1, "a model")
@@ -205,14 +201,14 @@ def revisions(up: Running, name: str) -> list[int]:
     return [one.revision for _, one in up.service.chronicle.journal.history(name)]
 
 
-def test_labels_of_others_are_learned_from_and_what_is_wrong_with_them_is_told(tmp_path: Path, now_s: float) -> None:
+def test_labels_of_others_are_learned_from_and_what_is_wrong_with_them_is_told(tmp_path: Path) -> None:
     file = tmp_path / "labels.jsonl"
-    starts = [now_s - 5 * 3_600, now_s - 3_600]
+    starts = [NOW_S - 5 * 3_600, NOW_S - 3_600]
     lines = [json.dumps({"service": "shop", "name": "down", "start": at_s, "end": at_s + 60}) for at_s in starts]
     file.write_text("\n".join([*lines, "{}"]))
     with started(tmp_path, f"incidents: {{precursors: {{labels: '{file}'}}}}\n") as up:
-        remember(up, now_s, 3)
-        feed(up, now_s - 20, now_s)
+        remember(up, 3)
+        feed(up, NOW_S - 20, NOW_S)
         report = up.service.trainer.train()
         assert {one.type: one.incidents for one in report.trainings} == {"cart|series": 3, "shop|down": 2}
         assert report.problem == f"1 lines of {file} cannot be read, as line 3: expected a service and a name"
