@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from otel_aiops.detect.lessons import Lesson
 from otel_aiops.errors import Overloaded
 from otel_aiops.incidents.codec import decode, encode
+from otel_aiops.incidents.precursors import Precursor, from_body, to_body
 from otel_aiops.incidents.suppress import Decision
 from otel_aiops.otlp.decode import decode_metrics
 from otel_aiops.otlp.decode_logs import decode_logs
@@ -37,7 +38,7 @@ TEXT_BYTES = 100  # of a distinct text of spans
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A decoded body: points, or spans, or log records, or a lesson; what of it was refused, and what was mended."""
+    """A decoded body: one kind of telemetry, or of what is told to the service; what was refused, and what mended."""
 
     points: Points | None
     items: int
@@ -46,6 +47,7 @@ class Body:
     spans: Spans | None = None
     logs: LogRecords | None = None
     decision: Decision | None = None
+    precursors: tuple[Precursor, ...] | None = None
     mended: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -95,12 +97,11 @@ class Ingest:
 
     def decide(self, decision: Decision) -> int:
         """Take what an operator decides about incidents; the sequence of the body, by which it is known when done."""
-        if self.paused:
-            raise Overloaded(self.paused)
-        body = json.dumps(encode(decision)).encode()
-        received = Received(RecordKind.DECISION, self._clock_ns(), body, format=Format.JSON)
-        decoded = self.decode(received)
-        return self._history.append(received, item=decoded, weight=decoded.weight)
+        return self._append(RecordKind.DECISION, json.dumps(encode(decision)).encode())
+
+    def foretell(self, models: Sequence[Precursor]) -> int:
+        """Take models of precursors, which replace all others; the sequence of the body."""
+        return self._append(RecordKind.PRECURSORS, to_body(models))
 
     def tick(self) -> None:
         """Log that time passed without data."""
@@ -115,6 +116,9 @@ class Ingest:
             return Body(None, len(lesson), {}, lesson)
         if received.kind == RecordKind.DECISION:
             return Body(None, 1, {}, decision=decode(Decision, json.loads(received.body)))
+        if received.kind == RecordKind.PRECURSORS:
+            models = from_body(received.body)
+            return Body(None, len(models), {}, precursors=models)
         data = inflate(received.body, received.compression.value, self._limit_bytes)
         if received.format == Format.JSON:
             data = json_to_protobuf(SIGNALS[received.kind], data)
@@ -126,6 +130,14 @@ class Ingest:
             return Body(None, len(logs.records), logs.rejected, logs=logs.records, mended=logs.mended)
         decoded = decode_metrics(data, self._memo)
         return Body(decoded.points, len(decoded.points), decoded.rejected)
+
+    def _append(self, kind: RecordKind, body: bytes) -> int:
+        """Log what is not telemetry, also when it is empty."""
+        if self.paused:
+            raise Overloaded(self.paused)
+        received = Received(kind, self._clock_ns(), body, format=Format.JSON)
+        decoded = self.decode(received)
+        return self._history.append(received, item=decoded, weight=decoded.weight)
 
     def _log(self, received: Received) -> Body:
         if self.paused:

@@ -31,7 +31,8 @@ VECTORS_LIMIT = 1024  # IOV_MAX of Linux
 class RecordKind(IntEnum):
     """What a record of the log holds. A TICK lets time pass when nothing comes; its body is empty.
 
-    A LESSON is what operators teach, a DECISION what they decide about incidents, both as JSON.
+    A LESSON is what operators teach, a DECISION what they decide about incidents, PRECURSORS are models that were
+    learned from the history of incidents, all as JSON.
     """
 
     METRICS = 1
@@ -41,6 +42,7 @@ class RecordKind(IntEnum):
     BACKFILL = 5
     LESSON = 6
     DECISION = 7
+    PRECURSORS = 8
 
 
 class Compression(StrEnum):
