@@ -25,7 +25,7 @@ from otel_aiops.detect.engine import prepare
 from otel_aiops.detect.serving import Rollout, Trained
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
 from otel_aiops.incidents.suppress import Decision
-from otel_aiops.ingest import Body, Ingest
+from otel_aiops.ingest import SIGNALS, Body, Ingest
 from otel_aiops.lifecycle.version import Models
 from otel_aiops.parts import Parts
 from otel_aiops.pipeline import Pipeline, Step
@@ -35,6 +35,7 @@ from otel_aiops.series.inbox import Entry
 from otel_aiops.series.records import RecordKind
 from otel_aiops.series.rows import Recorded
 from otel_aiops.server.telemetry import Telemetry
+from otel_aiops.trainer import Trainer
 from otel_aiops.watch import Watch
 
 log = structlog.get_logger("otel_aiops")
@@ -72,6 +73,7 @@ class Service:
         self.chronicle = Chronicle(config.journal, directory, told or IncidentFiles())
         self.watch = Watch(self.pipeline.engine.channels, lambda scored, k: self.pipeline.reason(scored, k))
         self.checkup = Checkup(directory, self.telemetry, config)
+        self.trainer = Trainer(self)
         self.sequence = 0  # of the last body that was taken in
         self.started_ns = 0
         self._questions: deque[Callable[[], None]] = deque()
@@ -102,6 +104,7 @@ class Service:
             self._thread.start()
             self._parts.start()
             self.checkup.start()
+            self.trainer.start()
         except BaseException:
             self.stop()
             raise
@@ -114,6 +117,7 @@ class Service:
             return
         self.ingest.paused = "shutting down"
         self.checkup.stop()
+        self.trainer.stop()
         if self._parts:
             self._parts.stop_receiving(self.config.service.shutdown_timeout)
         self._stopping.set()
@@ -252,6 +256,8 @@ class Service:
             return self._decide(body.decision)
         if isinstance(body, Body) and body.rollout is not None:
             return self._roll(body.rollout)
+        if isinstance(body, Body) and body.precursors is not None:
+            return self.pipeline.foretell(body.precursors)
         if isinstance(body, Body) and body.spans is not None:
             return self.pipeline.traces(body.spans, now_ns=entry.received_ns)
         if isinstance(body, Body) and body.logs is not None:
@@ -318,7 +324,7 @@ class Service:
         """Let the world know: anomalies, scores out, counters."""
         if self._parts:
             self._parts.emit(step)
-        if entry.kind not in ORDERS:
+        if entry.kind in SIGNALS:
             self.telemetry.record("otel_aiops.score.latency", max(0, self.clock_ns() - entry.received_ns) / 1e9)
         for name, count in step.counts.items():
             if name in COUNTERS and count:
@@ -368,8 +374,6 @@ class Service:
             self.telemetry.add("otel_aiops.snapshot.failures")
             log.error("a snapshot failed; the one before still counts", error=str(error))
 
-
-ORDERS = (RecordKind.TICK, RecordKind.LESSON, RecordKind.DECISION, RecordKind.ROLLOUT)  # hold no telemetry
 
 COUNTERS = {
     "scored": "otel_aiops.points.scored",

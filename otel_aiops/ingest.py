@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from otel_aiops.detect.lessons import Lesson
 from otel_aiops.detect.serving import Rollout
 from otel_aiops.errors import Overloaded
 from otel_aiops.incidents.codec import decode, encode
+from otel_aiops.incidents.precursors import Precursor, from_body, to_body
 from otel_aiops.incidents.suppress import Decision
 from otel_aiops.otlp.decode import decode_metrics
 from otel_aiops.otlp.decode_logs import decode_logs
@@ -38,7 +39,7 @@ TEXT_BYTES = 100  # of a distinct text of spans
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A decoded body: points, spans, log records, or what operators want; what was refused of it, and what mended."""
+    """A decoded body: one kind of telemetry, or of what is told to the service; what was refused, and what mended."""
 
     points: Points | None
     items: int
@@ -48,6 +49,7 @@ class Body:
     logs: LogRecords | None = None
     decision: Decision | None = None
     rollout: Rollout | None = None
+    precursors: tuple[Precursor, ...] | None = None
     mended: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -97,18 +99,15 @@ class Ingest:
 
     def decide(self, decision: Decision) -> int:
         """Take what an operator decides about incidents; the sequence of the body, by which it is known when done."""
-        return self._order(RecordKind.DECISION, json.dumps(encode(decision)).encode())
+        return self._append(RecordKind.DECISION, json.dumps(encode(decision)).encode())
 
     def roll(self, order: Rollout) -> int:
         """Take an order about versions; the sequence of the body, by which it is known when done."""
-        return self._order(RecordKind.ROLLOUT, order.to_bytes())
+        return self._append(RecordKind.ROLLOUT, order.to_bytes())
 
-    def _order(self, kind: RecordKind, body: bytes) -> int:
-        if self.paused:
-            raise Overloaded(self.paused)
-        received = Received(kind, self._clock_ns(), body, format=Format.JSON)
-        decoded = self.decode(received)
-        return self._history.append(received, item=decoded, weight=decoded.weight)
+    def foretell(self, models: Sequence[Precursor]) -> int:
+        """Take models of precursors, which replace all others; the sequence of the body."""
+        return self._append(RecordKind.PRECURSORS, to_body(models))
 
     def tick(self) -> None:
         """Log that time passed without data."""
@@ -125,6 +124,9 @@ class Ingest:
             return Body(None, 1, {}, decision=decode(Decision, json.loads(received.body)))
         if received.kind == RecordKind.ROLLOUT:
             return Body(None, 1, {}, rollout=Rollout.from_bytes(received.body))
+        if received.kind == RecordKind.PRECURSORS:
+            models = from_body(received.body)
+            return Body(None, len(models), {}, precursors=models)
         data = inflate(received.body, received.compression.value, self._limit_bytes)
         if received.format == Format.JSON:
             data = json_to_protobuf(SIGNALS[received.kind], data)
@@ -136,6 +138,14 @@ class Ingest:
             return Body(None, len(logs.records), logs.rejected, logs=logs.records, mended=logs.mended)
         decoded = decode_metrics(data, self._memo)
         return Body(decoded.points, len(decoded.points), decoded.rejected)
+
+    def _append(self, kind: RecordKind, body: bytes) -> int:
+        """Log what is not telemetry, also when it is empty."""
+        if self.paused:
+            raise Overloaded(self.paused)
+        received = Received(kind, self._clock_ns(), body, format=Format.JSON)
+        decoded = self.decode(received)
+        return self._history.append(received, item=decoded, weight=decoded.weight)
 
     def _log(self, received: Received) -> Body:
         if self.paused:

@@ -27,6 +27,7 @@ from otel_aiops.errors import StateError
 from otel_aiops.incidents.alerted import finding_of
 from otel_aiops.incidents.analysis import OWN_SCOPES, Analysis, AnalysisConfig
 from otel_aiops.incidents.incident import Finding, Incident
+from otel_aiops.incidents.precursors import Precursor
 from otel_aiops.incidents.suppress import Decision
 from otel_aiops.labels import Labels
 from otel_aiops.otlp.log_records import LogRecords
@@ -166,6 +167,11 @@ class Pipeline:
     def decide(self, decision: Decision) -> Step:
         """Do what an operator wants with incidents. Raises: BadInput."""
         return Step(event_ns=self._event_ns, incidents=self.analysis.decide(decision))
+
+    def foretell(self, models: Sequence[Precursor]) -> Step:
+        """Predict incidents by these models of precursors from now on."""
+        self.analysis.forewarning.teach(models)
+        return Step(event_ns=self._event_ns)
 
     def learn(self, lesson: Lesson) -> Step:
         """Learn what operators teach; the alerts of later points show it."""

@@ -299,9 +299,11 @@ class TestForeseen:
         up.service.ask(foresee)
         found = up.get("/api/v1/predictions")
         assert [one["id"] for one in found["standing"]] == ["p-1"] and found["standing"][0]["prediction"]["lead_s"]
-        assert [one["id"] for one in found["decided"]] == ["p-2"] and found["hits"] == 1
-        assert found["reliability"][8] == {"from": 0.8, "predicted": 0.8, "count": 1, "happened": 1.0}
-        assert found["lead_s"]["p50"] == 6_000 and found["brier"] == pytest.approx(0.04)
+        assert [one["id"] for one in found["decided"]] == ["p-2"]
+        record = found["records"]["exhaustion"]
+        assert record["hits"] == found["hits"] == 1 and found["records"]["precursor"]["hits"] == 0
+        assert record["reliability"][8] == {"from": 0.8, "predicted": 0.8, "count": 1, "happened": 1.0}
+        assert record["lead_s"]["p50"] == 6_000 and record["brier"] == pytest.approx(0.04)
         assert up.get("/api/v1/incidents/p-1")["state"] == "predicted"
         assert "p-1" not in [one["id"] for one in up.get("/api/v1/incidents")["incidents"]]
         for asked in ({"predicted": "true"}, {"state": "predicted"}):

@@ -167,6 +167,26 @@ def reopen(
     _mark(name, {"action": "reopen", "who": who, "why": why}, url, token, as_json)
 
 
+@incidents.command("precursors")
+def precursors(
+    limit: LimitOption = 20, url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False
+) -> None:
+    """Say which types of incidents are foreseen by what comes before them, how well, and which are not yet."""
+    found = ask(url, token, "precursors", {"limit": str(limit)})
+    if as_json:
+        show(found)
+        return
+    rows = [(one["type"], one["incidents"], *_learned(one), _before(one)) for one in found["types"]]
+    print_texts(("type", "incidents", "Brier", "base rate's", "lead", "what comes before"), rows)
+    if found["problem"]:
+        typer.echo(found["problem"])
+    if not found["enabled"]:
+        typer.echo("incidents.precursors.enabled is false")
+    elif not found["types"]:
+        learned = "no incidents yet" if found["trained_at"] else "nothing was learned yet"
+        typer.echo(f"{learned}; {found['needed']} of a type are needed")
+
+
 @silences.command("list")
 def list_silences(url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False) -> None:
     """List the silences that hold or will."""
@@ -235,21 +255,25 @@ def end_maintenance(
 def predictions(
     limit: LimitOption = 20, url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False
 ) -> None:
-    """List what is predicted to run out, the soonest first, and how often such predictions came true."""
+    """List what is predicted, the soonest first, and how often such predictions came true."""
     found = ask(url, token, "predictions", {"limit": str(limit)})
     if as_json:
         show(found)
         return
     rows = [_predicted(one) for one in found["standing"]]
     print_texts(("id", "what", "probability", "in", "between", "said at"), rows)
-    total, lead = found["total"], found["lead_s"]
-    typer.echo(f"{total['standing']} stand, {found['hits']} came true, {found['misses']} did not")
-    if lead["count"]:
-        typer.echo(f"median time between prediction and limit: {_span(lead['p50'])}")
-    bins = [one for one in found["reliability"] if one["count"]]
-    rows = [(f"{one['predicted']:.2f}", f"{one['happened']:.2f}", one["count"]) for one in bins]
+    typer.echo(f"{found['total']['standing']} stand")
+    for what, record in found["records"].items():
+        median = f", median time before: {_span(record['lead_s']['p50'])}" if record["lead_s"]["count"] else ""
+        typer.echo(f"{what}: {record['hits']} came true, {record['misses']} did not{median}")
+    rows = [
+        (what, f"{one['predicted']:.2f}", f"{one['happened']:.2f}", one["count"])
+        for what, record in found["records"].items()
+        for one in record["reliability"]
+        if one["count"]
+    ]
     if rows:
-        print_texts(("predicted", "happened", "decided"), rows)
+        print_texts(("what", "predicted", "happened", "decided"), rows)
 
 
 def advice(
@@ -356,6 +380,16 @@ def _predicted(one: dict[str, Any]) -> tuple[str, ...]:
     said = one["prediction"]
     between = f"{_span(said['earliest_s'])} to {_span(said['latest_s'])}"
     return one["id"], one["title"], f"{said['probability']:.0%}", _span(said["lead_s"]), between, _time(one["start"])
+
+
+def _learned(one: dict[str, Any]) -> tuple[str, str, str]:
+    if not one["model"]:
+        return "", "", ""
+    return f"{one['brier']:.3f}", f"{one['base_brier']:.3f}", _span(one["lead_s"]["p50"])
+
+
+def _before(one: dict[str, Any]) -> str:
+    return ", ".join(sign["sign"] for sign in one["before"][:3]) if one["model"] else one["reason"]
 
 
 def _place(suspect: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from otel_aiops.desk.decisions import Decisions, Kind
 from otel_aiops.desk.incidents import IncidentViews
 from otel_aiops.desk.live import Live
+from otel_aiops.desk.precursors import PrecursorViews
 from otel_aiops.desk.surroundings import Surroundings
 from otel_aiops.desk.versions import Versions
 
@@ -23,6 +24,7 @@ class Desk:
         live = Live(service)
         self._incidents = IncidentViews(service, live)
         self._decisions = Decisions(service, live)
+        self._precursors = PrecursorViews(service)
         self._surroundings = Surroundings(service, live, alone)
         self._versions = Versions(service, live)
 
@@ -53,6 +55,9 @@ class Desk:
 
     def predictions(self, *, limit: int) -> dict[str, Any]:
         return self._incidents.predictions(limit=limit)
+
+    def precursors(self, *, limit: int) -> dict[str, Any]:
+        return self._precursors.precursors(limit=limit)
 
     def graph(self) -> dict[str, Any]:
         return self._surroundings.graph()

@@ -15,10 +15,10 @@ from otel_aiops.incidents.codec import to_line
 from otel_aiops.incidents.incident import Channel, Incident, Severity, State
 from otel_aiops.incidents.journal import Filter, Journal
 from otel_aiops.incidents.markdown import post_mortem
+from otel_aiops.incidents.reliability import Reliability
 
 if TYPE_CHECKING:
     from otel_aiops.app import Service
-    from otel_aiops.incidents.reliability import Reliability
 
 STANDING = frozenset({State.OPEN, State.ACKNOWLEDGED, State.PREDICTED})  # what the pipeline has all of
 DECIDED = (State.RESOLVED, State.MERGED, State.EXPIRED)  # of predictions
@@ -109,12 +109,18 @@ class IncidentViews:
         standing = [one for one in self._live.standing() if one.prediction is not None]
         standing.sort(key=lambda one: (one.prediction.lead_s if one.prediction else 0.0, one.id))
         past = self._journal.page(Filter(states=DECIDED, predicted=True), limit=limit)
-        record = self._service.ask(lambda: _record(self._service.pipeline.analysis.foresight.reliability))
+        analysis = self._service.pipeline.analysis
+
+        def records() -> dict[str, Any]:
+            parts = analysis.reliability
+            by_kind = {what: _record(one) for what, one in parts.items()}
+            return {**_record(Reliability.together(parts.values())), "records": by_kind}
+
         return {
             "standing": [brief(one) for one in standing[:limit]],
             "decided": [brief(one) for one in past.incidents],
             "total": {"standing": len(standing), "decided": past.total},
-            **record,
+            **self._service.ask(records),
         }
 
 

@@ -70,11 +70,17 @@ class IncidentMetrics:
         analysis, telemetry = self._service.pipeline.analysis, self._service.telemetry
         standing = [one for one in analysis.incidents.predicted() if one.state is State.PREDICTED]
         telemetry.set("otel_aiops.predictions.standing", len(standing))
-        shown = analysis.foresight.reliability.diagram()
-        bins: list[tuple[str, ...]] = [(f"{low:.1f}",) for low in shown.low.tolist()]
-        for name, values in (("predicted", shown.predicted), ("happened", shown.happened), ("decided", shown.count)):
-            numbers = {key: float(value) for key, value in zip(bins, values.tolist(), strict=True) if value == value}
-            telemetry.replace_all(f"otel_aiops.predictions.reliability.{name}", numbers)
+        telemetry.set("otel_aiops.precursors.models", len(analysis.forewarning.models))
+        diagrams = {what: reliability.diagram() for what, reliability in analysis.reliability.items()}
+        for name in ("predicted", "happened", "count"):
+            numbers: dict[tuple[str, ...], float] = {
+                (what, f"{low:.1f}"): float(value)
+                for what, shown in diagrams.items()
+                for low, value in zip(shown.low.tolist(), getattr(shown, name).tolist(), strict=True)
+                if value == value
+            }
+            shown_as = "decided" if name == "count" else name
+            telemetry.replace_all(f"otel_aiops.predictions.reliability.{shown_as}", numbers)
 
 
 def _attributes(incident: Incident) -> tuple[str, ...]:

@@ -17,11 +17,14 @@ from otel_aiops.incidents.alerted import Alerted, news_of
 from otel_aiops.incidents.behaviour import SLOT_S, Behaviour, BehaviourConfig
 from otel_aiops.incidents.codec import decode, encode
 from otel_aiops.incidents.foresee import Foresight, ForesightConfig
-from otel_aiops.incidents.incident import Channel, Finding, Incident, Suspect
+from otel_aiops.incidents.forewarning import Forewarning
+from otel_aiops.incidents.incident import Channel, Finding, Incident, State, Suspect
 from otel_aiops.incidents.incidents import Incidents, IncidentsConfig
 from otel_aiops.incidents.look import Look, Wording, look
 from otel_aiops.incidents.metrics import MetricEvidence, MetricsConfig
+from otel_aiops.incidents.precursors import PrecursorsConfig
 from otel_aiops.incidents.rank import Changed, Measured, rank
+from otel_aiops.incidents.reliability import Reliability
 from otel_aiops.incidents.requests import Requests
 from otel_aiops.incidents.suppress import Decision
 from otel_aiops.labels import Labels
@@ -64,6 +67,7 @@ class AnalysisConfig:
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     grouping: IncidentsConfig = field(default_factory=IncidentsConfig)
     predict: ForesightConfig = field(default_factory=ForesightConfig)
+    precursors: PrecursorsConfig = field(default_factory=PrecursorsConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,7 @@ class Analysis:
         self.alarm = Alarm(config.alarm)
         self.metrics = MetricEvidence(config.metrics)
         self.foresight = Foresight(config.predict)
+        self.forewarning = Forewarning(config.precursors)
         self.requests = Requests([one.service for one in config.grouping.slo])
         self.incidents = Incidents(
             config.grouping, graph=self.topology, rank=self._ranked, failing=self.requests.failing
@@ -115,7 +120,13 @@ class Analysis:
         kept["spans and log records too late to be looked at"] = self.behaviour.late
         kept["span names over the limit"] = self.traces.operations.refused
         kept["services over the limit"] = self.sources.services.refused
+        kept["kinds of signs over the limit"] = self.forewarning.signs.refused
         return kept
+
+    @property
+    def reliability(self) -> dict[str, Reliability]:
+        """How good predictions have been, by what is predicted."""
+        return {"exhaustion": self.foresight.reliability, "precursor": self.forewarning.reliability}
 
     # -- what comes ---------------------------------------------------------------------------------------------------
 
@@ -195,11 +206,27 @@ class Analysis:
         findings += self._news
         self._news = []
         self._learn(event_ns)
-        changed = [*self.incidents.update(findings, event_ns)]
-        outcomes = [one for incident in changed for one in self.foresight.outcome(incident)]
-        changed += self.incidents.foresee([*outcomes, *self.foresight.due(event_ns)], event_ns)
         deployed, self._deployed = tuple(self._deployed), []
+        changed = [*self.incidents.update(findings, event_ns)]
+        changed += self._predict(findings, deployed, tuple(changed), event_ns)
         return Outcome(tuple(made), tuple(changed), deployed)
+
+    def _predict(
+        self, findings: Sequence[Finding], deployed: Sequence[Deployment], changed: Sequence[Incident], event_ns: int
+    ) -> tuple[Incident, ...]:
+        """What is predicted anew, and what became of predictions. Those who make them judge them."""
+        told = [one for incident in changed for one in self.foresight.outcome(incident)]
+        told += self.foresight.due(event_ns)
+        if self.config.precursors.enabled:
+            signs = self.forewarning.signs
+            signs.take(findings, event_ns)
+            signs.changed(deployed, event_ns)
+            for one in told:
+                if one.prediction is not None and one.state is State.PREDICTED and one.revision == 1:
+                    signs.foreseen(one.services[0], one.prediction.probability, event_ns)
+        told += [one for incident in changed for one in self.forewarning.outcome(incident)]
+        told += self.forewarning.due(self.incidents.open, event_ns)
+        return self.incidents.foresee(told, event_ns)
 
     def _assemble(self, event_ns: int) -> list[Points]:
         """Put traces together that are complete, and count them; the points that come of it."""
@@ -316,6 +343,7 @@ class Analysis:
             "alerted": self.alerted,
             "metrics": self.metrics,
             "foresight": self.foresight,
+            "forewarning": self.forewarning,
             "requests": self.requests,
             "incidents": self.incidents,
         }

@@ -165,7 +165,7 @@ class Foresight:
     def outcome(self, incident: Incident) -> tuple[Incident, ...]:
         """The predictions that an incident has shown to be right: it is of the same service, and of its resources.
 
-        It must have been detected after them, and not be a prediction itself.
+        It must have been detected after them, and not be a prediction itself. Nobody else judges them.
         """
         if incident.state is State.PREDICTED or incident.prediction is not None:
             return ()
@@ -176,7 +176,7 @@ class Foresight:
             labels, _ = self._companions.at(slot)
             after = incident.detected_ns > self._columns.of["detected_ns"][slot]
             if after and (labels.service in concerned or fingerprint(labels) in series):
-                found.append(self._end(slot, incident.detected_ns, hit=True))
+                found.append(self._end(slot, incident.detected_ns, hit=True, into=incident.id))
         return tuple(found)
 
     def state(self) -> Arrays:
@@ -323,12 +323,14 @@ class Foresight:
             of[name][slot] = getattr(found, name)[k]
         return [self._incident(slot, event_ns, State.PREDICTED, sure, text=_record(found, k))]
 
-    def _end(self, slot: int, event_ns: int, *, hit: bool) -> Incident:
-        """Close one prediction."""
+    def _end(self, slot: int, event_ns: int, *, hit: bool, into: str = "") -> Incident:
+        """Close one prediction; `into` is the incident that it foretold."""
         labels, target = self._companions.at(slot)
-        return self._ended(slot, labels, target, event_ns, hit=hit)
+        return self._ended(slot, labels, target, event_ns, hit=hit, into=into)
 
-    def _ended(self, slot: int, labels: Labels, target: Target, event_ns: int, *, hit: bool) -> Incident:
+    def _ended(
+        self, slot: int, labels: Labels, target: Target, event_ns: int, *, hit: bool, into: str = ""
+    ) -> Incident:
         of = self._columns.of
         waited_ns = event_ns - int(of["detected_ns"][slot])
         self.reliability.add(float(of["probability"][slot]), lead_s=waited_ns / 1e9 if hit else None)
@@ -338,9 +340,11 @@ class Foresight:
         wait_ns = PAUSE_NS[0] if hit else max(int(1e9 * of["latest_s"][slot]), PAUSE_NS[0])
         of["pause_ns"][slot] = event_ns + min(wait_ns, PAUSE_NS[1])
         of["revision"][slot] += 1
-        state = State.RESOLVED if hit else State.EXPIRED
+        state = State.MERGED if into else State.RESOLVED if hit else State.EXPIRED
         sure = float(of["probability"][slot])
-        told = self._incident(slot, event_ns, state, sure, outcome="hit" if hit else "miss", of=(labels, target))
+        told = self._incident(
+            slot, event_ns, state, sure, outcome="hit" if hit else "miss", into=into, of=(labels, target)
+        )
         of["revision"][slot] = of["said"][slot] = of["unsaid"][slot] = 0
         of["begun"][slot] = np.nan
         return told
@@ -353,6 +357,7 @@ class Foresight:
         sure: float,
         *,
         outcome: str = "",
+        into: str = "",
         text: str = "",
         of: tuple[Labels, Target] | None = None,
     ) -> Incident:
@@ -370,7 +375,8 @@ class Foresight:
             outcome=outcome,
         )
         said = said_of(labels, target, has, sure) + text
-        ends = {"": "", "hit": "It came true.", "miss": "It did not come true."}[outcome]
+        came = f"It came true as incident {into}." if into else "It came true."
+        ends = {"": "", "hit": came, "miss": "It did not come true."}[outcome]
         finding = _finding(labels, target, has, event_ns, said)
         return Incident(
             id=f"p-{fingerprint(labels)}-{has['detected_ns'] // 1_000_000_000}",
@@ -386,6 +392,7 @@ class Foresight:
             blast_radius=(labels.service,),
             findings=(finding,),
             timeline=(Entry(time_ns=event_ns, kind=outcome or "predicted", text=f"{said} {ends}".strip()),),
+            merged_into=into,
             prediction=prediction,
         )
 

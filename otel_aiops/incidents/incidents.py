@@ -122,7 +122,7 @@ class Incidents:
         return self.step(event_ns)
 
     def step(self, event_ns: int) -> tuple[Incident, ...]:
-        """What is due by time: incidents that end, rankings, silences that run out, predictions that expire."""
+        """What is due by time: incidents that end, rankings, silences that run out."""
         self._now_ns = event_ns = max(event_ns, self._now_ns)
         self._ranks_left = self._config.max_ranked
         if event_ns >= self._graph_due_ns:
@@ -134,7 +134,6 @@ class Incidents:
         urgent = self._due(event_ns, explain=self._explain)
         self._pending.update(dict.fromkeys(urgent))
         told += self._revise_pending(urgent, event_ns)
-        told += self._predictions.expire(event_ns)
         self._explain = self._look()
         return tuple(told)
 
@@ -158,7 +157,7 @@ class Incidents:
         return self.step(event_ns)
 
     def foresee(self, predictions: Sequence[Incident], event_ns: int) -> tuple[Incident, ...]:
-        """Take predictions (of state predicted, each with its `prediction`): those that are new or have changed."""
+        """Take predictions, and what became of them, from whoever makes them: those that are new or have changed."""
         return tuple(self._predictions.take(predictions, event_ns))
 
     def open(self) -> tuple[Incident, ...]:
@@ -348,7 +347,7 @@ class Incidents:
         if not new and replace(now, revision=before.revision) == before:
             return merged
         record.incident = replace(now, revision=before.revision + 1)
-        return [record.incident, *merged, *self._predictions.compare(record.incident)]
+        return [record.incident, *merged]
 
     def _open(self, group: Group, absorbed: Sequence[Record], event_ns: int) -> Record:
         """A record for a new incident, which may be one or part of one that was told of under another name."""

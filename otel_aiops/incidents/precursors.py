@@ -1,26 +1,25 @@
-"""Precursors: which states come before which type of incident, learned from the history once there is enough."""
+"""Precursors: which signs come before which type of incident, learned from the history once there is enough."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
-from otel_aiops.detect.explain import duration, number
 from otel_aiops.errors import BadInput, ConfigError, StateError
-from otel_aiops.incidents.incident import Channel, Entry, Evidence, Finding, Incident, Prediction, Severity, State
+from otel_aiops.incidents.past import Past
+from otel_aiops.incidents.signs import FeatureWindows
 from otel_aiops.otlp.points import F64, I64
 
-BACK_S = (300, 900, 3_600)  # spans of the past that features are counted over
 FOLDS = 3  # parts of the time before the last, on which probabilities are calibrated
 HELD_OUT = 0.3  # share of the time, the newest, on which a model must be better than the base rate
 GAIN = 0.05  # share of the base rate's Brier score by which it must be better
 LEAST_NON_EVENTS = 50  # windows before which nothing happened
-DRIVERS = 3  # features that are named as evidence
+MOST_MODELS = 20  # types of incidents that are learned, those with most incidents
 FORMAT = 1
 
 
@@ -28,10 +27,14 @@ FORMAT = 1
 class PrecursorsConfig:
     """How much history it takes, and how far ahead and how sure a prediction must be."""
 
-    horizon: float = 1_800.0  # seconds ahead
-    gap: float = 0.0  # seconds at least between a prediction and the incident
+    enabled: bool = True  # learn what comes before incidents, and predict them
+    horizon: float = 1_800.0  # how far ahead
+    gap: float = 0.0  # at least so long before the incident
     least_incidents: int = 12  # of a type, before there is a model for it
-    probability: float = 0.5  # from which it is said
+    probability: float = 0.5  # that an incident begins within the horizon, from which it is said
+    history: float = 60 * 86_400.0  # so long it is remembered what was seen
+    interval: float = 3_600.0  # it is learned anew so often
+    labels: str = ""  # a file of JSON lines with incidents that others know of, such as alerts of Alertmanager
 
     def __post_init__(self) -> None:
         if not self.horizon >= 60:
@@ -42,36 +45,10 @@ class PrecursorsConfig:
             raise ConfigError("least_incidents", f"must be >= 6, got {self.least_incidents}")
         if not 0 < self.probability < 1:
             raise ConfigError("probability", f"must be in (0, 1), got {self.probability}")
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """Incidents that have been: ours, alerts of Alertmanager, or labels. N starts, sorted, and the type of each."""
-
-    type: tuple[str, ...]  # such as "payment|latency"
-    start_ns: I64
-    end_ns: I64  # 0 while it lasts
-
-    def __post_init__(self) -> None:
-        if not len(self.type) == len(self.start_ns) == len(self.end_ns):
-            raise BadInput(f"expected as many types as times, got {len(self.type)} and {len(self.start_ns)}")
-        if (np.diff(self.start_ns) < 0).any():
-            raise BadInput("expected incidents in the order of their starts")
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureWindows:
-    """What was known at M times, in order: `value` (M, F) of the named features; NaN counts as nothing seen."""
-
-    names: tuple[str, ...]
-    time_ns: I64
-    value: F64
-
-    def __post_init__(self) -> None:
-        if self.value.shape != (len(self.time_ns), len(self.names)):
-            raise BadInput(f"expected ({len(self.time_ns)}, {len(self.names)}) values, got {self.value.shape}")
-        if (np.diff(self.time_ns) <= 0).any():
-            raise BadInput("expected windows in the order of their times")
+        if not self.history >= 10 * self.horizon:
+            raise ConfigError("history", f"must be at least ten times the horizon, got {self.history:g} s")
+        if not self.interval >= 1:
+            raise ConfigError("interval", f"must be >= 1 s, got {self.interval}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +98,8 @@ class Precursor:
             sizes = {len(made.middle), len(made.scale), len(made.weight), len(made.names)}
             if len(sizes) != 1 or len(made.lead_s) != 3:
                 raise ValueError(f"features of {sorted(sizes)} numbers")
-            made.probability(np.zeros((1, len(made.names))))
+            if not np.isfinite(made.probability(np.zeros((1, len(made.names))))).all():
+                raise ValueError("numbers that are not finite")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateError(f"expected a precursor model as JSON, got {line[:80]!r}: {error}") from error
         return made
@@ -138,55 +116,29 @@ class Training:
     reason: str
 
 
-def features(findings: Sequence[Finding], time_ns: I64, *, deployments: I64 | None = None) -> FeatureWindows:
-    """Counts and highest scores of findings by service and channel in the last 5, 15 and 60 minutes, at M times.
-
-    A finding counts from its start, with the score that is given: pass findings as they were when they were new, or
-    the model learns from what was not known yet. `deployments` are times of deployments, counted in the same spans.
-    """
-    groups = sorted({(finding.service, str(finding.channel)) for finding in findings})
-    number_of = {group: k for k, group in enumerate(groups)}
-    start_ns = np.array([finding.start_ns for finding in findings], np.int64)
-    group_of = np.array([number_of[finding.service, str(finding.channel)] for finding in findings], np.int64)
-    score = np.array([finding.score for finding in findings])
-    names, columns = list[str](), list[F64]()
-    for back_s in BACK_S:
-        for k, (service, channel) in enumerate(groups):
-            own = group_of == k
-            count, highest = _counted(start_ns[own], score[own], time_ns, back_s)
-            names += [f"{service} {channel} count {back_s} s", f"{service} {channel} score {back_s} s"]
-            columns += [count, highest]
-        if deployments is not None:
-            names.append(f"deployments {back_s} s")
-            columns.append(_counted(deployments, np.ones(len(deployments)), time_ns, back_s)[0])
-    value = np.stack(columns, axis=1) if columns else np.empty((len(time_ns), 0))
-    return FeatureWindows(tuple(names), time_ns, value)
-
-
 def train(past: Past, windows: FeatureWindows, config: PrecursorsConfig) -> tuple[Training, ...]:
     """One model for each type of incident that has enough history and whose model is better than its base rate.
 
-    A pure function of its arguments. Time-ordered throughout: the newest windows are held out and decide whether the
-    model is any good; probabilities are calibrated on forecasts of parts by what came before them.
+    At most MOST_MODELS types are tried. A pure function of its arguments. Time-ordered throughout: the newest windows
+    are held out and decide whether the model is any good; probabilities are calibrated on forecasts of parts by what
+    came before them.
     """
-    return tuple(_trained(kind, past, windows, config) for kind in sorted(set(past.type)))
+    counted = Counter(past.type)
+    kinds = sorted(counted, key=lambda kind: (-counted[kind], kind))[:MOST_MODELS]
+    return tuple(_trained(kind, past, windows, config) for kind in kinds)
 
 
-def foretell(models: Sequence[Precursor], windows: FeatureWindows, config: PrecursorsConfig) -> tuple[Incident, ...]:
-    """PREDICTED incidents by the newest of the windows; features that a model does not find count as nothing seen.
+def to_body(models: Sequence[Precursor]) -> bytes:
+    """Models as they stand in the log, so that a replay predicts the same again."""
+    return "\n".join(model.to_json() for model in models).encode()
 
-    The same type has the same id for as long as a horizon of the clock lasts, so that repeats replace each other.
-    """
-    if not len(windows.time_ns):
-        return ()
-    place = {name: k for k, name in enumerate(windows.names)}
-    newest, told = windows.value[-1], list[Incident]()
-    for model in models:
-        value = np.array([[newest[place[name]] if name in place else 0.0 for name in model.names]])
-        sure = float(model.probability(value)[0])
-        if sure >= config.probability:
-            told.append(_told(model, value, sure, int(windows.time_ns[-1])))
-    return tuple(told)
+
+def from_body(body: bytes) -> tuple[Precursor, ...]:
+    """What `to_body` wrote. Raises: BadInput."""
+    try:
+        return tuple(Precursor.from_json(line) for line in body.decode().splitlines())
+    except (StateError, UnicodeDecodeError) as error:
+        raise BadInput(str(error)) from error
 
 
 def labelled(past: Past, kind: str, time_ns: I64, config: PrecursorsConfig) -> tuple[F64, F64]:
@@ -204,20 +156,6 @@ def labelled(past: Past, kind: str, time_ns: I64, config: PrecursorsConfig) -> t
     return np.where(during, np.nan, truth), wait_s
 
 
-def _counted(start_ns: I64, score: F64, time_ns: I64, back_s: int) -> tuple[F64, F64]:
-    """(how many of the starts, the highest of their scores) in the span before each time (M,)."""
-    order = np.argsort(start_ns, kind="stable")
-    start_ns, score = start_ns[order], score[order]
-    first = np.searchsorted(start_ns, time_ns - back_s * 1_000_000_000, side="right")
-    end = np.searchsorted(start_ns, time_ns, side="right")
-    highest = np.zeros(len(time_ns))
-    if len(start_ns):
-        padded, some = np.append(score, 0.0), end > first
-        both = np.stack((first[some], end[some]), axis=1).ravel()
-        highest[some] = np.maximum.reduceat(padded, both)[::2] if len(both) else 0.0
-    return (end - first).astype(np.float64), np.maximum(highest, 0.0)
-
-
 def _trained(kind: str, past: Past, windows: FeatureWindows, config: PrecursorsConfig) -> Training:
     """A model of one type, or why there is none."""
     truth, wait_s = labelled(past, kind, windows.time_ns, config)
@@ -230,30 +168,29 @@ def _trained(kind: str, past: Past, windows: FeatureWindows, config: PrecursorsC
         return Training(kind, seen, config.least_incidents, None, why)
 
     if seen < config.least_incidents:
-        return refused(
-            f"not enough incidents yet: {seen} of {kind} with what came before them, {config.least_incidents} needed"
-        )
+        return refused(f"not enough incidents yet: {seen} of {config.least_incidents}")
     quiet = int((~before).sum())
     if quiet < LEAST_NON_EVENTS:
-        return refused(f"not enough quiet time yet: {quiet} windows without {kind}, {LEAST_NON_EVENTS} needed")
+        return refused(f"not enough quiet time yet: {quiet} windows of {LEAST_NON_EVENTS}")
     judged = _judged(value, truth, time_ns, config)
     if judged is None:
-        return refused(f"not enough incidents yet: the {seen} of {kind} are not both before and in the held-out time")
+        return refused(f"not enough incidents yet: the {seen} are not both in the older and the newest time")
     brier, base_brier = judged
-    told = f"Brier {brier:.4f} against {base_brier:.4f} of the base rate on held-out time, {seen} incidents"
+    told = f"Brier {brier:.4f} against {base_brier:.4f} of the base rate on the newest time, {seen} incidents"
     if not brier <= (1 - GAIN) * base_brier:
-        return refused(f"no better than the base rate of {kind}: {told}")
+        return refused(f"no better than the base rate: {told}")
     fit = _fitted(value, truth)
     if fit is None:  # pragma: no cover - the older part has both classes, so the whole has
         return refused("nothing to learn from")
     waits = wait_s[before & (fit.probability(value) >= config.probability)]
     early, lead, late = np.quantile(waits if len(waits) else wait_s[before], (0.1, 0.5, 0.9)).tolist()
+    used = np.flatnonzero(fit.weight)  # what never changed says nothing
     ready = Precursor(
         type=kind,
-        names=windows.names,
-        middle=tuple(fit.middle.tolist()),
-        scale=tuple(fit.scale.tolist()),
-        weight=tuple(fit.weight.tolist()),
+        names=tuple(windows.names[k] for k in used.tolist()),
+        middle=tuple(fit.middle[used].tolist()),
+        scale=tuple(fit.scale[used].tolist()),
+        weight=tuple(fit.weight[used].tolist()),
         bias=fit.bias,
         slope=fit.slope,
         offset=fit.offset,
@@ -334,7 +271,7 @@ def _regressed(value: F64, truth: F64) -> _Fit | None:
     known = _known(value)
     middle, scale = known.mean(axis=0), known.std(axis=0)
     scale = np.where(scale > 1e-12, scale, np.inf)  # what never changes counts nothing
-    fit = LogisticRegression(C=0.3, max_iter=500).fit(_scaled(value, middle, scale), truth)
+    fit = LogisticRegression(C=0.3, solver="newton-cholesky", max_iter=100).fit(_scaled(value, middle, scale), truth)
     finite = np.where(np.isfinite(scale), scale, 1.0)
     weight = np.where(np.isfinite(scale), fit.coef_[0], 0.0)
     return _Fit(middle, finite, weight, float(fit.intercept_[0]))
@@ -355,68 +292,3 @@ def _known(value: F64) -> F64:
 def _logistic(odds: F64) -> F64:
     probability: F64 = 1 / (1 + np.exp(-np.clip(odds, -500, 500)))
     return probability
-
-
-def _told(model: Precursor, value: F64, sure: float, time_ns: int) -> Incident:
-    """The prediction, with the features that speak most for it."""
-    terms = model.terms(value)[0]
-    drivers = [k for k in np.argsort(-terms, kind="stable")[:DRIVERS].tolist() if terms[k] > 0]
-    service, _, _ = model.type.partition("|")
-    early_s, lead_s, late_s = model.lead_s
-    named = ", ".join(f"{model.names[k]} is {number(float(value[0, k]))}" for k in drivers)
-    why = f" Because {named}." if named else ""
-    said = f"{model.type} is likely within {duration(model.horizon_s)}, probability {sure:.2f}.{why}"
-    key, span_ns = blake2b(model.type.encode(), digest_size=8).hexdigest(), int(model.horizon_s * 1e9)
-    found = tuple(_driver(model, value, k, float(terms[k]), time_ns) for k in drivers)
-    return Incident(
-        id=f"p-{key}-{time_ns // span_ns}",
-        revision=1 + time_ns % span_ns // 1_000_000_000,
-        state=State.PREDICTED,
-        severity=Severity.WARNING,
-        start_ns=time_ns,
-        detected_ns=time_ns,
-        title=f"{model.type} is likely soon",
-        summary=said,
-        services=(service,),
-        blast_radius=(service,),
-        findings=found,
-        timeline=(Entry(time_ns=time_ns, kind="predicted", text=said),),
-        prediction=Prediction(
-            what="precursor",
-            probability=sure,
-            horizon_s=model.horizon_s,
-            lead_s=lead_s,
-            earliest_s=early_s,
-            latest_s=late_s,
-            expires_ns=time_ns + span_ns,
-        ),
-    )
-
-
-def _driver(model: Precursor, value: F64, k: int, term: float, time_ns: int) -> Finding:
-    """A feature that speaks for the prediction, as what a person can check."""
-    name, usual, now = model.names[k], float(np.expm1(model.middle[k])), float(value[0, k])
-    channel, service = _channel(name), name.split(" ")[0]
-    evidence = Evidence(
-        channel=channel,
-        service=service,
-        what=name,
-        before=usual,
-        after=now,
-        strength=term,
-        text=f"{name} is {number(now)}, usually {number(usual)}.",
-    )
-    return Finding(
-        key=f"precursor|{name}",
-        service=service,
-        channel=channel,
-        start_ns=time_ns,
-        last_ns=time_ns,
-        evidence=evidence,
-    )
-
-
-def _channel(name: str) -> Channel:
-    """The channel in the name of a feature."""
-    words = name.split(" ")
-    return next((channel for channel in Channel if str(channel) in words), Channel.DEPLOYMENT)

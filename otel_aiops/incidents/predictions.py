@@ -1,4 +1,4 @@
-"""Predicted incidents from when they are made until they come true or expire."""
+"""Predicted incidents with their revisions; whoever made one says when it has come true, or has not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from otel_aiops.incidents.codec import decode, encode
-from otel_aiops.incidents.incident import Entry, Incident, State
+from otel_aiops.incidents.incident import Incident, State
 
 
 class Predictions:
@@ -47,29 +47,6 @@ class Predictions:
         revised = replace(one, revision=known.revision + 1, detected_ns=known.detected_ns, timeline=lines)
         return [self._tell(revised)]
 
-    def compare(self, incident: Incident) -> list[Incident]:
-        """The predictions that an incident fulfils: of a service that it hits, made before it was detected."""
-        hits = []
-        for one in list(self._known.values()):
-            if one.prediction is None or one.state is not State.PREDICTED:
-                continue
-            in_time = one.detected_ns <= incident.detected_ns < one.prediction.expires_ns
-            if in_time and not set(one.services).isdisjoint(incident.services):
-                entry = Entry(time_ns=incident.detected_ns, kind="hit", text=f"Came true as incident {incident.id}.")
-                hits.append(
-                    self._decide(one, State.MERGED, "hit", entry, end_ns=incident.detected_ns, into=incident.id)
-                )
-        return hits
-
-    def expire(self, event_ns: int) -> list[Incident]:
-        """The predictions whose time is over."""
-        misses = []
-        for one in list(self._known.values()):
-            if one.prediction is not None and one.state is State.PREDICTED and event_ns >= one.prediction.expires_ns:
-                entry = Entry(time_ns=one.prediction.expires_ns, kind="expired", text="It did not come true in time.")
-                misses.append(self._decide(one, State.EXPIRED, "miss", entry, end_ns=one.prediction.expires_ns))
-        return misses
-
     def standing(self) -> tuple[Incident, ...]:
         """The predictions that are not decided."""
         return tuple(one for one in self._known.values() if one.state is State.PREDICTED)
@@ -91,22 +68,6 @@ class Predictions:
     def _tell(self, one: Incident) -> Incident:
         self._known[one.id] = one
         return one
-
-    def _decide(
-        self, one: Incident, state: State, outcome: str, entry: Entry, *, end_ns: int, into: str = ""
-    ) -> Incident:
-        assert one.prediction is not None
-        return self._tell(
-            replace(
-                one,
-                revision=one.revision + 1,
-                state=state,
-                end_ns=end_ns,
-                merged_into=into,
-                timeline=(*one.timeline, entry),
-                prediction=replace(one.prediction, outcome=outcome),
-            )
-        )
 
     def _room(self) -> bool:
         if len(self._known) < self._most:

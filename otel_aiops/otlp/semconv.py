@@ -267,7 +267,9 @@ def _incidents() -> Iterator[Metric]:
         "decided": ("{prediction}", "How many they are."),
     }
     for name, (unit, description) in reliability.items():
-        yield Metric(f"otel_aiops.predictions.reliability.{name}", "gauge", unit, description, ("bin",))
+        yield Metric(f"otel_aiops.predictions.reliability.{name}", "gauge", unit, description, ("what", "bin"))
+    models = "Types of incidents that are predicted by what came before them."
+    yield Metric("otel_aiops.precursors.models", "gauge", "{model}", models)
 
 
 OWN_METRICS: tuple[Metric, ...] = (

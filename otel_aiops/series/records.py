@@ -31,8 +31,8 @@ VECTORS_LIMIT = 1024  # IOV_MAX of Linux
 class RecordKind(IntEnum):
     """What a record of the log holds. A TICK lets time pass when nothing comes; its body is empty.
 
-    A LESSON is what operators teach, a DECISION what they decide about incidents, a ROLLOUT which versions are to run,
-    all as JSON.
+    A LESSON is what operators teach, a DECISION what they decide about incidents, PRECURSORS are models that were
+    learned from the history of incidents, a ROLLOUT says which versions are to run; all as JSON.
     """
 
     METRICS = 1
@@ -42,7 +42,8 @@ class RecordKind(IntEnum):
     BACKFILL = 5
     LESSON = 6
     DECISION = 7
-    ROLLOUT = 8
+    PRECURSORS = 8
+    ROLLOUT = 9
 
 
 class Compression(StrEnum):

@@ -42,6 +42,8 @@ class IncidentBackend(Protocol):
 
     def predictions(self, *, limit: int) -> dict[str, Any]: ...
 
+    def precursors(self, *, limit: int) -> dict[str, Any]: ...
+
     def graph(self) -> dict[str, Any]: ...
 
     def deployments(self, asked: Mapping[str, str], *, limit: int) -> dict[str, Any]: ...
@@ -65,6 +67,7 @@ def routes(backend: IncidentBackend, max_body_bytes: int) -> list[Route]:
         Route("/api/v1/maintenance", of.window, methods=["POST"]),
         Route("/api/v1/maintenance/{name}", of.end_window, methods=["DELETE"]),
         Route("/api/v1/predictions", of.predictions),
+        Route("/api/v1/precursors", of.precursors),
         Route("/api/v1/service-graph", of.graph),
         Route("/api/v1/deployments", of.deployments),
         Route("/api/v1/advice", of.advice),
@@ -231,10 +234,19 @@ class _Routes:
         """
         summary: Predicted incidents that stand and that are decided, how often such came true, and how early.
         parameters: [{in: query, name: limit, schema: {type: integer, default: 100}}]
-        responses: {200: {description: "an object with `standing`, `decided`, `reliability` and `lead_s`"}}
+        responses: {200: {description: "with `standing`, `decided`, `reliability`, `lead_s`, and `records` by kind"}}
         """
         limit = _limit(request)
         return JSONResponse(await run_in_threadpool(lambda: self._backend.predictions(limit=limit)))
+
+    async def precursors(self, request: Request) -> Response:
+        """
+        summary: Types of incidents, whether there are enough to foresee them, how well, and what comes before them.
+        parameters: [{in: query, name: limit, schema: {type: integer, default: 100}}]
+        responses: {200: {description: "an object with a list `types`"}}
+        """
+        limit = _limit(request)
+        return JSONResponse(await run_in_threadpool(lambda: self._backend.precursors(limit=limit)))
 
     async def graph(self, request: Request) -> Response:
         """

@@ -146,6 +146,7 @@ def test_an_incident_of_the_resources_of_the_service_is_a_hit() -> None:
     assert foresight.outcome(dataclasses.replace(told[0], detected_ns=at_ns)) == ()
     hit = foresight.outcome(dataclasses.replace(incident, findings=(finding,)))
     assert [one.prediction.outcome for one in hit if one.prediction] == ["hit"] and hit[0].id == told[0].id
+    assert hit[0].state is State.MERGED and hit[0].merged_into == "i" and foresight.reliability.hits == 1
     assert foresight.outcome(dataclasses.replace(incident, findings=(finding,))) == ()
 
 

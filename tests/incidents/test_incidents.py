@@ -367,34 +367,22 @@ def prediction(service: str = "pay", *, expires_s: float = 600, name: str = "p1"
     )
 
 
-def test_a_prediction_comes_true() -> None:
-    one = incidents()
+def test_predictions_are_kept_up_to_a_limit_and_decided_by_nobody_else() -> None:
+    one = incidents(IncidentsConfig(max_predictions=1))
     (told,) = one.foresee([prediction()], at(0))
     assert told.state is State.PREDICTED and told.revision == 1
     assert not one.foresee([prediction()], at(1))
-    opened, hit = one.update([finding("pay", 100)], at(112))
-    assert hit.id == "p1" and hit.prediction is not None and hit.prediction.outcome == "hit"
-    assert hit.state is State.MERGED and hit.merged_into == opened.id
-    assert not one.predicted() and not one.foresee([prediction()], at(120))
-
-
-def test_a_prediction_expires() -> None:
-    one = incidents(IncidentsConfig(max_predictions=1))
-    one.foresee([prediction("bank")], at(0))
-    one.foresee([prediction("bank", name="p2")], at(0))
+    one.foresee([prediction("bank", name="p2")], at(2))
     assert one.refused()["prediction over the limit"] == 1
-    assert len(one.update([finding("pay", 100)], at(112))) == 1
-    (miss,) = (i for i in one.step(at(600)) if i.prediction)
-    assert miss.state is State.EXPIRED and miss.prediction is not None and miss.prediction.outcome == "miss"
-    one.foresee([prediction("bank", name="p2", expires_s=900)], at(601))
-    assert [i.id for i in one.predicted()] == ["p2"]
+    assert not [i for i in (*one.update([finding("pay", 100)], at(112)), *one.step(at(600))) if i.prediction]
+    assert [i.id for i in one.predicted()] == ["p1"]
     one.foresee([prediction("bank", name="p3")], at(700))
     assert one.refused()["prediction that says nothing of the future"] == 1
 
 
 @pytest.mark.parametrize(("outcome", "state"), [("hit", State.RESOLVED), ("miss", State.EXPIRED)])
-def test_whoever_predicts_may_say_what_became_of_it(outcome: str, state: State) -> None:
-    one, made = incidents(), prediction()
+def test_whoever_predicts_says_what_became_of_it(outcome: str, state: State) -> None:
+    one, made = incidents(IncidentsConfig(max_predictions=1)), prediction()
     one.foresee([made], at(0))
     assert made.prediction is not None
     ended = replace(made, state=state, end_ns=at(50), prediction=replace(made.prediction, outcome=outcome))
@@ -402,7 +390,8 @@ def test_whoever_predicts_may_say_what_became_of_it(outcome: str, state: State) 
     assert (told.revision, told.state, told.end_ns) == (2, state, at(50)) and told.detected_ns == made.detected_ns
     assert told.prediction is not None and told.prediction.outcome == outcome
     assert not one.predicted() and not one.foresee([ended], at(51))
-    assert not [i for i in one.step(at(600)) if i.prediction]  # it does not expire on top
+    (new,) = one.foresee([prediction("bank", name="p2")], at(52))  # what is decided makes room
+    assert one.predicted() == (new,)
 
 
 def test_a_storm_is_told_in_parts_and_none_is_lost() -> None:
