@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from otel_aiops.detect.budget import BudgetConfig, check_budgets
@@ -18,6 +18,8 @@ from otel_aiops.detect.selftest import SelfTestConfig
 from otel_aiops.errors import ConfigError
 from otel_aiops.incidents.analysis import AnalysisConfig
 from otel_aiops.incidents.journal import JournalConfig
+from otel_aiops.lifecycle.config import LifecycleConfig
+from otel_aiops.lifecycle.objective import Objective, check_names, load_objectives
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.align import AlignConfig
 from otel_aiops.series.disk import StorageConfig
@@ -112,6 +114,8 @@ class Config:
     calendar: tuple[CalendarConfig, ...] = ()  # clocks and special days, by series; the first that matches holds
     budget: str | float = "1/day"  # alerts of all series that `budgets` leave: 2/week, 1/day, or a number a week
     budgets: tuple[BudgetConfig, ...] = ()  # how many alerts objectives or teams want; the first that matches holds
+    objectives: tuple[Objective, ...] = ()  # what teams want; each has its budget, behind those of `budgets`
+    lifecycle: LifecycleConfig = field(default_factory=LifecycleConfig)
     selftest: SelfTestConfig = field(default_factory=SelfTestConfig)
     emit: EmitConfig = field(default_factory=EmitConfig)
     forecast: tuple[ForecastRule, ...] = ()  # which series are forecast, for how long and up to which limit
@@ -121,6 +125,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_budgets(self.budgets, self.budget)
+        check_names(self.objectives, self.budgets)
 
     def pipeline(self) -> PipelineConfig:
         """The part that decides scores."""
@@ -133,7 +138,7 @@ class Config:
             joint=self.joint,
             peers=self.peers,
             budget=self.budget,
-            budgets=self.budgets,
+            budgets=(*self.budgets, *(objective.alert_budget() for objective in self.objectives)),
             jobs=self.jobs,
             analysis=self.incidents,
         )
@@ -165,7 +170,11 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Loaded:
 def parse(text: str, environment: Mapping[str, str] = os.environ) -> Loaded:
     """Check the text of a file."""
     tree, warnings = read_yaml(text, environment)
-    return Loaded(_SCHEMA.read(tree), warnings)
+    config = _SCHEMA.read(tree)
+    if config.lifecycle.objectives:
+        found = load_objectives(Path(config.lifecycle.objectives))
+        config = replace(config, objectives=(*config.objectives, *found))
+    return Loaded(config, warnings)
 
 
 _SCHEMA = Schema(Config)

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -45,10 +45,10 @@ class Schema(Generic[T]):
             raise ConfigErrors([one for detail in error.errors() for one in _explain(detail, self._root)]) from error
 
     def errors(self, tree: Any) -> list[ConfigError]:
-        """All that is wrong with a tree, also where one error would hide others: each key is looked at by itself too."""
+        """All that is wrong with a tree, also where one error hides others: each key is looked at by itself too."""
         found = self._errors(tree)
-        for key, value in tree.items() if isinstance(tree, dict) else ():
-            found += [one for one in self._errors({key: value}) if one.path.split(".")[0] == key]
+        for path, alone in _alone(tree):
+            found += [one for one in self._errors(alone) if f"{one.path}.".startswith(f"{path}.")]
         return list({str(one): one for one in found}.values())
 
     def _errors(self, tree: Any) -> list[ConfigError]:
@@ -57,6 +57,14 @@ class Schema(Generic[T]):
         except ConfigErrors as error:
             return error.errors
         return []
+
+
+def _alone(tree: Any) -> Iterator[tuple[str, Any]]:
+    """(path, tree) of every key of nested mappings, with all others left out."""
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        yield key, {key: value}
+        for path, inner in _alone(value):
+            yield f"{key}.{path}", {key: inner}
 
 
 def read_text(path: Path) -> str:
@@ -72,7 +80,7 @@ def read_yaml(text: str, environment: Mapping[str, str] = os.environ) -> tuple[A
     try:
         tree = yaml.load(text, Loader=UniqueKeys)
     except yaml.YAMLError as error:
-        raise ConfigError("", f"not valid YAML: {error}") from error
+        raise ConfigError("", f"not valid YAML: {' '.join(str(error).split())}") from error
     warnings: list[str] = []
     return _expand(tree, environment, "", warnings), tuple(warnings)
 

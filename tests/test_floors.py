@@ -21,6 +21,7 @@ FLOORS = {
     "detect": 3,
     "incidents": 4,
     "pipeline": 5,
+    "lifecycle": 6,
     "watch": 6,
     "parts": 9,
     "checkup": 9,
