@@ -131,7 +131,7 @@ class Objective:
             "target": _floats(asdict(self.target)),
             "budget": self.alerts_a_week,
             "responses": sorted(set(self.responses)),
-            "data": _floats(asdict(self.data)),
+            "data": _floats(asdict(self.data)) | {"least_series": self.data.least_series},
         }
 
     def _errors(self) -> Iterator[ConfigError]:

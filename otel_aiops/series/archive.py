@@ -1,0 +1,81 @@
+"""The archive: what a data directory has recorded so far, read beside the service that writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from otel_aiops.errors import BadInput
+from otel_aiops.otlp.points import F64, I32, I64
+from otel_aiops.series.recent import columns
+from otel_aiops.series.segments import HOUR_NS, Segments
+
+FOREVER_NS = (0, 2**63 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """N points in the order of time; `code` numbers their series, of which there are `series`. All (N,)."""
+
+    code: I32
+    time_ns: I64
+    value: F64
+    series: int
+
+    def __len__(self) -> int:
+        return len(self.code)
+
+    def of(self, codes: Sequence[int]) -> Points:
+        """The points of some series, numbered anew in the order of `codes`."""
+        number = np.full(self.series, -1, np.int32)
+        number[list(codes)] = np.arange(len(codes), dtype=np.int32)
+        code = number[self.code]
+        kept = code >= 0
+        return Points(code[kept], self.time_ns[kept], self.value[kept], len(codes))
+
+
+class Archive:
+    """The recorded points of a data directory. Only what is on the disk counts: a service keeps its newest minutes.
+
+    Raises: BadInput where the directory is none of a service; later StateError of a damaged file, StorageError.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        if not (directory / "segments").is_dir():
+            raise BadInput(f"{directory}: expected a data directory of otel-aiops, there is no folder segments in it")
+        self._segments = Segments(directory / "segments")
+        self.directory = directory
+
+    def series(self) -> list[str]:
+        """The canonical texts of all series, sorted."""
+        return self._segments.series(*FOREVER_NS)
+
+    def points_of_a_series(self) -> float:
+        """About how many points a series has, from the hour in the middle; 0 where nothing is recorded."""
+        hours = self._hours()
+        if not hours:
+            return 0.0
+        middle = hours[len(hours) // 2]
+        table = self._segments.read(middle * HOUR_NS, (middle + 1) * HOUR_NS)
+        return len(hours) * len(table) / max(1, len(self._segments.names(middle)))
+
+    def points(self, series: Sequence[str]) -> Points:
+        """All points of some series, by canonical text; read an hour at a time."""
+        parts = list(self._parts(series))
+        code, time_ns, value = (np.concatenate(column) for column in zip(*parts, strict=True)) if parts else _NONE
+        order = np.lexsort((code, time_ns))
+        return Points(code[order].astype(np.int32), time_ns[order], value[order], len(series))
+
+    def _parts(self, series: Sequence[str]) -> Iterator[tuple[I64, I64, F64]]:
+        code_of = {text: code for code, text in enumerate(series)}
+        for hour in self._hours():
+            yield columns(self._segments.read(hour * HOUR_NS, (hour + 1) * HOUR_NS, list(series)), code_of)
+
+    def _hours(self) -> list[int]:
+        return sorted({part.hour for part in self._segments.parts()})
+
+
+_NONE = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
