@@ -85,10 +85,7 @@ def _lines(one: dict[str, Any]) -> list[tuple[str, str]]:
         ("target", f"recall {target['recall']:.0%}, lead time {target['lead_time']:g} s"),
         ("budget", f"{one['budget']}, which is {one['budget_per_week']:g} alerts a week"),
         ("responses", ", ".join(one["responses"]) or "none"),
-        (
-            "needs",
-            f"{data['least_history'] / 86_400:g} d, {data['least_series']:g} series, gaps <= {data['most_gaps']:.0%}",
-        ),
+        ("needs", f"{days:g} d of history, {data['least_series']} series, gaps of at most {data['most_gaps']:.0%}"),
     ]
     if one.get("actual") is not None:
         lines.append(("series", f"{one['series']} seen in the last day"))

@@ -13,6 +13,7 @@ from otel_aiops.otlp.points import F64, I32, I64
 from otel_aiops.series.recent import columns
 from otel_aiops.series.segments import HOUR_NS, Segments
 
+HOUR_S = HOUR_NS / 1e9
 FOREVER_NS = (0, 2**63 - 1)
 
 
@@ -55,12 +56,21 @@ class Archive:
 
     def points_of_a_series(self) -> float:
         """About how many points a series has, from the hour in the middle; 0 where nothing is recorded."""
+        points, series = self._middle()
+        return len(self._hours()) * points / max(1, series)
+
+    def points_per_s(self) -> float:
+        """How many points came a second in the hour in the middle, which is not cut short; 0 where nothing is."""
+        return self._middle()[0] / HOUR_S
+
+    def _middle(self) -> tuple[int, int]:
+        """(points, series) of the hour in the middle."""
         hours = self._hours()
         if not hours:
-            return 0.0
-        middle = hours[len(hours) // 2]
-        table = self._segments.read(middle * HOUR_NS, (middle + 1) * HOUR_NS)
-        return len(hours) * len(table) / max(1, len(self._segments.names(middle)))
+            return 0, 0
+        hour = hours[len(hours) // 2]
+        points = len(self._segments.read(hour * HOUR_NS, (hour + 1) * HOUR_NS))
+        return points, len(self._segments.names(hour))
 
     def points(self, series: Sequence[str]) -> Points:
         """All points of some series, by canonical text; read an hour at a time."""
