@@ -7,26 +7,28 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otel_aiops.detect.alerting import Alerting
 from otel_aiops.detect.budget import BudgetConfig
+from otel_aiops.detect.detector import Scores
 from otel_aiops.detect.faults import RAMP_S, Copies
 from otel_aiops.detect.rates import WEEK_S
 from otel_aiops.detect.scorer import Scored, Scorer
 from otel_aiops.detect.selftest import LARGEST, gauges
 from otel_aiops.labels import Labels
-from otel_aiops.otlp.points import F64, I32, I64, Bool
+from otel_aiops.otlp.points import F64, I32, I64
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.align import Align
 from otel_aiops.series.archive import Points
 from otel_aiops.series.batch import Batch
-from otel_aiops.series.recent import on_grid
+from otel_aiops.series.recent import Recent, on_grid
 
 MOST_STEPS = 50_000  # in which a history is scored; points that are nearer come together
 COUNTED = 0.5  # of the time, the newer part, in which alerts count; the rest is learned from
-FAULT_SERIES = 20
-FAULT_POINTS = 2_880  # the newest of each series; faults begin in the last quarter of them
-FAULT_SHARE = 0.25
+FAULT_SERIES, LEAST_SERIES = 20, 4  # that are copied, of those with enough points
+FAULT_POINTS = 2_000_000  # of all copies; of more, fewer series are copied
+FAULT_SHARE = 0.25  # of the steps, the newest, in which faults begin
 LEAST_KNOWN = 60  # points before the first fault
 RAMP = "ramp"
 
@@ -63,6 +65,9 @@ class Faults:
     by_kind: tuple[tuple[str, int, int], ...] = ()  # kind, tried, found
 
 
+NO_FAULTS = Faults(0, 0, 0, float("nan"), float("nan"))
+
+
 class Detection:
     """Aligns, scores and learns as the pipeline does, for rows of known labels; what peers say is left out."""
 
@@ -92,105 +97,144 @@ def rehearse(
     budget: BudgetConfig,
     *,
     interval_s: float,
+    kinds: Sequence[str] = (),
+    seed: int = 0,
     told: Told | None = None,
-) -> Alerts:
-    """Score a history, learn from it, and count the alerts of its newer half under a budget for all of its series."""
+) -> tuple[Alerts, Faults]:
+    """Score a history, learn from it, and count the alerts of its newer half under a budget for all of its series.
+
+    Beside them go copies of some series that have a fault of one of some kinds in their last quarter. They pay nothing
+    of the budget, and are judged by its threshold in the end.
+    """
     if not len(points):
-        return Alerts(0, 0.0, float("nan"))
-    detection = Detection(config, labels)
-    owns_all = replace(budget, match={})
-    alerting = Alerting((owns_all,), config.budget, lambda rows: rows.astype(np.uint64) + np.uint64(1))
+        return Alerts(0, 0.0, float("nan")), NO_FAULTS
+    tried = _tried(points, kinds, seed)
+    detection = Detection(config, [*labels, *([labels[code] for code in tried.origins] if tried else [])])
+    alerting = Alerting((replace(budget, match={}),), config.budget, _fingerprint)
     alerting.assign(np.arange(points.series, dtype=np.int32), labels)
     first_ns, last_ns = int(points.time_ns[0]), int(points.time_ns[-1])
     since_ns = last_ns - round(COUNTED * (last_ns - first_ns))
+    every = tried.beside(points) if tried else points
+    alone = budget.false_discoveries / points.series if budget.false_discoveries < 1 else 1.0
     count = 0
-    for begin, end in _moments(points.time_ns, interval_s):
-        now_ns = int(points.time_ns[end - 1])
-        some = points.code[begin:end], points.time_ns[begin:end], points.value[begin:end]
+    for begin, end in _moments(every.time_ns, interval_s):
+        now_ns = int(every.time_ns[end - 1])
+        some = every.code[begin:end], every.time_ns[begin:end], every.value[begin:end]
         for scored in detection.step(*some, now_ns=now_ns):
-            alerted = alerting.judge(scored.batch, scored.scores, event_ns=now_ns)
-            count += int((alerted.counted & (scored.batch.time_ns >= since_ns)).sum())
-        alerting.end(detection.gone)
+            if tried:
+                tried.note(scored, _worth(scored.scores, alone, budget.ceiling))
+            batch, scores = _first_rows(scored, points.series)
+            alerted = alerting.judge(batch, scores, event_ns=now_ns)
+            count += int((alerted.counted & (batch.time_ns >= since_ns)).sum())
+        alerting.end(detection.gone[detection.gone < points.series])
         if told is not None:
-            told(end / len(points))
-    return Alerts(count, (last_ns - since_ns) / 1e9, alerting.budget.reports()[0].threshold)
+            told(end / len(every))
+    threshold = alerting.budget.reports()[0].threshold
+    faults = tried.judged(threshold) if tried else NO_FAULTS
+    return Alerts(count, (last_ns - since_ns) / 1e9, threshold), faults
 
 
-def try_faults(
-    points: Points,
-    labels: Sequence[Labels],
-    config: PipelineConfig,
-    budget: BudgetConfig,
-    *,
-    threshold: float,
-    kinds: Sequence[str],
-    seed: int,
-    told: Told | None = None,
-) -> Faults:
-    """Put faults of some kinds in copies of some series, and see which of them are alerts at a threshold."""
-    chosen = _chosen(points, seed)
-    recent = on_grid(*_of(points, chosen), points=FAULT_POINTS) if len(chosen) else None
-    if recent is None:
-        return Faults(0, 0, 0, float("nan"), float("nan"))
+class _Tried:
+    """Copies of K of S series with F faults: as rows behind those of the series, and what their points were worth."""
+
+    def __init__(self, points: Points, codes: I64, recent: Recent, copies: Copies, begin: int) -> None:
+        self._recent, self._copies, self._begin, self._series = recent, copies, begin, points.series
+        faults, (known, steps) = len(copies.faulty), copies.clean.shape
+        self.origins: list[int] = np.tile(codes, faults).tolist()  # of each copy, the number of its series
+        self._worth = np.zeros((1 + faults, known, steps - begin), np.float32)  # the clean series first
+        self._place = np.full(points.series + faults * known, -1, np.int64)  # by row, where it stands in that
+        self._place[codes] = np.arange(known)
+        self._place[points.series :] = known + np.arange(faults * known)
+
+    def beside(self, points: Points) -> Points:
+        """The points of the series with those of the copies, in the order of time."""
+        values = np.concatenate([copy.values for copy in self._copies.faulty.values()])
+        row, step = np.nonzero(np.isfinite(values))
+        time_ns = self._recent.start_ns + np.round(step * self._recent.interval_s * 1e9).astype(np.int64)
+        code = np.append(points.code, (points.series + row).astype(np.int32))
+        every_ns = np.append(points.time_ns, time_ns)
+        order = np.lexsort((code, every_ns))
+        value = np.append(points.value, values[row, step])
+        return Points(code[order], every_ns[order], value[order], len(self._place))
+
+    def note(self, scored: Scored, worth: F64) -> None:
+        """Keep what points were worth from where faults may begin."""
+        of = self._recent
+        step = np.round((scored.batch.time_ns - of.start_ns) / (of.interval_s * 1e9)).astype(np.int64) - self._begin
+        place = self._place[scored.batch.rows]
+        kept = np.flatnonzero((place >= 0) & (step >= 0) & (step < self._worth.shape[2]))
+        flat = self._worth.reshape(-1, self._worth.shape[2])
+        np.maximum.at(flat, (place[kept], step[kept]), np.nan_to_num(worth[kept]).astype(np.float32))
+
+    def judged(self, threshold: float) -> Faults:
+        """Which faults have an alert in their time."""
+        over, interval_s = self._worth >= threshold, self._recent.interval_s
+        delays: list[float] = []
+        leads: list[float] = []
+        by_kind: list[tuple[str, int, int]] = []
+        for number, (kind, injected) in enumerate(self._copies.faulty.items(), start=1):
+            truth = injected.truth[:, self._begin :]
+            near = truth.copy()
+            near[:, 1:] |= truth[:, :-1]  # the point after a fault may be the one that shows it
+            tried = truth.any(axis=1) & ~(near & over[0]).any(axis=1)
+            seen = near & over[number]
+            found = tried & seen.any(axis=1)
+            delay_s = (seen.argmax(axis=1) - truth.argmax(axis=1))[found] * interval_s
+            delays += delay_s.tolist()
+            if kind == RAMP and interval_s <= RAMP_S / 4:
+                leads += (RAMP_S - delay_s).tolist()
+            by_kind.append((kind, int(tried.sum()), int(found.sum())))
+        return Faults(
+            series=over.shape[1],
+            tried=sum(tried for _, tried, _ in by_kind),
+            found=sum(found for _, _, found in by_kind),
+            delay_s=float(np.median(delays)) if delays else float("nan"),
+            lead_s=float(np.median(leads)) if leads else float("nan"),
+            by_kind=tuple(by_kind),
+        )
+
+
+def _tried(points: Points, kinds: Sequence[str], seed: int) -> _Tried | None:
+    """Copies with faults of some series, drawn by chance; None where no series has enough points."""
+    count = np.bincount(points.code, minlength=points.series)
+    usable = np.flatnonzero(count >= LEAST_KNOWN)
+    most = int(np.clip(FAULT_POINTS / max(1.0, len(kinds) * float(count.max(initial=0))), LEAST_SERIES, FAULT_SERIES))
+    if len(usable) > most:
+        usable = np.sort(np.random.default_rng(seed).choice(usable, most, replace=False))
+    some = points.of(usable.tolist())
+    recent = on_grid(some.code.astype(np.int64), some.time_ns, some.value, points=MOST_STEPS) if len(some) else None
+    if recent is None or not kinds:
+        return None
     begin = int(recent.values.shape[1] * (1 - FAULT_SHARE))
     with np.errstate(invalid="ignore"):
         clean = np.where(np.abs(recent.values) <= LARGEST, recent.values, np.nan)
     known = np.isfinite(clean[:, :begin]).sum(axis=1) >= LEAST_KNOWN
-    clean, chosen = clean[known], chosen[known]
-    copies = Copies.of(clean, begin, interval_s=recent.interval_s, seed=seed)
-    copies = Copies(clean, {kind: copies.faulty[kind] for kind in kinds if kind in copies.faulty})
-    if not copies.faulty:
-        return Faults(len(clean), 0, 0, float("nan"), float("nan"))
-    rows = copies.rows()
-    detection = Detection(config, [labels[code] for code in np.tile(chosen, 1 + len(copies.faulty)).tolist()])
-    alone = budget.false_discoveries / points.series if budget.false_discoveries < 1 else 1.0
-    over = np.zeros(rows.shape, bool)
-    for step in range(rows.shape[1]):
-        now_ns = recent.start_ns + round(step * recent.interval_s * 1e9)
-        present = np.flatnonzero(np.isfinite(rows[:, step])).astype(np.int32)
-        times = np.full(len(present), now_ns)
-        for scored in detection.step(present, times, rows[present, step], now_ns=now_ns):
-            over[scored.batch.rows, step] |= _alerts(scored, threshold, budget, alone)
-        if told is not None:
-            told((step + 1) / rows.shape[1])
-    return _judged(copies, over.reshape(-1, *clean.shape), recent.interval_s)
+    copies = Copies.of(clean[known], begin, interval_s=recent.interval_s, seed=seed)
+    copies = Copies(copies.clean, {kind: copies.faulty[kind] for kind in kinds if kind in copies.faulty})
+    return _Tried(points, usable[known], recent, copies, begin) if copies.faulty else None
 
 
-def _alerts(scored: Scored, threshold: float, budget: BudgetConfig, alone: float) -> Bool:
-    """Which points alert: over the threshold, and believed although no other series is strange at that time.
+def _worth(scores: Scores, alone: float, ceiling: float) -> F64:
+    """The alert scores of points, 0 where they would not be believed if no other series were strange at that time.
 
     `alone` is the largest p-value at which one series of all is believed (Benjamini and Hochberg 1995, rank 1).
     """
-    scores = scored.scores
     with np.errstate(invalid="ignore"):
-        believed = np.isnan(scores.probability) | (1 - scores.probability <= alone) | (scores.alert >= budget.ceiling)
-        return np.asarray((scores.alert >= threshold) & believed)
+        believed = np.isnan(scores.probability) | (1 - scores.probability <= alone) | (scores.alert >= ceiling)
+    return np.where(believed, scores.alert, 0.0)
 
 
-def _judged(copies: Copies, over: Bool, interval_s: float) -> Faults:
-    """Which faults have an alert in their time; `over` (1 + F, S, T), the clean copies first."""
-    delays: list[float] = []
-    leads: list[float] = []
-    by_kind: list[tuple[str, int, int]] = []
-    for number, (kind, injected) in enumerate(copies.faulty.items(), start=1):
-        truth = injected.truth.copy()
-        truth[:, 1:] |= injected.truth[:, :-1]  # the point after a fault may be the one that shows it
-        tried = injected.truth.any(axis=1) & ~(truth & over[0]).any(axis=1)
-        seen = truth & over[number]
-        found = tried & seen.any(axis=1)
-        delay_s = (seen.argmax(axis=1) - injected.truth.argmax(axis=1))[found] * interval_s
-        delays += delay_s.tolist()
-        if kind == RAMP and interval_s <= RAMP_S / 4:
-            leads += (RAMP_S - delay_s).tolist()
-        by_kind.append((kind, int(tried.sum()), int(found.sum())))
-    return Faults(
-        series=len(copies.clean),
-        tried=sum(tried for _, tried, _ in by_kind),
-        found=sum(found for _, _, found in by_kind),
-        delay_s=float(np.median(delays)) if delays else float("nan"),
-        lead_s=float(np.median(leads)) if leads else float("nan"),
-        by_kind=tuple(by_kind),
-    )
+def _first_rows(scored: Scored, rows: int) -> tuple[Batch, Scores]:
+    """The points of the first rows."""
+    mine = scored.batch.rows < rows
+    if mine.all():
+        return scored.batch, scored.scores
+    k = np.flatnonzero(mine)
+    return scored.batch.at(k), scored.scores.at(k)
+
+
+def _fingerprint(rows: I32) -> NDArray[np.uint64]:
+    return rows.astype(np.uint64) + np.uint64(1)
 
 
 def _moments(time_ns: I64, interval_s: float) -> Iterator[tuple[int, int]]:
@@ -201,17 +245,3 @@ def _moments(time_ns: I64, interval_s: float) -> Iterator[tuple[int, int]]:
     number = (time_ns - time_ns[0]) // width_ns
     edges = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(time_ns)]
     yield from pairwise(edges)
-
-
-def _chosen(points: Points, seed: int) -> I64:
-    """Some series that have points, by number."""
-    count = np.bincount(points.code, minlength=points.series)
-    usable = np.flatnonzero(count >= LEAST_KNOWN)
-    if len(usable) > FAULT_SERIES:
-        usable = np.sort(np.random.default_rng(seed).choice(usable, FAULT_SERIES, replace=False))
-    return usable
-
-
-def _of(points: Points, codes: I64) -> tuple[I64, I64, F64]:
-    some = points.of(codes.tolist())
-    return some.code.astype(np.int64), some.time_ns, some.value

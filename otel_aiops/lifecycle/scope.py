@@ -16,7 +16,7 @@ from otel_aiops.detect.faults import FAULTS, RAMP_S
 from otel_aiops.incidents.incident import Channel
 from otel_aiops.labels import Labels, Selector, text
 from otel_aiops.lifecycle.objective import Objective
-from otel_aiops.lifecycle.rehearse import Alerts, Faults, rehearse, try_faults
+from otel_aiops.lifecycle.rehearse import Alerts, Faults, rehearse
 from otel_aiops.lifecycle.survey import Survey, survey
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.archive import Archive
@@ -143,17 +143,15 @@ def scope(
     share = len(drawn) / len(inside)
     a_week = max(objective.alerts_a_week * share, LEAST_BUDGET)
     budget = dataclasses.replace(objective.alert_budget(), budget=a_week)
-    told = _part(progress, 0.0, f"{objective.name}: alerts")
-    alerts = rehearse(points, labels, config, budget, interval_s=data.interval_s, told=told)
-    faults = try_faults(
+    alerts, faults = rehearse(
         points,
         labels,
         config,
         budget,
-        threshold=alerts.threshold,
+        interval_s=data.interval_s,
         kinds=fault_kinds(objective),
         seed=seed,
-        told=_part(progress, 0.5, f"{objective.name}: faults"),
+        told=None if progress is None else lambda share: progress(share, 1.0, objective.name),
     )
     return _judged(objective, len(inside), share, data, alerts, faults, drawn=len(drawn))
 
@@ -342,13 +340,6 @@ def _data_lines(data: Survey) -> Iterator[tuple[str, str]]:
     yield "data", ", ".join(told) + "; resets and late points are counted where they arrive"
     seasons = ", ".join(f"{span(one.period_s)} in {one.share:.0%}" for one in data.seasons)
     yield "seasons", f"{seasons or 'none'} of {data.searched} series" if data.searched else "no series to search"
-
-
-def _part(progress: Told | None, begin: float, what: str) -> Callable[[float], None] | None:
-    """Progress of one half of the work."""
-    if progress is None:
-        return None
-    return lambda share: progress(begin + share / 2, 1.0, what)
 
 
 def _plain(tree: Any) -> Any:
