@@ -194,10 +194,10 @@ def _load_of_files(config: Config, paths: Sequence[Path], interval_s: float) -> 
 
 def _load_of_history(archive: Archive, interval_s: float) -> Load:
     """Count the series that are recorded. What was a histogram is counted as the streams that came of it."""
-    texts = archive.series()
-    services = {Labels.from_json(text).service for text in texts}
-    points_per_s = archive.points_per_s() or len(texts) / interval_s
-    return Load(f"recorded in {archive.directory}", len(texts), len(texts), 0, points_per_s, len(services))
+    every = archive.labels()
+    services = {labels.service for labels in every.values()}
+    points_per_s = archive.points_per_s() or len(every) / interval_s
+    return Load(f"recorded in {archive.directory}", len(every), len(every), 0, points_per_s, len(services))
 
 
 class _Seen:

@@ -129,8 +129,8 @@ def scope(
     `config` is the detection that would run; the objective has its budget for itself. Reads the whole history of the
     series that it looks at. Raises: StateError and StorageError of a history that cannot be read.
     """
-    texts = archive.series()
-    every = [Labels.from_json(one) for one in texts]
+    known = archive.labels()
+    texts, every = list(known), list(known.values())
     selector = Selector(objective.match)
     inside = [k for k, labels in enumerate(every) if selector.matches(labels)]
     if not inside:
@@ -138,7 +138,8 @@ def scope(
         near = tuple(_near(objective.match, every))
         return _scope(objective, series=0, drawn=0, data=None, feasible="no", reasons=(reason,), near=near)
     drawn = _drawn(inside, archive.points_of_a_series(), seed)
-    points, labels = archive.points([texts[k] for k in drawn]), [every[k] for k in drawn]
+    labels = [every[k] for k in drawn]
+    points = archive.points([texts[k] for k in drawn])
     data, _ = survey(points, least_history_s=objective.data.least_history)
     share = len(drawn) / len(inside)
     a_week = max(objective.alerts_a_week * share, LEAST_BUDGET)

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from otel_aiops.errors import BadInput
+from otel_aiops.errors import BadInput, StateError
+from otel_aiops.labels import Labels
 from otel_aiops.otlp.points import F64, I32, I64
 from otel_aiops.series.recent import columns
 from otel_aiops.series.segments import HOUR_NS, Segments
 
 HOUR_S = HOUR_NS / 1e9
+HOLE_NS = 30 * 24 * HOUR_NS  # what lies before so long a time without points does not count
 FOREVER_NS = (0, 2**63 - 1)
 
 
@@ -54,6 +56,13 @@ class Archive:
         """The canonical texts of all series, sorted."""
         return self._segments.series(*FOREVER_NS)
 
+    def labels(self) -> dict[str, Labels]:
+        """The labels of all series by canonical text, in the order of `series`."""
+        try:
+            return {text: Labels.from_json(text) for text in self.series()}
+        except ValueError as error:
+            raise StateError(f"{self.directory}: {error}") from error
+
     def points_of_a_series(self) -> float:
         """About how many points a series has, from the hour in the middle; 0 where nothing is recorded."""
         points, series = self._middle()
@@ -73,10 +82,15 @@ class Archive:
         return points, len(self._segments.names(hour))
 
     def points(self, series: Sequence[str]) -> Points:
-        """All points of some series, by canonical text; read an hour at a time."""
+        """The points of some series, by canonical text; read an hour at a time.
+
+        They begin after the last month without any: a single point of a clock that was wrong is no history.
+        """
         parts = list(self._parts(series))
         code, time_ns, value = (np.concatenate(column) for column in zip(*parts, strict=True)) if parts else _NONE
         order = np.lexsort((code, time_ns))
+        holes = np.flatnonzero(np.diff(time_ns[order]) > HOLE_NS)
+        order = order[int(holes[-1]) + 1 if len(holes) else 0 :]
         return Points(code[order].astype(np.int32), time_ns[order], value[order], len(series))
 
     def _parts(self, series: Sequence[str]) -> Iterator[tuple[I64, I64, F64]]:

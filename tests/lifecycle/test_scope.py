@@ -18,7 +18,7 @@ from otel_aiops.cli import app
 from otel_aiops.detect.budget import BudgetConfig
 from otel_aiops.detect.joint import JointConfig
 from otel_aiops.detect.peers import PeersConfig
-from otel_aiops.errors import BadInput
+from otel_aiops.errors import BadInput, StateError
 from otel_aiops.incidents.incident import Channel
 from otel_aiops.labels import Labels
 from otel_aiops.lifecycle import scope as scoping
@@ -274,6 +274,32 @@ class TestPlan:
     def test_objectives_need_a_history(self) -> None:
         assert run(app, ["plan", "--series", "5", "--objectives", "objectives"]).exit_code == 2
         assert run(app, ["plan", "--series", "5", "--data-dir", "x"]).exit_code == 2
+
+
+class TestArchive:
+    def test_what_lies_before_a_long_hole_is_no_history(self, tmp_path: Path) -> None:
+        values = np.full((2, 40 * 24 + 6), np.nan)
+        values[0, 0] = 1  # of a clock that was wrong
+        values[:, -6:] = 2
+        archive = Archive(recorded(tmp_path, values, step_s=3600))
+        points = archive.points(archive.series())
+        assert len(points) == 12 and points.time_ns[0] == (START_S + 40 * 86_400) * 10**9
+        assert points.of([1]).series == 1 and len(points.of([1])) == 6
+
+    def test_a_damaged_file_is_a_fault_that_is_named(self, tmp_path: Path) -> None:
+        (file,) = (recorded(tmp_path, noise(2, 10)) / "segments").rglob("*.parquet")
+        file.write_bytes(file.read_bytes()[:-30] + b"x" * 30)
+        with pytest.raises(StateError, match=file.name):
+            scope(Objective(name="x"), Archive(tmp_path), ALONE)
+
+    def test_labels_that_cannot_be_read_are_a_fault(self, tmp_path: Path) -> None:
+        one, score = np.ones(1), np.ones(1, np.float32)
+        columns = Columns(np.zeros(1, np.int32), one.astype(np.int64), one, score, ["no json"], one.astype(np.uint64))
+        segments = Segments(tmp_path / "segments")
+        segments.open(0)
+        segments.write(1, 1, columns)
+        with pytest.raises(StateError, match="expected labels as JSON, got 'no json'"):
+            Archive(tmp_path).labels()
 
 
 def test_incident_types_are_faults() -> None:
