@@ -15,7 +15,8 @@ from otel_aiops.series.recent import columns
 from otel_aiops.series.segments import HOUR_NS, Segments
 
 HOUR_S = HOUR_NS / 1e9
-HOLE_NS = 30 * 24 * HOUR_NS  # what lies before so long a time without points does not count
+DAY_NS = 24 * HOUR_NS
+HOLE_NS = 30 * DAY_NS  # what lies before so long a time without points does not count
 FOREVER_NS = (0, 2**63 - 1)
 
 
@@ -82,7 +83,7 @@ class Archive:
         return points, len(self._segments.names(hour))
 
     def points(self, series: Sequence[str]) -> Points:
-        """The points of some series, by canonical text; read an hour at a time.
+        """The points of some series, by canonical text; read a day at a time.
 
         They begin after the last month without any: a single point of a clock that was wrong is no history.
         """
@@ -95,8 +96,8 @@ class Archive:
 
     def _parts(self, series: Sequence[str]) -> Iterator[tuple[I64, I64, F64]]:
         code_of = {text: code for code, text in enumerate(series)}
-        for hour in self._hours():
-            yield columns(self._segments.read(hour * HOUR_NS, (hour + 1) * HOUR_NS, list(series)), code_of)
+        for day in sorted({hour // 24 for hour in self._hours()}):
+            yield columns(self._segments.read(day * DAY_NS, (day + 1) * DAY_NS, list(series)), code_of)
 
     def _hours(self) -> list[int]:
         return sorted({part.hour for part in self._segments.parts()})
