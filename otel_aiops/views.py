@@ -95,6 +95,9 @@ class Views:
     def budgets(self) -> dict[str, Any]:
         return self._alerts.budgets()
 
+    def objectives(self) -> dict[str, Any]:
+        return self._alerts.objectives()
+
     def verdicts(self, *, limit: int) -> dict[str, Any]:
         return self._alerts.verdicts(limit)
 

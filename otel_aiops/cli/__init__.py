@@ -10,6 +10,7 @@ import typer
 from otel_aiops import __version__
 from otel_aiops.cli.imports import promql, vmanomaly
 from otel_aiops.cli.incidents import advice, graph, incidents, predictions
+from otel_aiops.cli.objectives import objectives
 from otel_aiops.cli.recorded import plan, preview, replay, score, selftest
 from otel_aiops.cli.series import explain, forecast
 from otel_aiops.cli.service import alerts, backfill, budget, check, serve, verdict
@@ -31,6 +32,7 @@ TAKES_TIMES_AGO = {"help_option_names": ["--help"], "ignore_unknown_options": Tr
 
 for command in (serve, check, replay, backfill, preview, score, selftest, plan):
     app.command()(command)
+app.add_typer(objectives, name="objectives")
 app.command(context_settings=TAKES_TIMES_AGO)(explain)
 app.command()(alerts)
 app.command()(budget)

@@ -195,7 +195,7 @@ class Segments:
         """The series that have points in an hour, in order. Raises StateError and StorageError as `read` does."""
         for _ in range(ATTEMPTS):
             with suppress(FileNotFoundError):
-                return sorted(set().union(*(_names(part.path) for part in _visible(self.parts(hour, hour + 1)))))
+                return sorted(set().union(*(_names(part.path) for part in _visible(self._parts_of(hour)))))
         raise StorageError(f"files of {self._hour_directory(hour)} vanish while they are read")
 
     def series(self, start_ns: int, end_ns: int) -> list[str]:
@@ -206,7 +206,7 @@ class Segments:
         for hour in {p.hour for p in self.parts(start_ns // HOUR_NS, -(-end_ns // HOUR_NS))}:
             for _ in range(ATTEMPTS):
                 with suppress(FileNotFoundError):
-                    for part in _visible(self.parts(hour, hour + 1)):
+                    for part in _visible(self._parts_of(hour)):
                         for batch in _batches(part.path, ["series"]):
                             codes = pc.unique(batch["series"].indices)
                             found.update(pc.take(batch["series"].dictionary, codes).to_pylist())
@@ -218,8 +218,12 @@ class Segments:
     def _read_hour(self, hour: int, wanted: Any) -> list[pa.Table]:
         for _ in range(ATTEMPTS):
             with suppress(FileNotFoundError):
-                return [_read_file(part.path, wanted) for part in _visible(self.parts(hour, hour + 1))]
+                return [_read_file(part.path, wanted) for part in _visible(self._parts_of(hour))]
         raise StorageError(f"files of {self._hour_directory(hour)} vanish while they are read")
+
+    def _parts_of(self, hour: int) -> list[Part]:
+        """The files of one hour; the directories of others are not looked at, of which there may be thousands."""
+        return sorted(_parts_in(hour, self._hour_directory(hour)))
 
     def _hours(self) -> Iterator[tuple[int, Path]]:
         for day_directory, day in _named_directories(self._directory, "date"):

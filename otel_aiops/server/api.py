@@ -41,6 +41,8 @@ class Backend(Protocol):
 
     def budgets(self) -> dict[str, Any]: ...
 
+    def objectives(self) -> dict[str, Any]: ...
+
     def verdicts(self, *, limit: int) -> dict[str, Any]: ...
 
     def judge(self, tree: Any) -> dict[str, Any]:
@@ -84,6 +86,8 @@ def build(
             Route("/api/v1/anomalies", routes.anomalies),
             Route("/api/v1/alerts", routes.alerts),
             Route("/api/v1/budgets", routes.budgets),
+            Route("/api/v1/objectives", routes.objectives),
+            Route("/api/v1/objectives/{name}", routes.objective),
             Route("/api/v1/verdicts", routes.verdicts, methods=["GET"]),
             Route("/api/v1/verdicts", routes.judge, methods=["POST"]),
             *incident_api.routes(desk, max_body_bytes),
@@ -170,6 +174,26 @@ class _Routes:
         responses: {200: {description: "an object with a list `budgets`, the default one last"}}
         """
         return JSONResponse(await run_in_threadpool(self._backend.budgets))
+
+    async def objectives(self, request: Request) -> Response:
+        """
+        summary: Every objective with its hash, its series in scope, and its alerts of the last week against its budget.
+        responses: {200: {description: "an object with a list `objectives`"}}
+        """
+        return JSONResponse(await run_in_threadpool(self._backend.objectives))
+
+    async def objective(self, request: Request) -> Response:
+        """
+        summary: One objective by its name.
+        responses: {200: {description: a JSON object}, 404: {description: no such objective}}
+        """
+        name = request.path_params["name"]
+        found = (await run_in_threadpool(self._backend.objectives))["objectives"]
+        named = [one for one in found if one["name"] == name]
+        if not named:
+            there = ", ".join(one["name"] for one in found) or "none"
+            return JSONResponse({"error": f"no objective is called {name}; there are {there}"}, 404)
+        return JSONResponse(named[0])
 
     async def verdicts(self, request: Request) -> Response:
         """

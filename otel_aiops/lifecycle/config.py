@@ -1,0 +1,12 @@
+"""What the configuration says of the lifecycle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleConfig:
+    """Where the lifecycle finds what people want of it."""
+
+    objectives: str = ""  # a file, or a folder of *.yaml, with one objective each; every one has its alert budget
