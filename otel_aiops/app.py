@@ -22,6 +22,7 @@ from otel_aiops.checkup import Checkup
 from otel_aiops.chronicle import Chronicle, IncidentFiles
 from otel_aiops.config import Config, load
 from otel_aiops.detect.engine import prepare
+from otel_aiops.detect.lessons import Lesson
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
 from otel_aiops.incidents.suppress import Decision
 from otel_aiops.ingest import Body, Ingest
@@ -244,7 +245,7 @@ class Service:
         """What a body does to the learned state; nothing else changes it."""
         body = entry.item
         if isinstance(body, Body) and body.lesson is not None:
-            return self.pipeline.learn(body.lesson)
+            return self._learn(body.lesson)
         if isinstance(body, Body) and body.decision is not None:
             return self._decide(body.decision)
         if isinstance(body, Body) and body.spans is not None:
@@ -256,6 +257,14 @@ class Service:
         if entry.kind == RecordKind.BACKFILL:
             return self.pipeline.backfill(body.points, now_ns=entry.received_ns)
         return self.pipeline.metrics(body.points, now_ns=entry.received_ns)
+
+    def _learn(self, lesson: Lesson) -> Step:
+        """Learn what operators teach, and keep it in the journal with the texts of the series."""
+        table = self.pipeline.table
+        rows = [table.find(one.series) for one in lesson.verdicts]
+        texts = ["" if row is None else table.labels(row).to_json() for row in rows]
+        self.chronicle.judged(list(zip(texts, lesson.verdicts, strict=True)))
+        return self.pipeline.learn(lesson)
 
     def _decide(self, decision: Decision) -> Step:
         """Do what an operator wants; what has become impossible since it was asked changes nothing."""

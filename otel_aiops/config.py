@@ -25,6 +25,7 @@ from otel_aiops.detect.selftest import SelfTestConfig
 from otel_aiops.errors import ConfigError
 from otel_aiops.incidents.analysis import AnalysisConfig
 from otel_aiops.incidents.journal import JournalConfig
+from otel_aiops.lifecycle.dataset import DatasetConfig
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.align import AlignConfig
 from otel_aiops.series.disk import StorageConfig
@@ -116,6 +117,7 @@ class Config:
     calendar: tuple[CalendarConfig, ...] = ()  # clocks and special days, by series; the first that matches holds
     budget: str | float = "1/day"  # alerts of all series that `budgets` leave: 2/week, 1/day, or a number a week
     budgets: tuple[BudgetConfig, ...] = ()  # how many alerts objectives or teams want; the first that matches holds
+    datasets: DatasetConfig = field(default_factory=DatasetConfig)
     selftest: SelfTestConfig = field(default_factory=SelfTestConfig)
     emit: EmitConfig = field(default_factory=EmitConfig)
     forecast: tuple[ForecastRule, ...] = ()  # which series are forecast, for how long and up to which limit

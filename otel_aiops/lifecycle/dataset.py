@@ -343,9 +343,9 @@ class Datasets:
     ) -> Iterator[Chunk]:
         """The points of a dataset, or of some of its series or of a part of its window, by whole series by name.
 
-        At most about `rows` points are in memory at once (20 bytes each, and as much again while they are put in
-        order), however many there are; more rows mean fewer passes over the files. Points that are excluded are not
-        among them. Raises: as `load`, and StateError naming a segment that is missing or damaged.
+        At most about `rows` points are in memory at once (20 bytes each, 80 while they are put in order), however
+        many there are; more of them mean fewer passes over the files. Points that are excluded are not among them.
+        Raises: as `load`, and StateError naming a segment that is missing or damaged.
         """
         found = self.load(name)
         table = self._table(found)
@@ -448,10 +448,11 @@ def cited(data_directory: Path) -> dict[str, list[str]]:
     return found
 
 
-def newest_complete_ns(segments: Segments, now_ns: int) -> int:
-    """The end of the newest complete hour of a history; 0 when there is none."""
+def complete_ns(segments: Segments, now_ns: int) -> tuple[int, int]:
+    """The beginning of the oldest and the end of the newest complete hour of a history; zeros when there is none."""
     last = complete_hours(now_ns)
-    return max((part.hour + 1 for part in segments.parts() if part.hour < last), default=0) * HOUR_NS
+    hours = [part.hour for part in segments.parts() if part.hour < last]
+    return (min(hours) * HOUR_NS, (max(hours) + 1) * HOUR_NS) if hours else (0, 0)
 
 
 def _hash(path: Path) -> str:

@@ -98,6 +98,29 @@ class Manifest:
             "parents": list(self.parents),
         }
 
+    def summary(self) -> dict[str, Any]:
+        """What a list shows, times in unix seconds."""
+        return {
+            "id": self.id,
+            "start": self.window.start_ns / 1e9,
+            "end": self.window.end_ns / 1e9,
+            "match": [dict(match) for match in self.matches],
+            "rows": self.rows,
+            "series": self.series,
+            "bytes": self.bytes,
+            "segments": len(self.pieces),
+            "labels": len(self.labels),
+            "exclusions": len(self.exclusions),
+            "gate": self.gate.passed,
+            "reasons": list(self.gate.reasons),
+            "trainable": self.trainable,
+            "forced": self.forced,
+            "parents": list(self.parents),
+            "who": self.who,
+            "why": self.why,
+            "made": self.made_ns / 1e9,
+        }
+
     def to_json(self) -> dict[str, Any]:
         """As plain values, with a seal over all of them."""
         about = {"who": self.who, "why": self.why, "made_ns": self.made_ns, "forced": self.forced}

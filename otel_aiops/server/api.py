@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.schemas import SchemaGenerator
 
 from otel_aiops import __version__
-from otel_aiops.errors import BadInput, ConfigError, Overloaded, TooLarge, Unauthorized
+from otel_aiops.errors import BadInput, ConfigError, Overloaded, StateError, TooLarge, Unauthorized
 from otel_aiops.server import incident_api
 from otel_aiops.server.asking import integer, posted, posted_json, required
 from otel_aiops.server.incident_api import IncidentBackend
@@ -59,6 +59,10 @@ class Backend(Protocol):
 
     def selftest(self) -> dict[str, Any] | None: ...
 
+    def datasets(self) -> dict[str, Any]: ...
+
+    def dataset(self, name: str) -> dict[str, Any] | None: ...
+
 
 def build(
     backend: Backend,
@@ -89,6 +93,8 @@ def build(
             Route("/api/v1/forecast", routes.forecast),
             Route("/api/v1/backfill", routes.backfill, methods=["POST"]),
             Route("/api/v1/selftest", routes.selftest),
+            Route("/api/v1/datasets", routes.datasets),
+            Route("/api/v1/datasets/{id}", routes.dataset),
             Route("/api/v1/openapi.json", routes.openapi, include_in_schema=False),
         ],
         middleware=middleware,
@@ -96,6 +102,7 @@ def build(
             BadInput: _problem(400),
             ConfigError: _problem(400),  # of a value in a query
             TooLarge: _problem(413),
+            StateError: _problem(500),  # a file that was changed
             Overloaded: _overloaded,
             404: _not_found,
             405: _problem(405),
@@ -277,6 +284,24 @@ class _Routes:
         if report is None:
             return JSONResponse({"error": "no self-test has ended yet"}, 404)
         return JSONResponse(report)
+
+    async def datasets(self, request: Request) -> Response:
+        """
+        summary: The datasets that models may learn from, the newest first, and what the quality gate says of each.
+        responses: {200: {description: "an object with a list `datasets`, and `damaged`: those that cannot be read"}}
+        """
+        return JSONResponse(await run_in_threadpool(self._backend.datasets))
+
+    async def dataset(self, request: Request) -> Response:
+        """
+        summary: One dataset by its id, the whole manifest with segments, labels, exclusions and profile.
+        responses: {200: {description: a JSON object}, 404: {description: no such dataset}}
+        """
+        name = request.path_params["id"]
+        found = await run_in_threadpool(lambda: self._backend.dataset(name))
+        if found is None:
+            return JSONResponse({"error": f"no dataset has the id {name}"}, 404)
+        return JSONResponse(found)
 
     async def openapi(self, request: Request) -> Response:
         generator = SchemaGenerator({"openapi": "3.1.0", "info": {"title": "otel-aiops", "version": __version__}})
