@@ -22,11 +22,14 @@ from otel_aiops.checkup import Checkup
 from otel_aiops.chronicle import Chronicle, IncidentFiles
 from otel_aiops.config import Config, load
 from otel_aiops.detect.engine import prepare
+from otel_aiops.detect.lessons import Lesson
 from otel_aiops.detect.serving import Rollout, Trained
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
 from otel_aiops.incidents.suppress import Decision
 from otel_aiops.ingest import SIGNALS, Body, Ingest
+from otel_aiops.lifecycle import governed
 from otel_aiops.lifecycle.version import Models
+from otel_aiops.otlp.governance import Governance
 from otel_aiops.parts import Parts
 from otel_aiops.pipeline import Pipeline, Step
 from otel_aiops.series.cardinality import Cardinality
@@ -68,6 +71,7 @@ class Service:
         self.history = History(config.storage, directory)
         self.ingest = Ingest(self.history, limit_bytes=config.body_limit_bytes(), clock_ns=clock_ns)
         self.ingest.paused = "starting"
+        self.ingest.governance = Governance(config.governance)
         self.pipeline = Pipeline(config.pipeline())
         self.models = Models(directory / "lifecycle" / "models")
         self.chronicle = Chronicle(config.journal, directory, told or IncidentFiles())
@@ -93,6 +97,7 @@ class Service:
         recovery = self.history.open()
         try:
             self.chronicle.open()
+            governed.note(self.directory, self.config.governance, self.started_ns)
             for note in recovery.notes:
                 log.warning("damaged data was found and left out", what=note)
             if self._recover(recovery.arrays, recovery.sequence):
@@ -149,6 +154,9 @@ class Service:
             if config.pipeline() != old.pipeline():
                 self.ask(lambda: self._swap_pipeline(old))
             raise
+        if config.governance != old.governance:
+            self.ingest.governance = Governance(config.governance)
+            governed.note(self.directory, config.governance, self.clock_ns())
         self.config = config
         self.checkup.reload(config)
 
@@ -251,7 +259,7 @@ class Service:
         """What a body does to the learned state; nothing else changes it."""
         body = entry.item
         if isinstance(body, Body) and body.lesson is not None:
-            return self.pipeline.learn(body.lesson)
+            return self._learn(body.lesson)
         if isinstance(body, Body) and body.decision is not None:
             return self._decide(body.decision)
         if isinstance(body, Body) and body.rollout is not None:
@@ -267,6 +275,14 @@ class Service:
         if entry.kind == RecordKind.BACKFILL:
             return self.pipeline.backfill(body.points, now_ns=entry.received_ns)
         return self.pipeline.metrics(body.points, now_ns=entry.received_ns)
+
+    def _learn(self, lesson: Lesson) -> Step:
+        """Learn what operators teach, and keep it in the journal with the texts of the series."""
+        table = self.pipeline.table
+        rows = [table.find(one.series) for one in lesson.verdicts]
+        texts = ["" if row is None else table.labels(row).to_json() for row in rows]
+        self.chronicle.judged(list(zip(texts, lesson.verdicts, strict=True)))
+        return self.pipeline.learn(lesson)
 
     def _decide(self, decision: Decision) -> Step:
         """Do what an operator wants; what has become impossible since it was asked changes nothing."""

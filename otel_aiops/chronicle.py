@@ -11,6 +11,7 @@ from typing import TextIO
 
 import structlog
 
+from otel_aiops.detect.lessons import Verdict
 from otel_aiops.errors import ConfigError, StorageError
 from otel_aiops.incidents.codec import to_line
 from otel_aiops.incidents.incident import Incident
@@ -39,7 +40,7 @@ class Chronicle:
         self.failed = 0  # writes that the journal refused
         self._files = files
         self._open: dict[Path, TextIO] = {}
-        self._waiting: deque[tuple[int, Sequence[Incident], Decision | None]] = deque()
+        self._waiting: deque[tuple[int, Sequence[Incident], Decision | tuple[str, Verdict] | None]] = deque()
         self._forget_due_ns = 0
 
     def open(self) -> None:
@@ -77,6 +78,10 @@ class Chronicle:
         """Take what an operator decided; it is written with the next step."""
         self._waiting.append((decision.time_ns, (), decision))
 
+    def judged(self, verdicts: Sequence[tuple[str, Verdict]]) -> None:
+        """Take what people said of series, by canonical text; it is written with the next step."""
+        self._waiting += [(verdict.time_ns, (), (series, verdict)) for series, verdict in verdicts]
+
     def _line(self, incident: Incident, event_ns: int) -> None:
         path = self._files.incidents if incident.prediction is None else self._files.predictions
         file = self._open.get(path) if path is not None else None
@@ -93,7 +98,9 @@ class Chronicle:
         while self._waiting:
             event_ns, incidents, decision = self._waiting[0]
             try:
-                if decision is not None:
+                if isinstance(decision, tuple):
+                    self.journal.judged(decision[1], decision[0])
+                elif decision is not None:
                     self.journal.decided(decision)
                 else:
                     self.journal.append(incidents, event_ns)

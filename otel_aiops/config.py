@@ -19,7 +19,9 @@ from otel_aiops.errors import ConfigError
 from otel_aiops.incidents.analysis import AnalysisConfig
 from otel_aiops.incidents.journal import JournalConfig
 from otel_aiops.lifecycle.config import LifecycleConfig
+from otel_aiops.lifecycle.dataset import DatasetConfig
 from otel_aiops.lifecycle.objective import Objective, check_names, load_objectives
+from otel_aiops.otlp.governance import GovernanceConfig
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.align import AlignConfig
 from otel_aiops.series.disk import StorageConfig
@@ -116,9 +118,11 @@ class Config:
     budgets: tuple[BudgetConfig, ...] = ()  # how many alerts objectives or teams want; the first that matches holds
     objectives: tuple[Objective, ...] = ()  # what teams want; each has its budget, behind those of `budgets`
     lifecycle: LifecycleConfig = field(default_factory=LifecycleConfig)
+    datasets: DatasetConfig = field(default_factory=DatasetConfig)
     selftest: SelfTestConfig = field(default_factory=SelfTestConfig)
     emit: EmitConfig = field(default_factory=EmitConfig)
     forecast: tuple[ForecastRule, ...] = ()  # which series are forecast, for how long and up to which limit
+    governance: GovernanceConfig = field(default_factory=GovernanceConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
     service: ServiceConfig = field(default_factory=ServiceConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)

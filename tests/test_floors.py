@@ -57,7 +57,7 @@ HOMES = {
     "matplotlib": {"batch"},
     "typer": {"cli"},
     "rich": {"cli", "demo"},
-    "pyarrow": {"series", "batch"},
+    "pyarrow": {"series", "batch", "lifecycle"},
     "duckdb": {"series"},
     "requests": {"server", "batch", "plan", "demo"},
     "structlog": {"server", "app", "checkup", "chronicle", "forecaster", "trainer"},

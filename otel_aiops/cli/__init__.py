@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from otel_aiops import __version__
+from otel_aiops.cli.datasets import dataset
 from otel_aiops.cli.imports import promql, vmanomaly
 from otel_aiops.cli.incidents import advice, graph, incidents, predictions
 from otel_aiops.cli.objectives import objectives
@@ -39,6 +40,7 @@ app.command()(budget)
 app.command(context_settings=TAKES_TIMES_AGO)(verdict)
 app.command()(forecast)
 app.add_typer(incidents, name="incidents")
+app.add_typer(dataset, name="dataset")
 app.command()(predictions)
 app.command()(advice)
 app.command()(graph)

@@ -14,6 +14,7 @@ import sqlalchemy as sql
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
+from otel_aiops.detect.lessons import Verdict
 from otel_aiops.errors import ConfigError, StateError, StorageError
 from otel_aiops.incidents.codec import decode, encode
 from otel_aiops.incidents.incident import Incident, Severity, State
@@ -63,6 +64,14 @@ DECISIONS = sql.Table(
     sql.Column("incident", sql.Text, nullable=False, index=True),
     sql.Column("who", sql.Text, nullable=False),
     sql.Column("action", sql.Text, nullable=False),
+    sql.Column("body", sql.Text, nullable=False),
+)
+VERDICTS = sql.Table(
+    "verdicts",
+    META,
+    sql.Column("id", sql.Text, primary_key=True),  # of its content
+    sql.Column("time_ns", sql.BigInteger, nullable=False, index=True),  # what it is about
+    sql.Column("series", sql.Text, nullable=False),  # canonical text, "" where the series was not known any more
     sql.Column("body", sql.Text, nullable=False),
 )
 
@@ -140,6 +149,7 @@ class Journal:
             found = None
             if sql.inspect(connection).has_table(ABOUT.name):
                 found = connection.scalar(sql.select(ABOUT.c.value).where(ABOUT.c.name == "schema"))
+                VERDICTS.create(connection, checkfirst=True)  # journals of earlier releases have none
             if found is None:
                 META.create_all(connection)
                 connection.execute(self._new(ABOUT, {"name": "schema", "value": str(SCHEMA_VERSION)}))
@@ -183,6 +193,22 @@ class Journal:
         }
         with self._transaction() as connection:
             connection.execute(self._new(DECISIONS, row))
+
+    def judged(self, verdict: Verdict, series: str) -> None:
+        """Write what somebody said of a series, whose canonical text is given; the same again is passed over."""
+        body = json.dumps(verdict.to_json(), sort_keys=True, separators=(",", ":"))
+        name = hashlib.blake2b(body.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        row = {"id": name, "time_ns": verdict.time_ns, "series": series, "body": body}
+        with self._transaction() as connection:
+            connection.execute(self._new(VERDICTS, row))
+
+    def verdicts(self, *, from_ns: int = 0, until_ns: int = 2**63 - 1) -> tuple[tuple[str, Verdict], ...]:
+        """(canonical text of the series, verdict) on a stretch of time, in its order."""
+        query = sql.select(VERDICTS.c.series, VERDICTS.c.body)
+        query = query.where(VERDICTS.c.time_ns >= from_ns, VERDICTS.c.time_ns < until_ns)
+        with self._transaction() as connection:
+            rows = connection.execute(query.order_by(VERDICTS.c.time_ns, VERDICTS.c.id)).all()
+        return tuple((str(series), Verdict.from_json(json.loads(body))) for series, body in rows)
 
     def page(self, wanted: Filter | None = None, *, limit: int = 100, offset: int = 0) -> Page:
         """The last revisions of incidents, those that started last first."""
@@ -241,6 +267,7 @@ class Journal:
                 for first in range(0, len(gone), 500):
                     connection.execute(sql.delete(table).where(table.c.incident.in_(gone[first : first + 500])))
             connection.execute(sql.delete(DECISIONS).where(DECISIONS.c.event_ns < least_ns))
+            connection.execute(sql.delete(VERDICTS).where(VERDICTS.c.time_ns < least_ns))
         return len(gone)
 
     @contextmanager

@@ -62,6 +62,10 @@ class Backend(Protocol):
 
     def selftest(self) -> dict[str, Any] | None: ...
 
+    def datasets(self) -> dict[str, Any]: ...
+
+    def dataset(self, name: str) -> dict[str, Any] | None: ...
+
 
 class Desk(IncidentBackend, LifecycleBackend, Protocol):
     """All that is looked after at the desk."""
@@ -99,6 +103,8 @@ def build(
             Route("/api/v1/forecast", routes.forecast),
             Route("/api/v1/backfill", routes.backfill, methods=["POST"]),
             Route("/api/v1/selftest", routes.selftest),
+            Route("/api/v1/datasets", routes.datasets),
+            Route("/api/v1/datasets/{id}", routes.dataset),
             Route("/api/v1/openapi.json", routes.openapi, include_in_schema=False),
         ],
         middleware=middleware,
@@ -308,6 +314,24 @@ class _Routes:
         if report is None:
             return JSONResponse({"error": "no self-test has ended yet"}, 404)
         return JSONResponse(report)
+
+    async def datasets(self, request: Request) -> Response:
+        """
+        summary: The datasets that models may learn from, the newest first, and what the quality gate says of each.
+        responses: {200: {description: "an object with a list `datasets`, and `damaged`: those that cannot be read"}}
+        """
+        return JSONResponse(await run_in_threadpool(self._backend.datasets))
+
+    async def dataset(self, request: Request) -> Response:
+        """
+        summary: One dataset by its id, the whole manifest with segments, labels, exclusions and profile.
+        responses: {200: {description: a JSON object}, 404: {description: no such dataset}}
+        """
+        name = request.path_params["id"]
+        found = await run_in_threadpool(lambda: self._backend.dataset(name))
+        if found is None:
+            return JSONResponse({"error": f"no dataset has the id {name}"}, 404)
+        return JSONResponse(found)
 
     async def openapi(self, request: Request) -> Response:
         generator = SchemaGenerator({"openapi": "3.1.0", "info": {"title": "otel-aiops", "version": __version__}})
