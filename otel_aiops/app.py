@@ -20,6 +20,7 @@ from otel_aiops import __version__
 from otel_aiops.allocator import keep_memory
 from otel_aiops.checkup import Checkup
 from otel_aiops.chronicle import Chronicle, IncidentFiles
+from otel_aiops.conductor import Conductor
 from otel_aiops.config import Config, load
 from otel_aiops.detect.engine import prepare
 from otel_aiops.detect.lessons import Lesson
@@ -78,6 +79,7 @@ class Service:
         self.watch = Watch(self.pipeline.engine.channels, lambda scored, k: self.pipeline.reason(scored, k))
         self.checkup = Checkup(directory, self.telemetry, config)
         self.trainer = Trainer(self)
+        self.conductor = Conductor(self)
         self.sequence = 0  # of the last body that was taken in
         self.started_ns = 0
         self._questions: deque[Callable[[], None]] = deque()
@@ -110,6 +112,7 @@ class Service:
             self._parts.start()
             self.checkup.start()
             self.trainer.start()
+            self.conductor.start()
         except BaseException:
             self.stop()
             raise
@@ -123,6 +126,7 @@ class Service:
         self.ingest.paused = "shutting down"
         self.checkup.stop()
         self.trainer.stop()
+        self.conductor.stop()
         if self._parts:
             self._parts.stop_receiving(self.config.service.shutdown_timeout)
         self._stopping.set()
@@ -304,6 +308,7 @@ class Service:
                 "a rollout failed, the champion stays", action=order.action, version=order.version, why=str(error)
             )
             return Step(event_ns=self.pipeline.event_ns)
+        self.chronicle.rolled(order)
         log.info("rollout", action=order.action, version=order.version, who=order.who, why=order.why)
         return step
 

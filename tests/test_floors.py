@@ -26,6 +26,7 @@ FLOORS = {
     "parts": 9,
     "checkup": 9,
     "chronicle": 9,
+    "conductor": 9,
     "desk": 9,
     "forecaster": 9,
     "trainer": 9,

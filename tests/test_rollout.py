@@ -85,6 +85,69 @@ def test_the_circle_of_a_version(shop: Shop) -> None:
     assert roles[champion] == "champion"
     shop.feed(2)
     assert up.service.telemetry.value("otel_aiops.step.failures") == 0
+    done = up.get("/api/v1/rollout/history")["rollouts"]
+    assert [one["action"] for one in done] == ["rollback", "promote", "canary", "shadow"]
+    assert done[0]["why"] == "no" and done[0]["evidence"]["other"]["version"] == champion
+    wait_for(lambda: f'otel_aiops_model_info{{role="champion",version="{champion}"}} 1' in text(up), "the metric")
+
+
+def text(up: Running) -> str:
+    return requests.get(f"http://127.0.0.1:{up.ports['api']}/metrics", timeout=30).text
+
+
+RULES = (
+    "lifecycle: {rollout: {automatic: true, interval: 0.2, shadow: 60, canary: 60, probation: 60, least_points: 1}}\n"
+)
+
+
+def test_the_rules_carry_a_good_one_on(tmp_path: Path) -> None:
+    with running(tmp_path, RULES) as up:
+        shop = Shop(up)
+        shop.feed(40)
+        good = shop.challenger(threshold=6.5)
+        shop.roll("shadow", version=good)
+
+        def on() -> bool:
+            shop.feed(1)
+            found = up.get("/api/v1/rollout")
+            return found["champion"] == good and found["other"] is None
+
+        wait_for(on, "the challenger to be the champion alone", every_s=0.2)
+        done = up.get("/api/v1/rollout/history")["rollouts"]
+        assert [one["action"] for one in done] == ["stop", "promote", "canary", "shadow"]
+        assert done[1]["who"] == "otel-aiops" and "nothing was worse" in done[1]["why"]
+
+
+def test_a_bad_one_is_rolled_back_in_canary(tmp_path: Path) -> None:
+    with running(tmp_path, RULES.replace("canary: 60", "canary: 86400") + "budget: 100000/week\n") as up:
+        shop = Shop(up)
+        shop.feed(40)
+        bad = shop.challenger(threshold=0.2)
+        shop.roll("canary", version=bad, share=0.5)
+        champion = up.get("/api/v1/rollout")["champion"]
+
+        def back() -> bool:
+            shop.feed(1)
+            found = up.get("/api/v1/rollout")
+            return (found["champion"], found["other"]) == (champion, None)
+
+        wait_for(back, "the challenger to be gone", every_s=0.2)
+        last = up.get("/api/v1/rollout/history")["rollouts"][0]
+        assert (last["action"], last["who"]) == ("rollback", "otel-aiops") and last["evidence"]
+
+
+def test_without_automatic_the_rules_only_advise(tmp_path: Path) -> None:
+    with running(tmp_path, RULES.replace("automatic: true", "automatic: false")) as up:
+        shop = Shop(up)
+        shop.feed(40)
+        shop.roll("shadow", version=shop.challenger(threshold=6.5))
+
+        def advised() -> bool:
+            shop.feed(1)
+            return (up.get("/api/v1/rollout")["advice"] or {}).get("action") == "canary"
+
+        wait_for(advised, "advice to go on", every_s=0.2)
+        assert up.get("/api/v1/rollout")["role"] == "shadow"
 
 
 def test_a_crash_repeats_every_step(tmp_path: Path) -> None:

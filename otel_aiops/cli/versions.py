@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import typer
 
-from otel_aiops.cli.incidents import WhoOption, WhyOption, _span, _time
+from otel_aiops.cli.incidents import LimitOption, WhoOption, WhyOption, _span, _time
 from otel_aiops.cli.terminal import JsonOption, TokenOption, UrlOption, ask, print_texts, service, show
 
 models = typer.Typer(help="Model versions of a running service: list them and look at one.", no_args_is_help=True)
@@ -120,6 +120,19 @@ def stop(
     _roll({"action": "stop", "who": who, "why": why}, url, token, as_json)
 
 
+@rollout.command("history")
+def history(
+    limit: LimitOption = 20, url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False
+) -> None:
+    """List what was done with versions: when, by whom and why; with --json also the evidence of the time."""
+    found = ask(url, token, "rollout/history", {"limit": str(limit)})
+    if as_json:
+        show(found)
+        return
+    rows = [(_time(one["time"]), one["action"], one["version"], one["who"], one["why"]) for one in found["rollouts"]]
+    print_texts(("time", "action", "version", "who", "why"), rows)
+
+
 def rollback(
     who: WhoOption = "",
     why: WhyOption = "",
@@ -166,6 +179,8 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
     ]
     print_texts((f"in {_span(86_400 * compared['days'])}", "champion", found["role"]), rows)
     typer.echo(f"{compared['alerts_of_both']} alerts of the champion were also alerts of the other one")
+    for reason in (found["advice"] or {"reasons": ()})["reasons"]:
+        typer.echo(f"advice: {found['advice']['action'] or 'wait'}, because {reason}")
     for side, word in (("only_champion", "only the champion"), ("only_other", f"only the {found['role']}")):
         for one in compared[side]:
             typer.echo(f"{word}: {_time(one['since'])} {one['series']}, {one['peak']:.1f} thresholds")

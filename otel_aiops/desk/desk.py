@@ -82,3 +82,6 @@ class Desk:
 
     def save_model(self, asked: Any) -> dict[str, Any]:
         return self._versions.save(asked)
+
+    def rollouts(self, *, limit: int) -> dict[str, Any]:
+        return self._versions.history(limit=limit)

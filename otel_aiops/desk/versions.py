@@ -75,7 +75,16 @@ class Versions:
             return told, compare(serving, self._service.pipeline.event_ns)
 
         told, comparison = self._service.ask(answer)
-        return {**told, "comparison": None if comparison is None else self._compared(comparison)}
+        advice = self._service.conductor.advice if comparison else None
+        return {
+            **told,
+            "comparison": None if comparison is None else self._compared(comparison),
+            "advice": None if advice is None else {"action": advice.action, "reasons": list(advice.reasons)},
+        }
+
+    def history(self, *, limit: int) -> dict[str, Any]:
+        """What was done with versions, the latest first, each with its evidence. Raises: StorageError."""
+        return {"rollouts": [_told(one) for one in self._service.chronicle.journal.rollouts(limit=limit)]}
 
     def roll(self, asked: Any) -> dict[str, Any]:
         """Change which versions run. Raises: BadInput, StateError when a version is not what was registered."""
@@ -95,7 +104,9 @@ class Versions:
             who=who,
             why=why,
         )
-        self._possible(order)
+        now = self.rollout()
+        self._possible(order, now)
+        order = replace(order, evidence=json.dumps(now["comparison"]) if now["comparison"] else "")
         if not self._service.pipeline.serving.champion.name:  # register it as it is, so that there is a way back
             order = replace(order, champion=self._save(who, "what the service had learned by itself"))
         self._live.await_step(self._service.ingest.roll(order))
@@ -103,9 +114,8 @@ class Versions:
 
     # -- one order ----------------------------------------------------------------------------------------------------
 
-    def _possible(self, order: Rollout) -> None:
+    def _possible(self, order: Rollout, now: Mapping[str, Any]) -> None:
         """See that an order can be carried out, before it is logged. Raises: BadInput, StateError."""
-        now = self.rollout()
         running = [now["champion"], now["other"]]
         if order.action in (Action.SHADOW, Action.CANARY):
             if order.version == now["champion"]:
@@ -174,6 +184,12 @@ class Versions:
             return {series: str(table.labels(row)) for series, row in rows.items() if row is not None}
 
         return self._service.ask(answer)
+
+
+def _told(order: Rollout) -> dict[str, Any]:
+    told = {key: value for key, value in asdict(order).items() if key not in ("evidence", "time_ns")}
+    evidence = json.loads(order.evidence) if order.evidence else None
+    return {**told, "time": order.time_ns / 1e9, "evidence": evidence}
 
 
 def _side(side: Side) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class Rollout:
     time_ns: int = 0
     who: str = ""
     why: str = ""
+    evidence: str = ""  # JSON: how both versions did, for those who ask later
 
     def __post_init__(self) -> None:
         """Raises: BadInput."""

@@ -58,19 +58,27 @@ def compare(serving: Serving, event_ns: int) -> Comparison | None:
     """What is known since the last order was carried out; None while there is one version only."""
     if serving.other is None:
         return None
-    since_ns = serving.since_ns
-    mine, others = (model.alerting.ledger.since(since_ns) for model in serving.models)
-    told = [one for one in serving.champion.alerting.told() if one.time_ns >= since_ns]
-    elapsed_ns = max(event_ns - since_ns, 1)
+    mine, others = (model.alerting.ledger.since(serving.since_ns) for model in serving.models)
+    champion, other = sides(serving, event_ns).values()
     return Comparison(
-        since_ns=since_ns,
+        since_ns=serving.since_ns,
         until_ns=event_ns,
-        champion=_side(serving.champion, mine, told, elapsed_ns),
-        other=_side(serving.other, others, told, elapsed_ns),
+        champion=champion,
+        other=other,
         both=sum(_raised(others, one.fingerprint, one.since_ns, one.time_ns) for one in mine),
         only_champion=_only(mine, others),
         only_other=_only(others, mine),
     )
+
+
+def sides(serving: Serving, event_ns: int) -> dict[str, Side]:
+    """How each version that runs did since the last order, by its role."""
+    elapsed_ns = max(event_ns - serving.since_ns, 1)
+    told = [one for one in serving.champion.alerting.told() if one.time_ns >= serving.since_ns]
+    return {
+        role: _side(model, model.alerting.ledger.since(serving.since_ns), told, elapsed_ns)
+        for role, model in zip(("champion", serving.role), serving.models, strict=False)
+    }
 
 
 def _side(model: Model, alerts: Sequence[Raised], told: Sequence[Verdict], elapsed_ns: int) -> Side:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from otel_aiops.lifecycle.judge import RolloutConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,3 +12,4 @@ class LifecycleConfig:
     """Where the lifecycle finds what people want of it."""
 
     objectives: str = ""  # a file, or a folder of *.yaml, with one objective each; every one has its alert budget
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)  # how a challenger becomes the champion

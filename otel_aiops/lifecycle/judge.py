@@ -17,6 +17,7 @@ class RolloutConfig:
     """How a challenger goes from shadow over canary to champion, and what stops it. Off by default: people decide."""
 
     automatic: bool = False  # carry out what the rules say; without it they only advise
+    interval: float = 60.0  # s between two looks
     shadow: float = 86_400.0  # s that a challenger is watched before it serves anything
     canary: float = 86_400.0  # s that it serves a share
     probation: float = 86_400.0  # s that the former champion goes on beside a new one
@@ -28,7 +29,7 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         """Raises: ConfigError."""
-        for name in ("shadow", "canary", "probation"):
+        for name in ("interval", "shadow", "canary", "probation"):
             if not getattr(self, name) > 0:
                 raise ConfigError(name, f"must be > 0 s, got {getattr(self, name)}")
         if not 0 < self.share < 1:

@@ -251,6 +251,18 @@ def _budgets() -> Iterator[Metric]:
     yield Metric("otel_aiops.verdicts.learned", "counter", "{verdict}", "Verdicts of operators that were learned.")
 
 
+def _models() -> Iterator[Metric]:
+    """Model versions that run; see `otel_aiops.lifecycle.comparison`."""
+    info = "Always 1, for each version that runs: the champion, and a shadow, canary or the former champion beside it."
+    yield Metric("otel_aiops.model.info", "gauge", "", info, ("version", "role"))
+    ratio = "Share of the points over their threshold since the last order."
+    yield Metric("otel_aiops.model.over.ratio", "gauge", "1", ratio, ("role",))
+    alerts = "Alerts of series since the last order; those of a shadow nobody saw."
+    yield Metric("otel_aiops.model.alerts", "gauge", "{alert}", alerts, ("role",))
+    error = "Largest distance of the distribution of probabilities from the uniform one that they should have."
+    yield Metric("otel_aiops.model.calibration.error", "gauge", "1", error, ("role",))
+
+
 def _other_signals() -> Iterator[Metric]:
     """Spans and log records, and what is known of them; see `otel_aiops.incidents.analysis`."""
     for word, unit, plural in (("spans", "{span}", "Spans"), ("log_records", "{record}", "Log records")):
@@ -407,6 +419,7 @@ OWN_METRICS: tuple[Metric, ...] = (
     *_other_signals(),
     *_incidents(),
     *_budgets(),
+    *_models(),
     *_selftest(),
     Metric(
         "otel_aiops.config.reload.success", "gauge", "", "1 when the last reload of the configuration worked, else 0."

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from otel_aiops.server.asking import posted_json
+from otel_aiops.server.asking import integer, posted_json
 
 
 class LifecycleBackend(Protocol):
@@ -25,6 +25,8 @@ class LifecycleBackend(Protocol):
 
     def roll(self, asked: Any) -> dict[str, Any]: ...
 
+    def rollouts(self, *, limit: int) -> dict[str, Any]: ...
+
 
 def routes(backend: LifecycleBackend, max_body_bytes: int) -> list[Route]:
     """All of them, in the order of the documents."""
@@ -35,6 +37,7 @@ def routes(backend: LifecycleBackend, max_body_bytes: int) -> list[Route]:
         Route("/api/v1/models/{id}", of.model),
         Route("/api/v1/rollout", of.rollout, methods=["GET"]),
         Route("/api/v1/rollout", of.roll, methods=["POST"]),
+        Route("/api/v1/rollout/history", of.history),
     ]
 
 
@@ -102,3 +105,12 @@ class _Routes:
         """
         tree = await posted_json(request, self._max_body_bytes, "an order")
         return JSONResponse(await run_in_threadpool(lambda: self._backend.roll(tree)))
+
+    async def history(self, request: Request) -> Response:
+        """
+        summary: What was done with model versions, the latest first, with who, why and the evidence of the time.
+        parameters: [{in: query, name: limit, schema: {type: integer, default: 100}}]
+        responses: {200: {description: "an object with a list `rollouts`"}}
+        """
+        limit = integer(request, "limit", 100, 10_000)
+        return JSONResponse(await run_in_threadpool(lambda: self._backend.rollouts(limit=limit)))
