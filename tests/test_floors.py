@@ -61,7 +61,7 @@ HOMES = {
     "pyarrow": {"series", "batch", "lifecycle"},
     "duckdb": {"series"},
     "requests": {"server", "batch", "plan", "demo"},
-    "structlog": {"server", "app", "checkup", "chronicle", "forecaster", "trainer"},
+    "structlog": {"server", "app", "checkup", "chronicle", "conductor", "forecaster", "trainer"},
     "prometheus_client": {"server"},
     "bcrypt": {"server"},
     "deflate": {"server"},
