@@ -33,6 +33,7 @@ from otel_aiops.otlp.points import I32, Points
 from otel_aiops.otlp.spans import Spans
 from otel_aiops.series.align import Align, AlignConfig
 from otel_aiops.series.batch import Batch
+from otel_aiops.series.quality import Quality
 from otel_aiops.series.table import Rows, SeriesTable, TableConfig
 from otel_aiops.signals.deployments import Deployment
 
@@ -103,6 +104,7 @@ class Pipeline:
         self.config = config
         self.table = SeriesTable(config.series)
         self.align = Align(config.align)
+        self.quality = Quality()  # counts since the start, no part of the state
         self.scorer = Scorer(config.detection, config.policies, config.calendar, config.jobs)
         self.engine = self.scorer.engine
         self.groups = Groups(config.joint, config.peers)
@@ -121,7 +123,7 @@ class Pipeline:
         """Score the points of one body, then learn from them; `now_ns` is when the body was received."""
         self._advance(now_ns, int(points.time_ns.max()) if len(points) else 0)
         self.analysis.see((stream.resource for stream in points.streams), self._event_ns)
-        step = self._take(points, now_ns)
+        step = self._take(points, now_ns, self.quality)
         compared = self.groups.step(self._event_ns)
         silent, gone = self._silent()
         departed = self._alerted(Scored(*compared.departed)) if compared.departed else None
@@ -200,7 +202,9 @@ class Pipeline:
         self.scorer.jobs.restore(_owned(arrays, "jobs"))  # none in a state from before there were jobs
         self.analysis.restore(_owned(arrays, "analysis"))
         live = self.table.live()
-        self._assign(live, self._labels_of(live))
+        labels = self._labels_of(live)
+        self._assign(live, labels)
+        self.quality.welcome(live, labels, self.table.temporality(live), told=False)
         if not self.groups.restore(_owned(arrays, "groups")):
             self._enlist(live, self.table.labels_of(live), inherit=False)
 
@@ -217,11 +221,11 @@ class Pipeline:
         note = self.engine.note(row, lambda source: str(self.table.labels(source)))
         return f"{note} Known jobs: {jobs}." if jobs else note
 
-    def _take(self, points: Points, now_ns: int) -> Step:
+    def _take(self, points: Points, now_ns: int, quality: Quality | None = None) -> Step:
         """Score the points of one body, or those that were made of spans and records."""
         rows = self.table.rows(points, event_now_ns=self._event_ns)
         self._welcome(rows)
-        aligned = self.align.step(points, rows, now_ns=now_ns)
+        aligned = self.align.step(points, rows, now_ns=now_ns, quality=quality)
         scored = tuple(self._score(batch) for batch in aligned.batches)
         self._end(aligned.ended)
         counts = {**aligned.counts, **rows.counts, "scored": sum(len(s.batch.rows) for s in scored)}
@@ -279,9 +283,11 @@ class Pipeline:
             self.groups.forget(rows.reclaimed)
             self.alerting.forget(rows.reclaimed)
             self.analysis.forget(rows.reclaimed)
+            self.quality.forget(rows.reclaimed)
         if len(rows.new):
             labels = self.table.labels_of(rows.new)
             self.analysis.welcome(rows.new, labels, self.table.fingerprint(rows.new), self._event_ns)
+            self.quality.welcome(rows.new, labels, self.table.temporality(rows.new), told=True)
             self._assign(rows.new, labels)
             self._enlist(rows.new, labels, inherit=inherit)
 

@@ -202,6 +202,31 @@ def _selftest() -> Iterator[Metric]:
     yield Metric("otel_aiops.selftest.failures", "counter", "{test}", failed)
 
 
+def _quality() -> Iterator[Metric]:
+    yield Metric(
+        "otel_aiops.quality.points",
+        "counter",
+        "{point}",
+        "Points of metrics that were taken, by service; of 200 services, and of the others together.",
+        (SERVICE,),
+    )
+    yield Metric(
+        "otel_aiops.quality.problems",
+        "counter",
+        "{point}",
+        "What is bad about the data of a service: gap, reset, duplicate, late, future, absent, two_senders, "
+        "unit_change, temporality_change, type_change.",
+        (SERVICE, "problem"),
+    )
+    yield Metric("otel_aiops.quality.series", "gauge", "{series}", "Scored series of a service.", (SERVICE,))
+    late = "Share of the points of a service that came after newer ones of their series, since the start."
+    yield Metric("otel_aiops.quality.late", "gauge", "1", late, (SERVICE,))
+    skew = (
+        "How far the newest points of a service are behind the clock here, the least of the last 10 s; below 0: ahead."
+    )
+    yield Metric("otel_aiops.quality.clock_skew", "gauge", "s", skew, (SERVICE,))
+
+
 def _budgets() -> Iterator[Metric]:
     """Budget against actual of every objective; see `otel_aiops.detect.budget`."""
     gauges = {
@@ -282,6 +307,7 @@ OWN_METRICS: tuple[Metric, ...] = (
         (*_RECEIVER, "outcome"),
     ),
     *_exporter(),
+    *_quality(),
     Metric("otel_aiops_exporter_queue_size", "gauge", "{request}", "Requests in the sending queue.", _EXPORTER),
     Metric(
         "otel_aiops_exporter_queue_capacity",

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from typer.testing import CliRunner
 
 from otel_aiops.cli import app
 from otel_aiops.detect.lessons import Verdict
 from otel_aiops.incidents.journal import Journal, JournalConfig
-from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.series.segments import HOUR_NS
-from tests.lifecycle.recording import MINUTE_NS, SERIES, START_NS, fingerprint, record, regular
+from otel_aiops.server.api import build
+from otel_aiops.server.http_server import HttpServer
+from otel_aiops.views import Views
+from tests.lifecycle.recording import SERIES, START_NS, fingerprint, record, regular
 
 RUNNER = CliRunner()
 
@@ -118,23 +121,23 @@ def test_a_damaged_manifest_is_listed_as_such(data: Path) -> None:
 
 
 def test_the_api_shows_datasets(data: Path) -> None:
-    from starlette.testclient import TestClient
-
-    from otel_aiops.server.api import build
-    from otel_aiops.views import Views
-
     class Service:
         directory = data
 
     views: Any = Views(Service())  # type: ignore[arg-type]
-    client = TestClient(build(views, views, None, 1_000), raise_server_exceptions=False)
-    assert client.get("/api/v1/datasets").json() == {"datasets": [], "damaged": {}}
-    name = json.loads(run("build", "-d", data, "--json", "--end", "2026-05-04T18:00:00Z"))["id"]
-    assert client.get("/api/v1/datasets").json()["datasets"][0]["id"] == name
-    found = client.get(f"/api/v1/datasets/{name}").json()
-    assert found["id"] == name and found["content"]["rows"] == 28 * 360
-    assert client.get("/api/v1/datasets/0123456789abcdef").status_code == 404
-    (data / f"lifecycle/datasets/{name}.json").write_text("{")
-    broken = client.get(f"/api/v1/datasets/{name}")
-    assert broken.status_code == 500 and "cannot be read" in broken.json()["error"]
-    assert MINUTE_NS and Datasets.of(data).damaged()
+    server = HttpServer(build(views, views, None, 1_000), "127.0.0.1:0", None, path="api")
+    server.bind()
+    server.start()
+    url = f"http://127.0.0.1:{server.port}/api/v1/datasets"
+    try:
+        assert requests.get(url, timeout=10).json() == {"datasets": [], "damaged": {}}
+        name = json.loads(run("build", "-d", data, "--json", "--end", "2026-05-04T18:00:00Z"))["id"]
+        assert requests.get(url, timeout=10).json()["datasets"][0]["id"] == name
+        found = requests.get(f"{url}/{name}", timeout=10).json()
+        assert found["id"] == name and found["content"]["rows"] == 28 * 360
+        assert requests.get(f"{url}/0123456789abcdef", timeout=10).status_code == 404
+        (data / f"lifecycle/datasets/{name}.json").write_text("{")
+        broken = requests.get(f"{url}/{name}", timeout=10)
+        assert broken.status_code == 500 and "cannot be read" in broken.json()["error"]
+    finally:
+        server.stop(1.0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from otel_aiops.lifecycle.profile import OTHERS, Measures, Profile, Profiler, QualityLimits, quality_gate
@@ -38,7 +38,7 @@ points = st.tuples(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.lists(points, max_size=30), min_size=1, max_size=4))
 def test_counts_equal_the_slow_way(parts: list[list[tuple[int, int, float]]]) -> None:
     every, _, table = measured(parts, ["a", "a", "b", "b"])

@@ -42,7 +42,8 @@ def test_labels_of_json_lines_and_csv_are_the_same(tmp_path: Path) -> None:
     lines = tmp_path / "labels.jsonl"
     lines.write_text(
         '{"start": "2026-05-03T14:00:00Z", "end": 1777817400, "service": "cart", "note": "disk"}\n\n'
-        '{"start": "2026-05-03T14:00:00", "end": "1777817400.5", "series": "load", "kind": "normal", "confidence": 0.5}\n'
+        '{"start": "2026-05-03T14:00:00", "end": "1777817400.5", "series": "load", "kind": "normal",'
+        ' "confidence": 0.5}\n'
     )
     table = tmp_path / "labels.csv"
     table.write_text(
@@ -73,13 +74,13 @@ def test_labels_of_json_lines_and_csv_are_the_same(tmp_path: Path) -> None:
 def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "labels.jsonl"
     path.write_text(line + "\n")
-    with pytest.raises(BadInput, match="labels.jsonl, line 1") as raised:
+    with pytest.raises(BadInput, match=r"labels\.jsonl, line 1") as raised:
         read_labels(path)
     assert message in str(raised.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="nowhere.jsonl: expected a file of JSON lines or CSV"):
+    with pytest.raises(BadInput, match=r"nowhere\.jsonl: expected a file of JSON lines or CSV"):
         read_labels(tmp_path / "nowhere.jsonl")
 
 
