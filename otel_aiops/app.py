@@ -26,6 +26,8 @@ from otel_aiops.detect.lessons import Lesson
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
 from otel_aiops.incidents.suppress import Decision
 from otel_aiops.ingest import Body, Ingest
+from otel_aiops.lifecycle import governed
+from otel_aiops.otlp.governance import Governance
 from otel_aiops.parts import Parts
 from otel_aiops.pipeline import Pipeline, Step
 from otel_aiops.series.cardinality import Cardinality
@@ -66,6 +68,7 @@ class Service:
         self.history = History(config.storage, directory)
         self.ingest = Ingest(self.history, limit_bytes=config.body_limit_bytes(), clock_ns=clock_ns)
         self.ingest.paused = "starting"
+        self.ingest.governance = Governance(config.governance)
         self.pipeline = Pipeline(config.pipeline())
         self.chronicle = Chronicle(config.journal, directory, told or IncidentFiles())
         self.watch = Watch(self.pipeline.engine.channels, lambda scored, k: self.pipeline.reason(scored, k))
@@ -89,6 +92,7 @@ class Service:
         recovery = self.history.open()
         try:
             self.chronicle.open()
+            governed.note(self.directory, self.config.governance, self.started_ns)
             for note in recovery.notes:
                 log.warning("damaged data was found and left out", what=note)
             if self._recover(recovery.arrays, recovery.sequence):
@@ -143,6 +147,9 @@ class Service:
             if config.pipeline() != old.pipeline():
                 self.ask(lambda: self._swap_pipeline(old))
             raise
+        if config.governance != old.governance:
+            self.ingest.governance = Governance(config.governance)
+            governed.note(self.directory, config.governance, self.clock_ns())
         self.config = config
         self.checkup.reload(config)
 

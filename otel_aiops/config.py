@@ -26,6 +26,7 @@ from otel_aiops.errors import ConfigError
 from otel_aiops.incidents.analysis import AnalysisConfig
 from otel_aiops.incidents.journal import JournalConfig
 from otel_aiops.lifecycle.dataset import DatasetConfig
+from otel_aiops.otlp.governance import GovernanceConfig
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.align import AlignConfig
 from otel_aiops.series.disk import StorageConfig
@@ -121,6 +122,7 @@ class Config:
     selftest: SelfTestConfig = field(default_factory=SelfTestConfig)
     emit: EmitConfig = field(default_factory=EmitConfig)
     forecast: tuple[ForecastRule, ...] = ()  # which series are forecast, for how long and up to which limit
+    governance: GovernanceConfig = field(default_factory=GovernanceConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
     service: ServiceConfig = field(default_factory=ServiceConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)

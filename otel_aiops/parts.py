@@ -231,6 +231,8 @@ class Parts:
             if name in LOG_COUNTS:
                 self._advance(LOG_COUNTS[name], number)
         self._advance("otel_aiops.emit.overflow", self._emitter.overflow)
+        for action, number in self._service.ingest.governance.counts.items():
+            self._advance("otel_aiops.governance.attributes", number, action=action)
         self._count_budgets()
         self._count_quality()
         self._incidents.count(self._advance)

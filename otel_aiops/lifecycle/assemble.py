@@ -11,7 +11,7 @@ from typing import Any
 from otel_aiops.errors import BadInput
 from otel_aiops.incidents.journal import FILE, Journal, JournalConfig
 from otel_aiops.incidents.suppress import Maintenance
-from otel_aiops.lifecycle import sources
+from otel_aiops.lifecycle import governed, sources
 from otel_aiops.lifecycle.dataset import DatasetConfig, Datasets, Show, complete_ns
 from otel_aiops.lifecycle.manifest import Manifest, Window
 from otel_aiops.lifecycle.sources import Get, Truth
@@ -56,7 +56,6 @@ def assemble(
     who: str = "",
     why: str = "",
     parents: Sequence[str] = (),
-    governance: Sequence[Mapping[str, Any]] = (),
     force: str = "",
     progress: Show | None = None,
 ) -> tuple[Manifest, tuple[str, ...]]:
@@ -75,7 +74,7 @@ def assemble(
         who=who,
         why=why,
         parents=parents,
-        governance=governance,
+        governance=governed.held(data_directory, window.start_ns, window.end_ns),
         limits=config.limits,
         force=force,
         progress=progress,

@@ -204,6 +204,13 @@ def _selftest() -> Iterator[Metric]:
 
 def _quality() -> Iterator[Metric]:
     yield Metric(
+        "otel_aiops.governance.attributes",
+        "counter",
+        "{attribute}",
+        "Attributes that were dropped or hashed before anything was stored.",
+        ("action",),
+    )
+    yield Metric(
         "otel_aiops.quality.points",
         "counter",
         "{point}",

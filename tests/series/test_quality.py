@@ -127,12 +127,12 @@ def test_two_senders_of_a_gauge_say_different_things_of_one_time(road: Road) -> 
     ],
 )
 def test_a_metric_that_means_something_else_now(road: Road, change: dict[str, Any], problem: dict[str, int]) -> None:
-    before = stream("a", Kind.SUM)
+    before, delta = stream("a", Kind.SUM), "temporality" in change
     road.feed(before, (10, 1.0, 1))
     road.feed(before._replace(name="other", **change), (10, 1.0, 1))
     assert road.problems("a") == {}
     for at in (20, 30):
-        road.feed(before._replace(**change), (at, 1.0, at - 10))
+        road.feed(before._replace(**change), (at, 1.0 * at, at - 10 if delta else 1))
     assert road.problems("a") == problem
 
 
