@@ -15,7 +15,7 @@ from otel_aiops.otlp.governance import Governance, GovernanceConfig
 from otel_aiops.series.disk import StorageConfig
 from otel_aiops.series.history import History
 from otel_aiops.series.records import Format, Received, RecordKind
-from otel_aiops.server import receiver
+from otel_aiops.server import intake, receiver
 from tests.feed import Feed
 
 
@@ -84,9 +84,9 @@ def test_what_is_governed_never_reaches_the_disk_as_it_came(tmp_path: Path) -> N
     door = Ingest(history, limit_bytes=10**6, clock_ns=lambda: 6 * 10**9)
     door.governance = Governance(GovernanceConfig(drop=("user.*",), hash=("card",), salt="pepper-and-salt"))
     bodies = [
-        receiver.Received(raw, "", "http"),
-        receiver.Received(gzip.compress(raw), "gzip", "http"),
-        receiver.Received(plain, "", "http", json=True),
+        intake.Received(raw, "identity", False, "http"),
+        intake.Received(gzip.compress(raw), "gzip", False, "http"),
+        intake.Received(plain, "identity", True, "http"),
     ]
     for body in bodies:
         assert door.accept(receiver.Signal.METRICS, body).items == 1
@@ -112,9 +112,9 @@ def test_without_rules_a_body_is_kept_as_it_came(tmp_path: Path) -> None:
     history = History(StorageConfig(min_free_bytes=0), tmp_path)
     history.open()
     door = Ingest(history, limit_bytes=10**6, clock_ns=lambda: 6 * 10**9)
-    door.accept(receiver.Signal.METRICS, receiver.Received(raw, "gzip", "http"))
+    door.accept(receiver.Signal.METRICS, intake.Received(raw, "gzip", False, "http"))
     door.governance = Governance(GovernanceConfig(drop=("nothing",)))
-    door.accept(receiver.Signal.METRICS, receiver.Received(raw, "gzip", "http"))
+    door.accept(receiver.Signal.METRICS, intake.Received(raw, "gzip", False, "http"))
     history.close()
     again = History(StorageConfig(min_free_bytes=0), tmp_path)
     again.open()
