@@ -89,7 +89,7 @@ def test_what_is_governed_never_reaches_the_disk_as_it_came(tmp_path: Path) -> N
         intake.Received(plain, "identity", True, "http"),
     ]
     for body in bodies:
-        assert door.accept(receiver.Signal.METRICS, body).items == 1
+        assert door.accept(receiver.Signal.METRICS, body).accepted == 1
     assert door.backfill(raw, "") == 1
     entries = [history.take(1.0) for _ in range(4)]
     history.close()
