@@ -263,7 +263,7 @@ class Datasets:
     ) -> Iterator[Chunk]:
         """The points of a dataset, or of some of its series or of a part of its window, by whole series by name.
 
-        At most about `rows` points are in memory at once (20 bytes each, 80 while they are put in order), however
+        At most about `rows` points are in memory at once (20 bytes each, 70 while they are put in order), however
         many there are; more of them mean fewer passes over the files. Points that are excluded are not among them.
         Raises: as `load`, and StateError naming a segment that is missing or damaged.
         """
