@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from otel_aiops.errors import BadInput
+from otel_aiops.errors import BadInput, StateError
 from otel_aiops.incidents.journal import FILE, Journal, JournalConfig
 from otel_aiops.incidents.suppress import Maintenance
 from otel_aiops.lifecycle import governed, sources
-from otel_aiops.lifecycle.dataset import DatasetConfig, Datasets, Show, complete_ns
+from otel_aiops.lifecycle.dataset import DatasetConfig, Datasets, Show, cited, complete_ns
 from otel_aiops.lifecycle.manifest import Manifest, Window
 from otel_aiops.lifecycle.sources import Get, Truth
 from otel_aiops.lifecycle.truth import Exclusion, Label
@@ -59,13 +59,17 @@ def assemble(
     force: str = "",
     progress: Show | None = None,
 ) -> tuple[Manifest, tuple[str, ...]]:
-    """Make a dataset; (its manifest, what could not be used). Raises: as `Datasets.build`, and of the sources."""
+    """Make a dataset, and delete old ones that nothing needs; (its manifest, what there is to say).
+
+    Raises: as `Datasets.build`, and of the sources.
+    """
     window = window_of(data_directory, wanted, now_ns)
     found = truth(data_directory, window, config, around)
     exclusions = found.exclusions
     if wanted.with_incidents:
         exclusions = tuple(one for one in exclusions if one.source != "incident")
-    made = Datasets.of(data_directory).build(
+    datasets = Datasets.of(data_directory)
+    made = datasets.build(
         window,
         wanted.selectors,
         (*wanted.labels, *found.labels),
@@ -79,7 +83,16 @@ def assemble(
         force=force,
         progress=progress,
     )
-    return made, found.notes
+    return made, (*found.notes, *_tidied(datasets, data_directory, config.keep, {made.id, *made.parents}))
+
+
+def _tidied(datasets: Datasets, data_directory: Path, keep: int, needed: set[str]) -> list[str]:
+    """Delete the oldest datasets beyond `keep` that nothing needs; what to say about it."""
+    try:
+        gone = datasets.prune(keep, cited=needed | cited(data_directory).keys())
+    except StateError as error:
+        return [f"no old dataset is deleted: {error}"]
+    return [f"deleted, because only {keep} are kept that no model cites: {', '.join(gone)}"] if gone else []
 
 
 def window_of(data_directory: Path, wanted: Wanted, now_ns: int) -> Window:

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
-import os
-import re
-import secrets
-import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from otel_aiops.errors import BadInput, ConfigError, Overloaded, StateError, StorageError
+from otel_aiops.errors import BadInput, ConfigError, StateError, StorageError
 from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.manifest import Manifest, Piece, Window, matches_of
 from otel_aiops.lifecycle.profile import Profile, QualityLimits, quality_gate
 from otel_aiops.lifecycle.reading import CHUNK_ROWS, Chunk, Cuts, Files, runs
-from otel_aiops.lifecycle.tables import SeriesTable, read_table, write_table
+from otel_aiops.lifecycle.shelf import ID, Manifests, Shelf, Texts, link, sha256_of
+from otel_aiops.lifecycle.tables import SeriesTable
 from otel_aiops.lifecycle.taking import Plan, Taking, complete, complete_hours, nothing
 from otel_aiops.lifecycle.truth import Exclusion, Label, clipped, selector, within
-from otel_aiops.series.disk import TEMPORARY, make_directory, remove_temporary, storage_errors, sync_directory
-from otel_aiops.series.segments import ATTEMPTS, HOUR_NS, DamagedFile, Part, Segments
+from otel_aiops.series.disk import storage_errors
+from otel_aiops.series.segments import ATTEMPTS, HOUR_NS, DamagedFile, Segments
 
 MOST_LABELS = 100_000
-ID = re.compile(r"[0-9a-f]{16}")
 FOLDER = "lifecycle"
 Show = Callable[[float, float, str], None]
-Texts = list[str]
-Manifests = list[Manifest]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +67,8 @@ class Datasets:
     """
 
     def __init__(self, directory: Path, segments: Segments | None = None) -> None:
-        self._directory = directory
+        self._shelf = Shelf(directory)
         self._segments = segments
-        self._files = directory / "segments"
-        self._tables = directory / "series"
 
     @classmethod
     def of(cls, data_directory: Path) -> Datasets:
@@ -113,10 +103,7 @@ class Datasets:
         for parent in parents:
             self.load(parent)
         chosen = complete(window, now_ns)
-        with storage_errors(f"preparing {self._directory}"):
-            for directory in (self._directory, self._files, self._tables):
-                make_directory(directory)
-        self._sweep()
+        self._shelf.prepare()
         matches = matches_of(selectors)
         plan = Plan(
             chosen,
@@ -125,17 +112,12 @@ class Datasets:
             within(labels, chosen.start_ns, chosen.end_ns),
             limits or QualityLimits(),
         )
-        try:
-            with self._holding(fcntl.LOCK_SH):
-                made = self._gather(plan, progress)
-                made = replace(made, governance=tuple(governance), parents=tuple(parents))
-                made = replace(made, who=who, why=why, made_ns=now_ns)
-                made = made.force(who, force) if force and not made.gate.passed else made
-                return self._put(made)
-        except BaseException:
-            with suppress(Exception):
-                self._sweep()
-            raise
+        with self._shelf.building():
+            made = self._gather(plan, progress)
+            made = replace(made, governance=tuple(governance), parents=tuple(parents))
+            made = replace(made, who=who, why=why, made_ns=now_ns)
+            made = made.force(who, force) if force and not made.gate.passed else made
+            return self._shelf.put(made)
 
     def _gather(self, plan: Plan, progress: Show | None) -> Manifest:
         """Take all hours, and leave out those that turn out to be damaged."""
@@ -156,9 +138,9 @@ class Datasets:
 
     def _take(self, taking: Taking, hour: int, *, measured: bool) -> None:
         """Adopt the segment of an hour, if it has points that are wanted. Raises: DamagedFile."""
-        temporary = self._files / f"{secrets.token_hex(8)}{TEMPORARY}"
+        temporary = self._shelf.temporary(self._shelf.files)
         try:
-            with storage_errors(f"taking segments into {self._files}"):
+            with storage_errors(f"taking segments into {self._shelf.files}"):
                 if not self._adopt(hour, temporary):
                     taking.empty += 1
                     return
@@ -166,8 +148,7 @@ class Datasets:
                 if not selected:
                     taking.empty += 1
                 if rows:
-                    sha256, size = _hash(temporary), temporary.stat().st_size
-                    self._name(temporary, self._files / f"{sha256}.parquet")
+                    sha256, size = self._shelf.adopt(temporary)
                     taking.pieces.append(Piece(hour, sha256, size, rows))
         finally:
             with suppress(OSError):
@@ -183,20 +164,13 @@ class Datasets:
                 return False
             try:
                 if len(parts) == 1 and parts[0].sorted:
-                    _link(parts[0], target)
+                    link(parts[0].path, target)
                 else:
                     self._segments.merge_into(parts, target)
                 return True
             except FileNotFoundError:  # merged or deleted meanwhile
                 target.unlink(missing_ok=True)
         raise StorageError(f"segments of the hour {hour} vanish while they are taken")
-
-    def _name(self, temporary: Path, path: Path) -> None:
-        """Give a whole file its name; whoever comes first with the same content wins. A damaged one is replaced."""
-        if path.exists() and (path.samefile(temporary) or _hash(path) == path.stem):
-            return
-        path.unlink(missing_ok=True)  # or a rename to another link of the same file would do nothing
-        temporary.replace(path)
 
     def _made(self, plan: Plan, taking: Taking, lost: Mapping[int, str]) -> Manifest:
         """The manifest of what was taken, without who and why."""
@@ -212,14 +186,7 @@ class Datasets:
             rows_excluded=taking.excluded,
             labels=len(plan.labels),
         )
-        with storage_errors(f"writing to {self._tables}"):
-            path = self._tables / f"{table.sha256}.parquet"
-            if not path.exists():
-                temporary = self._tables / f"{secrets.token_hex(8)}{TEMPORARY}"
-                write_table(table, temporary)
-                temporary.replace(path)
-            sync_directory(self._tables)
-            sync_directory(self._files)
+        self._shelf.keep(table)
         return Manifest(
             window=plan.window,
             matches=plan.matches,
@@ -235,66 +202,19 @@ class Datasets:
             gate=quality_gate(profile, plan.limits),
         )
 
-    def _put(self, made: Manifest) -> Manifest:
-        """Write a manifest, unless the same content is there; a new reason to force it is noted."""
-        path = self._path(made.id)
-        with storage_errors(f"writing {path}"):
-            temporary = self._directory / f"{secrets.token_hex(8)}{TEMPORARY}"
-            try:
-                with temporary.open("xb") as file:
-                    file.write(json.dumps(made.to_json(), indent=1, sort_keys=True).encode())
-                    file.flush()
-                    os.fsync(file.fileno())
-                try:
-                    os.link(temporary, path)
-                except FileExistsError:
-                    with suppress(StateError):
-                        found = self.load(made.id)
-                        if found.forced or not made.forced:
-                            return found
-                        made = replace(found, forced=made.forced)
-                        temporary.write_bytes(json.dumps(made.to_json(), indent=1, sort_keys=True).encode())
-                    temporary.replace(path)
-                sync_directory(self._directory)
-                return made
-            finally:
-                temporary.unlink(missing_ok=True)
-
     # -- what there is ------------------------------------------------------------------------------------------------
 
     def list(self) -> Manifests:
         """All datasets, the newest first; those whose manifest cannot be read are left out, and `damaged` has them."""
-        found = []
-        for name in self._ids():
-            with suppress(StateError):
-                found.append(self.load(name))
-        return sorted(found, key=lambda one: (-one.made_ns, one.id))
+        return self._shelf.list()
 
     def damaged(self) -> dict[str, str]:
         """Manifests that cannot be read, with the reason."""
-        found = {}
-        for name in self._ids():
-            try:
-                self.load(name)
-            except StateError as error:
-                found[name] = str(error)
-        return found
+        return self._shelf.damaged()
 
     def load(self, name: str) -> Manifest:
         """A dataset by id. Raises: BadInput if there is none, StateError if its manifest was changed."""
-        if not ID.fullmatch(name):
-            raise BadInput(f"dataset: expected an id of 16 hexadecimal digits, got {name!r}")
-        path = self._path(name)
-        try:
-            tree = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            raise BadInput(f"no dataset has the id {name}") from None
-        except (OSError, ValueError) as error:
-            raise StateError(f"{path} cannot be read: {error}") from error
-        found = Manifest.from_json(tree)
-        if found.id != name:
-            raise StateError(f"{path} is the manifest of dataset {found.id}, expected that of {name}")
-        return found
+        return self._shelf.load(name)
 
     def trainable(self, name: str) -> Manifest:
         """A dataset that models may learn from. Raises: BadInput with the reasons of the gate, and as `load`."""
@@ -311,16 +231,16 @@ class Datasets:
             return [str(error)]
         problems = []
         for piece in found.pieces:
-            path = self._files / f"{piece.sha256}.parquet"
+            path = self._shelf.segment(piece.sha256)
             try:
-                if path.stat().st_size != piece.bytes or _hash(path) != piece.sha256:
+                if path.stat().st_size != piece.bytes or sha256_of(path) != piece.sha256:
                     problems.append(f"{path}: the segment of hour {piece.hour} was changed")
             except FileNotFoundError:
                 problems.append(f"{path}: the segment of hour {piece.hour} is missing")
             except OSError as error:
                 problems.append(f"{path}: the segment of hour {piece.hour} cannot be read: {error}")
         try:
-            self._table(found)
+            self._shelf.table(found)
         except StateError as error:
             problems.append(str(error))
         return problems
@@ -329,7 +249,7 @@ class Datasets:
 
     def series(self, name: str) -> SeriesTable:
         """The series of a dataset, by name, with what each is like. Raises: as `load`."""
-        return self._table(self.load(name))
+        return self._shelf.table(self.load(name))
 
     def read(
         self,
@@ -343,17 +263,17 @@ class Datasets:
     ) -> Iterator[Chunk]:
         """The points of a dataset, or of some of its series or of a part of its window, by whole series by name.
 
-        At most about `rows` points are in memory at once (20 bytes each, 80 while they are put in order), however
+        At most about `rows` points are in memory at once (20 bytes each, 70 while they are put in order), however
         many there are; more of them mean fewer passes over the files. Points that are excluded are not among them.
         Raises: as `load`, and StateError naming a segment that is missing or damaged.
         """
         found = self.load(name)
-        table = self._table(found)
+        table = self._shelf.table(found)
         wanted = range(len(table)) if series is None else [k for k, one in enumerate(table.names) if one in series]
         start = max(found.window.start_ns, start_ns if start_ns is not None else 0)
         end = min(found.window.end_ns, end_ns if end_ns is not None else found.window.end_ns)
         paths = [
-            self._files / f"{piece.sha256}.parquet"
+            self._shelf.segment(piece.sha256)
             for piece in sorted(found.pieces, key=lambda one: one.hour)
             if piece.hour * HOUR_NS < end and (piece.hour + 1) * HOUR_NS > start
         ]
@@ -374,61 +294,15 @@ class Datasets:
         if name in cited:
             by = f" ({', '.join(sorted(cited[name]))})" if isinstance(cited, Mapping) else ""
             raise BadInput(f"dataset {name} stays: a live model version cites it{by}")
-        path = self._path(name)
-        if not ID.fullmatch(name) or not path.exists():
-            raise BadInput(f"no dataset has the id {name}")
-        with storage_errors(f"deleting dataset {name}"):
-            path.unlink(missing_ok=True)
-            sync_directory(self._directory)
-        self._sweep()
+        self._shelf.remove(name)
 
     def prune(self, keep: int, *, cited: Collection[str] = ()) -> Texts:
         """Delete all but the newest `keep` and those that are cited; returns the ids that are gone."""
         gone = [one.id for one in self.list()[keep:] if one.id not in cited]
         for name in gone:
             self.delete(name)
-        self._sweep()
+        self._shelf.sweep()
         return gone
-
-    def _sweep(self) -> None:
-        """Delete what no manifest names, unless somebody is building. Nothing goes when a manifest cannot be read."""
-        try:
-            with self._holding(fcntl.LOCK_EX | fcntl.LOCK_NB):
-                if self.damaged():
-                    return
-                manifests = self.list()
-                named = {f"{piece.sha256}.parquet" for one in manifests for piece in one.pieces}
-                named |= {f"{one.series_sha256}.parquet" for one in manifests}
-                with storage_errors(f"deleting from {self._directory}"):
-                    remove_temporary(self._directory)
-                    for path in (*self._files.glob("*.parquet"), *self._tables.glob("*.parquet")):
-                        if path.name not in named:
-                            path.unlink(missing_ok=True)
-        except Overloaded:
-            return
-
-    @contextmanager
-    def _holding(self, how: int) -> Iterator[None]:
-        """Hold the lock: shared by those who build, alone for who deletes. Raises: Overloaded when it cannot be had."""
-        with storage_errors(f"locking {self._directory}"):
-            descriptor = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(descriptor, how)
-            except BlockingIOError:
-                raise Overloaded(f"{self._directory} is in use") from None
-            yield
-        finally:
-            os.close(descriptor)
-
-    def _table(self, manifest: Manifest) -> SeriesTable:
-        return read_table(self._tables / f"{manifest.series_sha256}.parquet")
-
-    def _ids(self) -> Texts:
-        return sorted(path.stem for path in self._directory.glob("*.json") if ID.fullmatch(path.stem))
-
-    def _path(self, name: str) -> Path:
-        return self._directory / f"{name}.json"
 
 
 def cited(data_directory: Path) -> dict[str, list[str]]:
@@ -453,24 +327,6 @@ def complete_ns(segments: Segments, now_ns: int) -> tuple[int, int]:
     last = complete_hours(now_ns)
     hours = [part.hour for part in segments.parts() if part.hour < last]
     return (min(hours) * HOUR_NS, (max(hours) + 1) * HOUR_NS) if hours else (0, 0)
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _link(part: Part, target: Path) -> None:
-    """A second name for a file, or a copy where that is not possible. Raises: FileNotFoundError, OSError."""
-    try:
-        os.link(part.path, target)
-    except FileNotFoundError:
-        raise
-    except OSError:  # another file system, or one without links
-        with part.path.open("rb") as source, target.open("xb") as copy:
-            shutil.copyfileobj(source, copy, 1 << 20)
-            copy.flush()
-            os.fsync(copy.fileno())
 
 
 def _texts(tree: Any) -> Iterator[str]:

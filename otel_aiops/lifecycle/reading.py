@@ -19,7 +19,7 @@ from otel_aiops.series.segments import check_seal, reading
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CHUNK_ROWS = 8_000_000  # in memory at once: 0.2 GB, and 0.6 GB while they are put in order
+CHUNK_ROWS = 16_000_000  # in memory at once: 1.1 GB while they are put in order, 0.3 GB then
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +116,7 @@ class Files:
 
         wanted = pa.array(names, pa.string())
         pieces = [self._piece(path, wanted, cuts, first, score) for path in self._paths]
-        columns = [np.concatenate([piece[k] for piece in pieces]) for k in range(3 + score)] if pieces else _none(score)
-        return _in_order(names, columns)
+        return _in_order(names, [list(column) for column in zip(*(pieces or [_none(score)]), strict=True)])
 
     def _piece(self, path: Path, wanted: pa.Array, cuts: Cuts, first: int, score: bool) -> list[Any]:
         """(number among the wanted, time_ns, value, score) of a file."""
@@ -162,24 +161,36 @@ def _groups(metadata: Any, low: str, high: str) -> list[int]:
     return found
 
 
-def _in_order(names: Sequence[str], columns: list[Any]) -> Chunk:
+def _in_order(names: Sequence[str], columns: list[list[Any]]) -> Chunk:
     """Points that are in the order of time by file, by series; a time that stands twice counts once.
 
-    A stable sort by series keeps the order of time, because the files come hour by hour.
+    Takes the parts of each column, and lets them go as soon as they are joined. A stable sort by series keeps the order
+    of time, because the files come hour by hour.
     """
-    code, time_ns, value, *rest = columns
+    code = _taken(columns[0])
     small = code.astype(np.uint16) if len(names) <= 1 << 16 else code  # numpy counts these instead of comparing
     order = np.argsort(small, kind="stable")
-    code, time_ns = code[order], time_ns[order]
-    forward = (time_ns[1:] > time_ns[:-1]) | (code[1:] != code[:-1])
+    time_ns = _taken(columns[1])
+    forward = _forward(code[order], time_ns[order])
     if not forward.all():
-        order = order[np.lexsort((time_ns, code))]
-        code, time_ns = columns[0][order], columns[1][order]
-        forward = (time_ns[1:] > time_ns[:-1]) | (code[1:] != code[:-1])
-        once = np.append(True, forward)
-        order, code, time_ns = order[once], code[once], time_ns[once]
-    ends = np.cumsum(np.bincount(code, minlength=len(names))).astype(np.int64)
-    return Chunk(tuple(names), ends, time_ns, value[order], rest[0][order] if rest else None)
+        order = np.lexsort((time_ns, code))
+        order = order[np.append(True, _forward(code[order], time_ns[order]))]
+    ends = np.cumsum(np.bincount(code[order], minlength=len(names))).astype(np.int64)
+    rest = [_taken(parts)[order] for parts in columns[2:]]
+    return Chunk(tuple(names), ends, time_ns[order], rest[0], rest[1] if len(rest) > 1 else None)
+
+
+def _forward(code: Any, time_ns: I64) -> Bool:
+    """Which points, from the second, are later than the one before or of another series."""
+    found: Bool = (time_ns[1:] > time_ns[:-1]) | (code[1:] != code[:-1])
+    return found
+
+
+def _taken(parts: list[Any]) -> Any:
+    """The parts of a column as one, and no part any more."""
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
 
 
 def runs(rows: I64, limit: int) -> Iterator[tuple[int, int]]:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from otel_aiops.errors import BadInput, ConfigError, StateError, StorageError
 from otel_aiops.labels import Labels
-from otel_aiops.lifecycle import dataset as module
+from otel_aiops.lifecycle import shelf as module
 from otel_aiops.lifecycle.dataset import DatasetConfig, Datasets, LoadTestRule, cited
 from otel_aiops.lifecycle.manifest import Manifest, Window
 from otel_aiops.lifecycle.profile import QualityLimits
