@@ -137,7 +137,8 @@ class _Gathered:
         behaviour = self.behaviour
         times = Times(behaviour.latency, self.first, self.last, self.least_usual, behaviour.alike)
         for found in (times.shifts(MIDDLE), times.shifts(UPPER), times.tails()):
-            self._slower(found)
+            if (found.z > CALL_Z).any():
+                self._slower(found)
 
     def _slower(self, found: Shifts) -> None:
         tally = self.behaviour.latency

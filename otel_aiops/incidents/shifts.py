@@ -74,31 +74,39 @@ class Times:
         self._count = now[self._pick]
         self._chance = np.sqrt(alike.effect(tally, first, last)[self._pick]) if alike else np.ones(len(self._pick))
         self._z = _rank_z(self._before, self._after) / self._chance
-        self._spread = (_quantile(self._before, 0.75) - _quantile(self._before, 0.25)) / NORMAL_IQR
-        self._spread += PART * _quantile(self._before, MIDDLE) + FLOOR_MS
+        self._usually = np.cumsum(self._before, 1)
+        self._spread = (self._quantile_before(0.75) - self._quantile_before(0.25)) / NORMAL_IQR
+        self._spread += PART * self._quantile_before(MIDDLE) + FLOOR_MS
 
     def shifts(self, quantile: float = MIDDLE) -> Shifts:
         """How a quantile has moved; one other than the middle takes more observations."""
-        found = self._shifts(self._z, _quantile(self._before, quantile), _quantile(self._after, quantile))
+        found = self._shifts(self._z, self._quantile_before(quantile), _quantile(self._after, quantile))
         return found if quantile == MIDDLE else found.take(self._count >= LEAST_UPPER)
 
     def tails(self) -> Shifts:
         """Where more than usual is far beyond what nearly all usually take: `share` of the calls, in several slots.
 
+        All contexts are there, those in which it is not with a `z` of 0.
+
         `z` is the signed root of twice the likelihood ratio (G) of the two shares that are beyond (Dunning, 1993,
         section 4). `before` is the quantile nearly all are under, `after` the median of what is beyond, and `effect`
         by how much that raises the mean, in spreads.
         """
-        most = _quantile(self._before, TAIL)
+        most, of_all = self._quantile_before(TAIL), self._usually[:, -1]
         beyond = EDGES_MS[None, :] >= (most + self._spread)[:, None]
-        usually, now = (self._before * beyond).sum(1), (self._after * beyond).sum(1)
-        share, share_before = now / self._count, (usually + 0.5) / (self._before.sum(1) + 1)
-        z = np.sqrt(2 * likelihood_ratio(usually, self._before.sum(1), now, self._count)) / self._chance
-        after = np.where(now > 0, _quantile(self._after * beyond, MIDDLE), most)
-        found = self._shifts(np.where(share > share_before, z, 0.0), most, after, share)
-        found = replace(found, effect=found.effect * np.maximum(share - share_before, 0.0))
-        few = np.flatnonzero((now >= LEAST_BEYOND) & (found.z > 0))
-        return found.take(few[self._spells(beyond, few) >= LEAST_SPELLS])
+        now, usually = (self._after * beyond).sum(1), (self._before * beyond).sum(1)
+        share, grown = now / self._count, now / self._count - (usually + 0.5) / (of_all + 1)
+        few = np.flatnonzero((now >= LEAST_BEYOND) & (grown > 0))
+        few = few[self._spells(beyond, few) >= LEAST_SPELLS]
+        z, after = np.zeros(len(most)), most.copy()
+        ratio = likelihood_ratio(usually[few], of_all[few], now[few], self._count[few])
+        z[few] = np.sqrt(2 * np.maximum(ratio, 0.0)) / self._chance[few]
+        after[few] = _quantile(self._after[few] * beyond[few], MIDDLE)
+        found = self._shifts(z, most, after, share)
+        return replace(found, effect=found.effect * np.maximum(grown, 0.0))
+
+    def _quantile_before(self, q: float) -> F64:
+        return _quantile(self._before, q, self._usually)
 
     def _spells(self, beyond: Bool, rows: I64) -> I64:
         """In how many slots of the window anything of some rows is beyond."""
@@ -129,9 +137,10 @@ def _rank_z(before: F64, after: F64) -> F64:
     return z
 
 
-def _quantile(histogram: F64, q: float) -> F64:
-    """Milliseconds, interpolated in the logarithm inside a bin."""
-    reached = np.cumsum(histogram, 1)
+def _quantile(histogram: F64, q: float, reached: F64 | None = None) -> F64:
+    """Milliseconds, interpolated in the logarithm inside a bin; `reached` are the sums up to each bin, if known."""
+    if reached is None:
+        reached = np.cumsum(histogram, 1)
     wanted = q * reached[:, -1]
     at = np.minimum((reached < wanted[:, None]).sum(1), BINS - 1)
     row = np.arange(len(histogram))
