@@ -89,14 +89,14 @@ class Alike:
     @staticmethod
     def _means(tally: Tally, slot: Slot, ranks: F64) -> tuple[F64, F64]:
         of, size = tally.context_number[slot.cells], len(tally.contexts)
-        calls = np.bincount(of, slot.counts, size)
+        calls = np.bincount(of, slot.counts, size).astype(np.float64)
         return np.bincount(of, slot.counts * ranks[slot.cells], size) / np.maximum(calls, 1.0), calls
 
     def _take(self, slot: int, keys: I64, off: F64, n: F64) -> None:
         """Take in how far the mean rank of K contexts is off in a slot, in deviations of one rank, of n calls each."""
         self._contexts.add(keys)
         of, more = self._sums, len(self._contexts) - len(self._sums["calls"])
-        for name in SUMS:
+        for name in SUMS if more else ():
             of[name] = np.append(of[name], np.zeros(more))
         most = np.sqrt(CHANCE / n + MOST_SHARED)
         at, off = self._contexts.find(keys), np.clip(off, -most, most)

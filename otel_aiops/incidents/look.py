@@ -26,8 +26,8 @@ NEW_SHARE = 0.02  # an outcome that was rarer than this is new
 BEST = 3  # departures of a service that count
 MOST_EVIDENCE = 6  # of one service
 SURGE = 1.6  # times as many requests as usual are a reason for being slow
-LEAST_EXPECTED = 20.0  # requests, below which a surge may be chance
-NEWEST = 2  # slots that show a surge that has just begun
+LEAST_EXPECTED, CHANCE_Z = 20.0, 4.0  # requests, and deviations of a count, below which a surge may be chance
+REACH = 18  # slots: the newest have not come yet, and what has piled up takes its time
 LOG_WEIGHT = 0.5  # of templates beside what spans show
 SCALE = 10.0  # strengths grow like their logarithm above this
 
@@ -213,38 +213,40 @@ class _Gathered:
     # -- more requests ------------------------------------------------------------------------------------------------
 
     def surges(self) -> None:
-        """Services that nobody calls and that get many more requests than usual; they explain what is slow behind them.
-
-        The newest slot does not count: most of its traces are not complete. A surge that has just begun shows in the
-        newest of the others only.
-        """
+        """Services that nobody calls and that get many more requests than usual, which explain what is slow behind."""
         who, _, callee = context_parts(self.behaviour.latency.contexts)
         numbers = np.unique(who[callee == 0]).tolist()
         called = set().union(*self.calls.values()) if self.calls else set()
         for number in numbers:
             service = self.wording.service(number)
             if service not in called and service in self.senders:
-                found = [self._surge(number, first) for first in {self.first, max(self.first, self.last - NEWEST)}]
-                surge = max((one for one in found if one), key=lambda one: one.strength, default=None)
+                surge = self._surge(number)
                 if surge is not None:
                     self.surging[service] = surge
                     self._load(service, surge)
 
-    def _surge(self, number: int, first: int) -> Evidence | None:
-        """More requests than usual of one service, from a slot on."""
+    def _surge(self, number: int) -> Evidence | None:
+        """More requests than usual of one service, in the two slots that have most.
+
+        Traces are complete some slots late, and a surge that has just begun is in few slots.
+        """
         tally, service = self.behaviour.latency, self.wording.service(number)
         who, _, callee = context_parts(tally.contexts)
-        mine, slots = (callee == 0) & (who == number), self.last - first
-        came = float(tally.per_context(tally.window(first, self.last - 1))[mine].sum())
-        expected = float(tally.usual_rate()[mine].sum()) * slots
-        if expected < LEAST_EXPECTED or came < SURGE * expected:
+        mine = (callee == 0) & (who == number)
+        first = min(self.first, self.last - REACH)
+        by_slot = np.zeros(self.last - first + 2)
+        for slot in tally.slots(first, self.last):
+            by_slot[slot.number - first] = slot.counts[mine[tally.context_number[slot.cells]]].sum()
+        came, expected = float((by_slot[1:] + by_slot[:-1]).max()), 2 * float(tally.usual_rate()[mine].sum())
+        by_chance = expected + CHANCE_Z * np.sqrt(expected)
+        if expected < LEAST_EXPECTED or came < max(SURGE * expected, by_chance):
             return None
         return Evidence(
             channel=Channel.RATE,
             service=service,
             what="requests",
-            before=expected / slots / SLOT_S,
-            after=came / slots / SLOT_S,
+            before=expected / 2 / SLOT_S,
+            after=came / 2 / SLOT_S,
             unit="1/s",
             count=int(came),
             strength=float(CERTAIN_Z * np.log1p(came / expected)),

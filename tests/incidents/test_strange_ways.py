@@ -101,12 +101,13 @@ def test_many_more_users_are_as_strange_as_what_they_make_slow() -> None:
     assert [one.service for one in rank(found, Measured())][:1] == ["web"]
 
 
-def test_a_surge_that_has_just_begun_is_seen_in_a_long_window_and_before_its_newest_traces_are_complete() -> None:
+def test_a_surge_is_seen_in_any_window_while_the_newest_traces_are_not_complete() -> None:
     road = warm()
-    for users in (90, 90, 5):
+    for users in (90, 90, 5, 0):
         road.step(users=users, learn=False, took_s=0.05)
-    found = road.look(slots=12)
-    assert found.surges["web"].after == pytest.approx(18) and Channel.RATE in found.strengths["web"]
+    for slots in (2, 12):
+        found = road.look(slots)
+        assert found.surges["web"].after == pytest.approx(18) and Channel.RATE in found.strengths["web"]
 
 
 def test_a_surge_explains_busy_resources() -> None:
@@ -124,6 +125,15 @@ def test_usual_users_are_no_surge() -> None:
     road = warm()
     for _ in range(3):
         road.step(users=40, learn=False)
+    assert not road.look().surges
+
+
+def test_few_users_are_more_by_chance() -> None:
+    road = Road()
+    for _ in range(40):
+        road.step(users=11)
+    for _ in range(3):
+        road.step(users=19, learn=False)
     assert not road.look().surges
 
 
