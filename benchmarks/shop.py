@@ -16,8 +16,8 @@ that counts is that of the last line of the incident up to 60 s after it was ope
 it). Who is a right answer stands in the labels (`accept`, `accept_edges`): where a database or the cache is slow, its
 name or a call of it; where one statement is slow, also the service that waits; where a cache has lost what a service
 kept there, the service or the cache; where users come in excess, "web" or no suspect at all. An incident further than
-five minutes from all faults is false. A line of state "predicted" is a hit where one of its suspects is the service of
-a fault that fills something up, before that is full; otherwise it is false.
+five minutes from all faults is false. A prediction, whatever became of it, is a hit where one of its suspects, or
+services where it has none, is that of a fault that fills something up, before it is full; otherwise it is false.
 """
 
 from __future__ import annotations
@@ -267,8 +267,9 @@ def _stories(lines: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], lis
     predicted: dict[str, dict[str, Any]] = {}
     for line in lines:
         key, suspects = str(line["id"]), line.get("suspects", [])
-        if line.get("state") in {"predicted", "expired"}:
-            predicted.setdefault(key, {"id": key, "at": line["detected_at"], "suspects": suspects})
+        if line.get("prediction") or line.get("state") in {"predicted", "expired"}:
+            about = suspects or [{"service": service} for service in line.get("services", [])]
+            predicted.setdefault(key, {"id": key, "at": line["detected_at"], "suspects": about})
             continue
         story = opened.setdefault(key, {"id": key, "at": line["detected_at"], "suspects": suspects})
         if line.get("updated_at", line["detected_at"]) <= story["at"] + RANKED_S:
