@@ -211,6 +211,7 @@ class Judgement:
     kinds: dict[str, Tally] = field(default_factory=dict)
     false: list[dict[str, Any]] = field(default_factory=list)
     false_predictions: list[dict[str, Any]] = field(default_factory=list)
+    said: list[tuple[float, bool]] = field(default_factory=list)  # of each suspect: confidence, and whether it is right
     quiet_h: float = 0.0
     hours: float = 0.0
 
@@ -219,6 +220,7 @@ class Judgement:
             self.kinds.setdefault(kind, Tally()).add(tally)
         self.false += other.false
         self.false_predictions += other.false_predictions
+        self.said += other.said
         self.quiet_h += other.quiet_h
         self.hours += other.hours
 
@@ -251,6 +253,7 @@ def judge(lines: Iterable[dict[str, Any]], labels: Labels) -> Judgement:
             tally.top1 += _right(suspects[:1], fault)
             tally.top3 += _right(suspects[:3], fault)
             tally.extra += len(found) - 1
+            made.said += [(one["confidence"], _right([one], fault)) for one in suspects if "confidence" in one]
         leads = [fault["limit"] - one["at"] for one in predicted if _foreseen(one, fault)]
         tally.leads_s += [max(leads)] if leads else []
     near = [(fault["start"], fault["end"] + NEAR_S) for fault in faults]
@@ -310,6 +313,13 @@ def table(found: Judgement) -> str:
         )
     lines.append(f"false incidents: {len(found.false)} in {found.quiet_h:.1f} quiet hours")
     lines.append(f"false predictions: {len(found.false_predictions)} in {found.hours:.1f} hours")
+    if found.said:
+        said, right = np.array(found.said, float).T
+        brier, least = float(np.mean((said - right) ** 2)), float(np.mean((right.mean() - right) ** 2))
+        lines.append(
+            f"confidence of {len(said)} suspects: {said.mean():.2f} said, {right.mean():.2f} right, "
+            f"Brier score {brier:.3f} ({least:.3f} if all were the same)"
+        )
     return "\n".join(lines)
 
 
