@@ -1,4 +1,4 @@
-# make demo   see it work in about a minute
+# make demo   see it work, in two minutes
 # make test   everything that must hold: style, types, tests, real servers where they can be had
 # make bench  speed and memory, each beside its peer in the same run
 

@@ -16,8 +16,8 @@ that counts is that of the last line of the incident up to 60 s after it was ope
 it). Who is a right answer stands in the labels (`accept`, `accept_edges`): where a database or the cache is slow, its
 name or a call of it; where one statement is slow, also the service that waits; where a cache has lost what a service
 kept there, the service or the cache; where users come in excess, "web" or no suspect at all. An incident further than
-five minutes from all faults is false. A line of state "predicted" is a hit where one of its suspects is the service of
-a fault that fills something up, before that is full; otherwise it is false.
+five minutes from all faults is false. A prediction, whatever became of it, is a hit where one of its suspects, or
+services where it has none, is that of a fault that fills something up, before it is full; otherwise it is false.
 """
 
 from __future__ import annotations
@@ -211,6 +211,7 @@ class Judgement:
     kinds: dict[str, Tally] = field(default_factory=dict)
     false: list[dict[str, Any]] = field(default_factory=list)
     false_predictions: list[dict[str, Any]] = field(default_factory=list)
+    said: list[tuple[float, bool]] = field(default_factory=list)  # of each suspect: confidence, and whether it is right
     quiet_h: float = 0.0
     hours: float = 0.0
 
@@ -219,6 +220,7 @@ class Judgement:
             self.kinds.setdefault(kind, Tally()).add(tally)
         self.false += other.false
         self.false_predictions += other.false_predictions
+        self.said += other.said
         self.quiet_h += other.quiet_h
         self.hours += other.hours
 
@@ -251,6 +253,7 @@ def judge(lines: Iterable[dict[str, Any]], labels: Labels) -> Judgement:
             tally.top1 += _right(suspects[:1], fault)
             tally.top3 += _right(suspects[:3], fault)
             tally.extra += len(found) - 1
+            made.said += [(one["confidence"], _right([one], fault)) for one in suspects if "confidence" in one]
         leads = [fault["limit"] - one["at"] for one in predicted if _foreseen(one, fault)]
         tally.leads_s += [max(leads)] if leads else []
     near = [(fault["start"], fault["end"] + NEAR_S) for fault in faults]
@@ -267,8 +270,9 @@ def _stories(lines: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], lis
     predicted: dict[str, dict[str, Any]] = {}
     for line in lines:
         key, suspects = str(line["id"]), line.get("suspects", [])
-        if line.get("state") in {"predicted", "expired"}:
-            predicted.setdefault(key, {"id": key, "at": line["detected_at"], "suspects": suspects})
+        if line.get("prediction") or line.get("state") in {"predicted", "expired"}:
+            about = suspects or [{"service": service} for service in line.get("services", [])]
+            predicted.setdefault(key, {"id": key, "at": line["detected_at"], "suspects": about})
             continue
         story = opened.setdefault(key, {"id": key, "at": line["detected_at"], "suspects": suspects})
         if line.get("updated_at", line["detected_at"]) <= story["at"] + RANKED_S:
@@ -309,6 +313,13 @@ def table(found: Judgement) -> str:
         )
     lines.append(f"false incidents: {len(found.false)} in {found.quiet_h:.1f} quiet hours")
     lines.append(f"false predictions: {len(found.false_predictions)} in {found.hours:.1f} hours")
+    if found.said:
+        said, right = np.array(found.said, float).T
+        brier, least = float(np.mean((said - right) ** 2)), float(np.mean((right.mean() - right) ** 2))
+        lines.append(
+            f"confidence of {len(said)} suspects: {said.mean():.2f} said, {right.mean():.2f} right, "
+            f"Brier score {brier:.3f} ({least:.3f} if all were the same)"
+        )
     return "\n".join(lines)
 
 

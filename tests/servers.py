@@ -21,7 +21,7 @@ from tests.tools import prometheus as debian
 from tests.tools.collector import Unavailable, collector
 
 PR_SET_PDEATHSIG = 1
-START_S = 60.0
+START_S = 120.0
 
 
 def require(get: Callable[[], Path]) -> Path:

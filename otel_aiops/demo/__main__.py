@@ -134,14 +134,14 @@ def _fits(shop: Shop, fault: Fault, anomaly: dict[str, Any], step: float) -> boo
 
 
 def _summary(console: Console, service: Service, shop: Shop, seen: Seen, took_s: float) -> None:
-    table = Table("fault", "service", "noticed after", "score", "why", title="\nWhat was noticed")
+    table = Table("fault", "service", "noticed after", "score", title="\nWhat was noticed")
     for fault in FAULTS:
         found = seen.noticed.get(fault.name)
         if found is None:
-            table.add_row(fault.name, fault.service, "[red]not noticed[/]", "", fault.what)
+            table.add_row(fault.name, fault.service, "[red]not noticed[/]", "")
             continue
         delay = max(0.0, (found["since"] - shop.start_s) / STEP_S - shop.window(fault)[0])
-        table.add_row(fault.name, fault.service, f"{delay:.0f} min", f"{found['peak']:.1f}", found["reason"])
+        table.add_row(fault.name, fault.service, f"{delay:.0f} min", f"{found['peak']:.1f}")
     console.print(table)
     status = service.get("/api/v1/status")
     points, hours = status["points_scored"], (shop.steps - shop.live) * STEP_S / 3600

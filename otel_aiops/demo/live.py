@@ -35,15 +35,15 @@ class Told:
 
     def summary(self, console: Console) -> None:
         """Print what went wrong beside what was found."""
-        table = Table("fault", "incident after", "severity", "first suspect", "why", title="\nWhat became an incident")
+        table = Table("fault", "incident after", "severity", "first suspect", title="\nWhat became an incident")
         for fault in self.plan:
             found = self.of(fault)
             if found is None:
-                table.add_row(fault.what, "[red]no incident[/]", "", "", "")
+                table.add_row(fault.what, "[red]no incident[/]", "", "")
                 continue
             first = next(iter(found["suspects"]), {"service": "no candidate"})
             after = f"{found['detected_at'] - fault.start_s:.0f} s"
-            table.add_row(fault.what, after, found["severity"], first["service"], escape(first.get("reason", "")))
+            table.add_row(fault.what, after, found["severity"], escape(first["service"]))
         console.print(table)
         console.print(f"{self.spans:,} spans and {self.logs:,} log records were read in {self.took_s:.0f} s.\n")
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_aiops.errors import ConfigError
+from otel_aiops.incidents.alike import Alike
 from otel_aiops.otlp.points import I32, I64, Bool
 from otel_aiops.otlp.spans import PeerKind
 from otel_aiops.series.columns import Arrays, checked
@@ -79,6 +80,7 @@ class Behaviour:
             for _ in range(4)
         ]
         self.latency, self.failures, self.paths, self.logs = made
+        self.alike = Alike(self.latency.decay)
         self.events = Keys(np.array([START, END], np.int64))
 
     @property
@@ -123,6 +125,7 @@ class Behaviour:
     def learn(self, event_ns: int, blocked: Callable[[I64], Bool] | None) -> None:
         """Take what has settled for normal, but that of services that are `blocked` (numbers in, mask out)."""
         last = self.slot(event_ns - int(self.config.settle * 1e9))
+        self.alike.learn(self.latency, last, blocked(self.latency.contexts >> 48) if blocked else None)
         for tally in self.tallies.values():
             tally.learn(last, blocked(tally.contexts >> 48) if blocked else None)
 
@@ -142,6 +145,7 @@ class Behaviour:
     def state(self) -> Arrays:
         """Everything counted, as arrays."""
         arrays = {f"{name}/{key}": array for name, one in self.tallies.items() for key, array in one.state().items()}
+        arrays |= {f"alike/{key}": array for key, array in self.alike.state().items()}
         return {**arrays, "events": self.events.by_number.copy()}
 
     def restore(self, arrays: Arrays) -> None:
@@ -150,9 +154,10 @@ class Behaviour:
         events = {"events": rest.pop("events", np.empty(0))}
         checked(events, {"events": (np.int64, ("N",))})
         self.events = Keys(events["events"])
-        for name, tally in self.tallies.items():
+        owners: dict[str, Tally | Alike] = {**self.tallies, "alike": self.alike}
+        for name, one in owners.items():
             part = name + "/"
-            tally.restore({key.removeprefix(part): array for key, array in rest.items() if key.startswith(part)})
+            one.restore({key.removeprefix(part): array for key, array in rest.items() if key.startswith(part)})
 
 
 def bins_of(exclusive_ns: NDArray[np.float64]) -> I64:

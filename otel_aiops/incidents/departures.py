@@ -11,6 +11,7 @@ from otel_aiops.signals.tally import Tally
 
 LEAST_USUAL = 5  # times that the context was seen
 LEAST_NOW = 2  # times that the outcome came
+LEAST_KNOWN, KNOWN = 3, 0.5  # and one that came now and then: two of these come together every few hours
 LEAST = 3.0  # of the statistic; less is chance
 FULL_SHARE = 0.1  # a share that grows by less counts for less
 CHANCE = 2.0  # outcomes that may be missing by chance
@@ -41,10 +42,10 @@ def departures(tally: Tally, window: F64, least_usual: float = LEAST_USUAL, most
     """
     of = tally.context_number
     usual_all, now_all = tally.per_context(tally.usual)[of], tally.per_context(window)[of]
-    k = np.flatnonzero((usual_all >= max(least_usual, LEAST_USUAL)) & (window >= LEAST_NOW))
+    least_now = np.where(tally.usual >= KNOWN, LEAST_KNOWN, LEAST_NOW)
+    k = np.flatnonzero((usual_all >= max(least_usual, LEAST_USUAL)) & (window >= least_now))
     c0, c1, n0, n1 = tally.usual[k], window[k], usual_all[k], now_all[k]
-    p0, p1, p = (c0 + 0.5) / (n0 + 1), c1 / n1, (c0 + c1) / (n0 + n1)
-    ratio = _part(c1, n1 * p) + _part(n1 - c1, n1 * (1 - p)) + _part(c0, n0 * p) + _part(n0 - c0, n0 * (1 - p))
+    p0, p1, ratio = (c0 + 0.5) / (n0 + 1), c1 / n1, likelihood_ratio(c0, n0, c1, n1)
     strength = np.where(p1 > p0, ratio, 0.0) * np.clip((p1 - p0) / FULL_SHARE, 0, 1)
     gone = (1 - p0) / (1 - p1 + CHANCE / n1)  # how much rarer everything else has become
     new = np.clip(np.log(np.maximum(p1 / p0, gone)) / np.log(NEWEST), 0, 1)
@@ -62,6 +63,12 @@ def departures(tally: Tally, window: F64, least_usual: float = LEAST_USUAL, most
         n1[best],
         cell,
     )
+
+
+def likelihood_ratio(c0: F64, n0: F64, c1: F64, n1: F64) -> F64:
+    """The logarithm of how much likelier c0 of n0 and c1 of n1 are with a share each than with one for both, (K,)."""
+    p = (c0 + c1) / (n0 + n1)
+    return _part(c1, n1 * p) + _part(n1 - c1, n1 * (1 - p)) + _part(c0, n0 * p) + _part(n0 - c0, n0 * (1 - p))
 
 
 def _part(seen: F64, expected: F64) -> F64:

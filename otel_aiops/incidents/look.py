@@ -10,8 +10,9 @@ import numpy as np
 from otel_aiops.incidents.behaviour import OWN, PASSED_ON, SLOT_S, UNREACHED, Behaviour, context_parts
 from otel_aiops.incidents.departures import Departures, departures
 from otel_aiops.incidents.edges import Edge, solve
+from otel_aiops.incidents.graph import reached
 from otel_aiops.incidents.incident import Channel, Evidence
-from otel_aiops.incidents.shifts import MIDDLE, UPPER, Shifts, shifts
+from otel_aiops.incidents.shifts import MIDDLE, UPPER, Shifts, Times
 from otel_aiops.otlp.points import I64
 from otel_aiops.signals.tally import Tally
 from otel_aiops.signals.trees import CHILD, END, LOG, START, event_parts
@@ -25,7 +26,8 @@ NEW_SHARE = 0.02  # an outcome that was rarer than this is new
 BEST = 3  # departures of a service that count
 MOST_EVIDENCE = 6  # of one service
 SURGE = 1.6  # times as many requests as usual are a reason for being slow
-LEAST_EXPECTED = 20.0  # requests, below which a surge may be chance
+LEAST_EXPECTED, CHANCE_Z = 20.0, 4.0  # requests, and deviations of a count, below which a surge may be chance
+REACH = 18  # slots: the newest have not come yet, and what has piled up takes its time
 LOG_WEIGHT = 0.5  # of templates beside what spans show
 SCALE = 10.0  # strengths grow like their logarithm above this
 
@@ -78,7 +80,7 @@ def look(behaviour: Behaviour, wording: Wording, first: int, last: int, *, least
     gathered.paths()
     gathered.logs()
     gathered.consequences()
-    gathered.surges(last - first + 1)
+    gathered.surges()
     return gathered.look()
 
 
@@ -87,6 +89,7 @@ class _Gathered:
 
     def __init__(self, behaviour: Behaviour, wording: Wording, first: int, last: int, least_usual: float) -> None:
         self.behaviour, self.wording, self.least_usual = behaviour, wording, least_usual
+        self.first, self.last = first, last
         self.window = {name: tally.window(first, last) for name, tally in behaviour.tallies.items()}
         self.strengths: dict[str, dict[Channel, float]] = {}
         self.evidence: dict[str, list[Evidence]] = {}
@@ -131,12 +134,14 @@ class _Gathered:
 
     def slowness(self) -> None:
         """Operations that take longer themselves, and the ends of calls that do: usually, or in a part of the cases."""
-        for quantile in (MIDDLE, UPPER):
-            self._slower_at(quantile)
+        behaviour = self.behaviour
+        times = Times(behaviour.latency, self.first, self.last, self.least_usual, behaviour.alike)
+        for found in (times.shifts(MIDDLE), times.shifts(UPPER), times.tails()):
+            if (found.z > CALL_Z).any():
+                self._slower(found)
 
-    def _slower_at(self, quantile: float) -> None:
+    def _slower(self, found: Shifts) -> None:
         tally = self.behaviour.latency
-        found = shifts(tally, self.window["latency"], self.least_usual, quantile)
         who, operation, callee = context_parts(found.context)
         edges: list[Edge] = []
         longer: list[tuple[int, Edge]] = []
@@ -207,30 +212,59 @@ class _Gathered:
 
     # -- more requests ------------------------------------------------------------------------------------------------
 
-    def surges(self, slots: int) -> None:
-        """Services that nobody calls and that get many more requests than usual, in a window of so many slots."""
-        tally = self.behaviour.latency
-        who, _, callee = context_parts(tally.contexts)
-        own = callee == 0
-        now, usual = tally.per_context(self.window["latency"]), tally.usual_rate()
+    def surges(self) -> None:
+        """Services that nobody calls and that get many more requests than usual, which explain what is slow behind."""
+        who, _, callee = context_parts(self.behaviour.latency.contexts)
+        numbers = np.unique(who[callee == 0]).tolist()
         called = set().union(*self.calls.values()) if self.calls else set()
-        for number in np.unique(who[own & (now > 0)]).tolist():
+        for number in numbers:
             service = self.wording.service(number)
-            mine = own & (who == number)
-            came, expected = float(now[mine].sum()), float(usual[mine].sum()) * slots
-            if service in called or expected < LEAST_EXPECTED or came < SURGE * expected:
-                continue
-            self.surging[service] = Evidence(
-                channel=Channel.RATE,
-                service=service,
-                what="requests",
-                before=expected / slots / SLOT_S,
-                after=came / slots / SLOT_S,
-                unit="1/s",
-                count=int(came),
-                strength=float(CERTAIN_Z * np.log1p(came / expected)),
-                text=f"{came / expected:.2g} times as many requests come to {service} as usual ({came:.0f} times)",
-            )
+            if service not in called and service in self.senders:
+                surge = self._surge(number)
+                if surge is not None:
+                    self.surging[service] = surge
+                    self._load(service, surge)
+
+    def _surge(self, number: int) -> Evidence | None:
+        """More requests than usual of one service, in the two slots that have most.
+
+        Traces are complete some slots late, and a surge that has just begun is in few slots.
+        """
+        tally, service = self.behaviour.latency, self.wording.service(number)
+        who, _, callee = context_parts(tally.contexts)
+        mine = (callee == 0) & (who == number)
+        first = min(self.first, self.last - REACH)
+        by_slot = np.zeros(self.last - first + 2)
+        for slot in tally.slots(first, self.last):
+            by_slot[slot.number - first] = slot.counts[mine[tally.context_number[slot.cells]]].sum()
+        came, expected = float((by_slot[1:] + by_slot[:-1]).max()), 2 * float(tally.usual_rate()[mine].sum())
+        by_chance = expected + CHANCE_Z * np.sqrt(expected)
+        if expected < LEAST_EXPECTED or came < max(SURGE * expected, by_chance):
+            return None
+        return Evidence(
+            channel=Channel.RATE,
+            service=service,
+            what="requests",
+            before=expected / 2 / SLOT_S,
+            after=came / 2 / SLOT_S,
+            unit="1/s",
+            count=int(came),
+            strength=float(CERTAIN_Z * np.log1p(came / expected)),
+            text=f"{came / expected:.2g} times as many requests come to {service} as usual ({came:.0f} times)",
+        )
+
+    def _load(self, entry: str, surge: Evidence) -> None:
+        """Put down to a surge that what it reaches is slow: it is as strange as the slowest of that."""
+        slow = (Channel.LATENCY, Channel.NETWORK)
+        slowest = 0.0
+        for service in sorted(reached([entry], lambda one: sorted(self.calls.get(one, ())))):
+            strengths = self.strengths.get(service, {})
+            for channel in slow:
+                slowest = max(slowest, strengths.get(channel, 0.0))
+                strengths[channel] = strengths.get(channel, 0.0) * (1 - EXPLAINED)
+        if slowest > 0:
+            self._raise(entry, Channel.RATE, slowest)
+        self._tell(replace(surge, strength=max(surge.strength, slowest)))
 
     # -- another path -------------------------------------------------------------------------------------------------
 
@@ -381,6 +415,8 @@ def _slower(
     before, after, count = float(found.before[k]), float(found.after[k]), int(found.count[k])
     what = f"`{name}` of {caller or service}"
     what += f" waits for {callee}" if callee else " takes"
+    share = float(found.share[k])
+    usual, part = ("at most ", f" in {_percent(share)} of cases") if share < 1 else ("", "")
     return Evidence(
         channel=Channel.NETWORK if callee else Channel.LATENCY,
         service=service,
@@ -393,7 +429,7 @@ def _slower(
         caller=caller,
         callee=callee,
         traces=_traces(tally, int(found.cell[k])),
-        text=f"{what} {_ms(after)} instead of {_ms(before)}, without what others explain ({count} times)",
+        text=f"{what} {_ms(after)} instead of {usual}{_ms(before)}{part}, without what others explain ({count} times)",
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from otel_aiops.incidents.alike import Alike
 from otel_aiops.incidents.behaviour import BINS, GROWTH, SHORTEST_NS
-from otel_aiops.otlp.points import F64, I64
+from otel_aiops.incidents.departures import likelihood_ratio
+from otel_aiops.otlp.points import F64, I64, Bool
 from otel_aiops.signals.tally import Tally
 
 LEAST_NOW, LEAST_USUAL = 3, 8  # observations
@@ -16,6 +18,9 @@ PART = 0.1
 NORMAL_IQR = 1.35  # of a normal distribution, in standard deviations
 MIDDLE, UPPER = 0.5, 0.8  # what is slow in one of three instances moves only the upper of the two
 LEAST_UPPER = 12  # observations for a quantile other than the middle
+TAIL = 0.98  # of what is usual; what is slow in one of ten calls moves neither of the two
+LEAST_BEYOND, LEAST_SPELLS = 3, 2  # calls beyond it, and slots with any: one hitch is not a change
+EDGES_MS = SHORTEST_NS / 1e6 * np.exp(np.arange(BINS) * GROWTH)  # where bins begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,30 +38,93 @@ class Shifts:
     after: F64
     count: F64
     cell: I64
+    share: F64  # of the calls that it is about
 
     def __len__(self) -> int:
         return len(self.context)
 
+    def take(self, rows: I64 | Bool) -> Shifts:
+        """Some of them."""
+        return Shifts(*(getattr(self, one.name)[rows] for one in fields(self)))
 
-def shifts(tally: Tally, window: F64, least_usual: float = LEAST_USUAL, quantile: float = MIDDLE) -> Shifts:
-    """Compare the counts of a window, (C,), with what is usual, in contexts that came so often in that."""
-    of, now, usual = tally.context_number, tally.per_context(window), tally.per_context(tally.usual)
-    least_now = LEAST_NOW if quantile == MIDDLE else LEAST_UPPER
-    pick = np.flatnonzero((now >= least_now) & (usual >= max(least_usual, LEAST_USUAL)))
-    row = np.full(len(now), -1)
-    row[pick] = np.arange(len(pick))
-    cells = np.flatnonzero(row[of] >= 0)
-    at = row[of[cells]], tally.outcome[cells]
-    before, after = np.zeros((2, len(pick), BINS))
-    before[at], after[at] = tally.usual[cells], window[cells]
-    slowest = np.zeros(len(pick), np.int64)
-    seen = cells[window[cells] > 0]
-    order = np.argsort(tally.outcome[seen], kind="stable")
-    slowest[row[of[seen[order]]]] = seen[order]
-    was, now_at = _quantile(before, quantile), _quantile(after, quantile)
-    spread = (_quantile(before, 0.75) - _quantile(before, 0.25)) / NORMAL_IQR + PART * was + FLOOR_MS
-    effect = (now_at - was) / spread
-    return Shifts(tally.contexts[pick], _rank_z(before, after), effect, was, now_at, now[pick], slowest)
+
+class Times:
+    """How long things take in the slots `first` .. `last` and usually, in contexts that came often enough in both.
+
+    With `alike`, what the calls of a slot have in common makes everything less significant.
+    """
+
+    def __init__(
+        self, tally: Tally, first: int, last: int, least_usual: float = LEAST_USUAL, alike: Alike | None = None
+    ) -> None:
+        self._tally, self._slots = tally, (first, last)
+        window = tally.window(first, last)
+        of, now, usual = tally.context_number, tally.per_context(window), tally.per_context(tally.usual)
+        self._pick = np.flatnonzero((now >= LEAST_NOW) & (usual >= max(least_usual, LEAST_USUAL)))
+        row = np.full(len(now), -1)
+        row[self._pick] = np.arange(len(self._pick))
+        cells = np.flatnonzero(row[of] >= 0)
+        at = row[of[cells]], tally.outcome[cells]
+        self._before, self._after = np.zeros((2, len(self._pick), BINS))
+        self._before[at], self._after[at] = tally.usual[cells], window[cells]
+        self._slowest = np.zeros(len(self._pick), np.int64)
+        seen = cells[window[cells] > 0]
+        order = np.argsort(tally.outcome[seen], kind="stable")
+        self._slowest[row[of[seen[order]]]] = seen[order]
+        self._count = now[self._pick]
+        self._chance = np.sqrt(alike.effect(tally, first, last)[self._pick]) if alike else np.ones(len(self._pick))
+        self._z = _rank_z(self._before, self._after) / self._chance
+        self._usually = np.cumsum(self._before, 1)
+        self._spread = (self._quantile_before(0.75) - self._quantile_before(0.25)) / NORMAL_IQR
+        self._spread += PART * self._quantile_before(MIDDLE) + FLOOR_MS
+
+    def shifts(self, quantile: float = MIDDLE) -> Shifts:
+        """How a quantile has moved; one other than the middle takes more observations."""
+        found = self._shifts(self._z, self._quantile_before(quantile), _quantile(self._after, quantile))
+        return found if quantile == MIDDLE else found.take(self._count >= LEAST_UPPER)
+
+    def tails(self) -> Shifts:
+        """Where more than usual is far beyond what nearly all usually take: `share` of the calls, in several slots.
+
+        All contexts are there, those in which it is not with a `z` of 0.
+
+        `z` is the signed root of twice the likelihood ratio (G) of the two shares that are beyond (Dunning, 1993,
+        section 4). `before` is the quantile nearly all are under, `after` the median of what is beyond, and `effect`
+        by how much that raises the mean, in spreads.
+        """
+        most, of_all = self._quantile_before(TAIL), self._usually[:, -1]
+        beyond = EDGES_MS[None, :] >= (most + self._spread)[:, None]
+        now, usually = (self._after * beyond).sum(1), (self._before * beyond).sum(1)
+        share, grown = now / self._count, now / self._count - (usually + 0.5) / (of_all + 1)
+        few = np.flatnonzero((now >= LEAST_BEYOND) & (grown > 0))
+        few = few[self._spells(beyond, few) >= LEAST_SPELLS]
+        z, after = np.zeros(len(most)), most.copy()
+        ratio = likelihood_ratio(usually[few], of_all[few], now[few], self._count[few])
+        z[few] = np.sqrt(2 * np.maximum(ratio, 0.0)) / self._chance[few]
+        after[few] = _quantile(self._after[few] * beyond[few], MIDDLE)
+        found = self._shifts(z, most, after, share)
+        return replace(found, effect=found.effect * np.maximum(grown, 0.0))
+
+    def _quantile_before(self, q: float) -> F64:
+        return _quantile(self._before, q, self._usually)
+
+    def _spells(self, beyond: Bool, rows: I64) -> I64:
+        """In how many slots of the window anything of some rows is beyond."""
+        tally = self._tally
+        row = np.full(len(tally.contexts), -1)
+        row[self._pick[rows]] = rows
+        of, outcome = tally.context_number, tally.outcome
+        spells = np.zeros(len(self._pick), np.int64)
+        for slot in tally.slots(*self._slots) if len(rows) else ():
+            mine = slot.cells[row[of[slot.cells]] >= 0]
+            at = row[of[mine]]
+            spells[np.unique(at[beyond[at, outcome[mine]]])] += 1
+        return spells[rows]
+
+    def _shifts(self, z: F64, before: F64, after: F64, share: F64 | None = None) -> Shifts:
+        effect, contexts = (after - before) / self._spread, self._tally.contexts[self._pick]
+        share = np.ones(len(z)) if share is None else share
+        return Shifts(contexts, z, effect, before, after, self._count, self._slowest, share)
 
 
 def _rank_z(before: F64, after: F64) -> F64:
@@ -69,9 +137,10 @@ def _rank_z(before: F64, after: F64) -> F64:
     return z
 
 
-def _quantile(histogram: F64, q: float) -> F64:
-    """Milliseconds, interpolated in the logarithm inside a bin."""
-    reached = np.cumsum(histogram, 1)
+def _quantile(histogram: F64, q: float, reached: F64 | None = None) -> F64:
+    """Milliseconds, interpolated in the logarithm inside a bin; `reached` are the sums up to each bin, if known."""
+    if reached is None:
+        reached = np.cumsum(histogram, 1)
     wanted = q * reached[:, -1]
     at = np.minimum((reached < wanted[:, None]).sum(1), BINS - 1)
     row = np.arange(len(histogram))

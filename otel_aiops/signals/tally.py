@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,7 @@ class Tally:
         self.refused = 0
         self.late = 0
         self._kept = kept_slots
-        self._decay = 0.5 ** (slot_s / half_life_s)
+        self.decay = 0.5 ** (slot_s / half_life_s)  # of what is usual, for each slot in which its context is active
         self._most = most_cells
         self._contexts, self._outcomes, self._pairs = Keys(), Keys(), Keys()
         self._learned_slots = np.empty(0, np.float64)  # of each context by number
@@ -121,7 +122,7 @@ class Tally:
 
     def usual_rate(self) -> F64:
         """How often each context usually comes in a slot in which it comes at all, by number."""
-        weight = (1 - self._decay**self._learned_slots) / (1 - self._decay)  # of so many slots, the oldest decayed most
+        weight = (1 - self.decay**self._learned_slots) / (1 - self.decay)  # of so many slots, the oldest decayed most
         rate: F64 = self.per_context(self._usual) / np.maximum(weight, 1.0)
         return rate
 
@@ -179,18 +180,24 @@ class Tally:
     def window(self, first: int, last: int) -> F64:
         """Counts of each cell in the slots `first` .. `last`, both included, (C,)."""
         counts = np.zeros(len(self._usual))
-        for slot in self._slots:
-            if first <= slot.number <= last:
-                counts[slot.cells] += slot.counts
+        for slot in self.slots(first, last):
+            counts[slot.cells] += slot.counts
         return counts
+
+    def slots(self, first: int, last: int) -> Iterator[Slot]:
+        """Those of the slots `first` .. `last` in which anything came, in order."""
+        return (slot for slot in self._slots if first <= slot.number <= last)
+
+    def unlearned(self, last: int) -> Iterator[Slot]:
+        """The slots up to `last` that are not learned yet, in order."""
+        return self.slots(self._learned + 1, last)
 
     # -- learning -----------------------------------------------------------------------------------------------------
 
     def learn(self, last: int, blocked: Bool | None = None) -> None:
         """Take the slots up to `last` for normal, but those of contexts that are `blocked` (by number)."""
-        for slot in self._slots:
-            if self._learned < slot.number <= last:
-                self._learn(slot, blocked)
+        for slot in self.unlearned(last):
+            self._learn(slot, blocked)
         self._learned = max(self._learned, last)
 
     def _learn(self, slot: Slot, blocked: Bool | None) -> None:
@@ -201,7 +208,7 @@ class Tally:
             cells, counts, context = cells[free], counts[free], context[free]
         active = np.zeros(len(self._learned_slots), bool)
         active[context] = True
-        self._usual[active[self.context_number]] *= self._decay
+        self._usual[active[self.context_number]] *= self.decay
         self._usual[cells] += counts
         self._learned_slots[active] += 1
 

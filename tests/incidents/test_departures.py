@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_aiops.incidents.departures import Departures, departures
+from otel_aiops.incidents.departures import LEAST, Departures, departures
 from otel_aiops.signals.tally import Tally
 
 Counts = dict[int, dict[int, int]]  # context → outcome → times
@@ -95,3 +95,10 @@ def test_only_so_many_are_told() -> None:
 
 def test_an_empty_memory() -> None:
     assert not len(found_in({}, {}))
+
+
+def test_two_of_what_comes_now_and_then_are_chance() -> None:
+    rare, new = {1: {0: 400, 7: 1}}, {1: {0: 400}}
+    assert not len(found_in(rare, {1: {0: 16, 7: 2}}))
+    assert found_in(rare, {1: {0: 16, 7: 3}}).strength[0] > LEAST
+    assert found_in(new, {1: {0: 16, 7: 2}}).strength[0] > LEAST

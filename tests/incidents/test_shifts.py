@@ -1,4 +1,4 @@
-"""Slower than usual: the rank test equals that of SciPy, quantiles those of a sorted list."""
+"""Slower than usual: the rank test equals that of SciPy, quantiles those of a sorted list, tails a sum over calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
 from otel_aiops.incidents.behaviour import BINS, GROWTH, SHORTEST_NS
-from otel_aiops.incidents.shifts import Shifts, shifts
+from otel_aiops.incidents.shifts import LEAST_BEYOND, TAIL, Shifts, Times
 from otel_aiops.signals.tally import Tally
 
 VALUES = st.lists(st.integers(0, 12), min_size=8, max_size=40)
@@ -27,7 +27,7 @@ def made(usual: dict[int, list[int]], now: dict[int, list[int]]) -> tuple[Tally,
         tally.add(np.full(len(contexts), slot, np.int64), contexts, outcomes, examples)
         if slot == 1:
             tally.learn(1)
-    return tally, shifts(tally, tally.window(2, 2))
+    return tally, Times(tally, 2, 2).shifts()
 
 
 def quantile_ms(bins: list[int], q: float) -> float:
@@ -69,8 +69,8 @@ def test_contexts_are_told_apart_and_rare_ones_left_out() -> None:
     usual = {1: [20] * 30, 2: [20] * 7, 3: [20] * 30, 4: [20] * 30}
     tally, found = made(usual, {1: [25] * 3, 2: [25] * 9, 3: [25] * 2, 9: [25] * 9})
     assert found.context.tolist() == [1] and len(found) == 1
-    assert not len(shifts(tally, tally.window(2, 2), least_usual=31))
-    assert not len(shifts(tally, np.zeros(len(tally))))
+    assert not len(Times(tally, 2, 2, least_usual=31).shifts())
+    assert not len(Times(tally, 3, 4).shifts()) and not len(Times(tally, 3, 4).tails())
 
 
 def test_the_example_is_one_of_the_slowest() -> None:
@@ -82,4 +82,67 @@ def test_shortest_and_longest_bins_and_an_empty_memory() -> None:
     _, found = made({1: [0] * 20, 2: [BINS - 1] * 20}, {1: [BINS - 1] * 5, 2: [0] * 5})
     assert np.isfinite(np.stack([found.z, found.effect, found.before, found.after])).all()
     empty = Tally(slot_s=5, kept_slots=9, half_life_s=1800, most_cells=1000)
-    assert not len(shifts(empty, empty.window(0, 1)))
+    assert not len(Times(empty, 0, 1).shifts()) and not len(Times(empty, 0, 1).tails())
+
+
+def in_slots(usual: list[int], *now: list[int]) -> Times:
+    """What was usual of one thing, and what came in slots after that, as bins."""
+    tally = Tally(slot_s=5, kept_slots=9, half_life_s=1800, most_cells=1000)
+    for slot, bins in enumerate((usual, *now), 1):
+        none = np.zeros((len(bins), 2), np.uint64)
+        tally.add(np.full(len(bins), slot), np.full(len(bins), 7), np.array(bins, np.int64), none)
+        if slot == 1:
+            tally.learn(1)
+    return Times(tally, 2, 1 + len(now))
+
+
+def ratio(c0: int, n0: int, c1: int, n1: int) -> float:
+    """Of the likelihoods of two binomial samples, with a share each and with one for both, by SciPy's distribution."""
+    from scipy.stats import binom
+
+    apart = binom.logpmf(c0, n0, c0 / n0) + binom.logpmf(c1, n1, c1 / n1)
+    return float(apart - binom.logpmf(c0, n0, (c0 + c1) / (n0 + n1)) - binom.logpmf(c1, n1, (c0 + c1) / (n0 + n1)))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.integers(60, 120), min_size=20, max_size=60), st.lists(st.integers(60, 170), min_size=6, max_size=40)
+)
+def test_tails_equal_a_sum_over_calls(usual: list[int], now: list[int]) -> None:
+    half = len(now) // 2
+    found = in_slots(usual, now[:half], now[half:]).tails()
+    most, middle = quantile_ms(usual, TAIL), quantile_ms(usual, 0.5)
+    spread = (quantile_ms(usual, 0.75) - quantile_ms(usual, 0.25)) / 1.35 + 0.1 * middle + 0.2
+
+    def is_beyond(value: int) -> bool:
+        return SHORTEST_NS / 1e6 * math.exp(value * GROWTH) >= most + spread
+
+    beyond, usually = [value for value in now if is_beyond(value)], sum(map(is_beyond, usual))
+    grown = len(beyond) / len(now) - (usually + 0.5) / (len(usual) + 1)
+    often = len(beyond) >= LEAST_BEYOND and any(map(is_beyond, now[:half])) and any(map(is_beyond, now[half:]))
+    if not often or grown <= 0:
+        assert found.z.tolist() == [0.0]
+        return
+    assert found.share[0] == pytest.approx(len(beyond) / len(now)) and found.before[0] == pytest.approx(most)
+    assert found.after[0] == pytest.approx(quantile_ms(beyond, 0.5))
+    assert found.effect[0] == pytest.approx(grown * (quantile_ms(beyond, 0.5) - most) / spread)
+    assert found.z[0] == pytest.approx(math.sqrt(2 * ratio(usually, len(usual), len(beyond), len(now))))
+
+
+def test_one_of_eight_that_is_slow_is_in_the_tail_and_moves_no_quantile() -> None:
+    slots = [[90, 91, 92, 93, 94, 95, 96, 140]] * 6
+    times = in_slots([90, 91, 92, 93, 94, 95, 96, 97] * 40, *slots)
+    (middle,), (upper,), tail = times.shifts().z, times.shifts(0.8).effect, times.tails()
+    assert middle < 2 and upper < 0.5
+    assert tail.z[0] > 5 and tail.effect[0] > 3 and tail.share[0] == 1 / 8
+
+
+def test_one_hitch_is_not_a_change() -> None:
+    usual = [90, 91, 92, 93, 94] * 60
+    assert in_slots(usual, [140] * 8, *[[90, 92, 94] * 4] * 5).tails().z[0] == 0
+    assert in_slots(usual, [140] * 4, [140] * 4, *[[90, 92, 94] * 4] * 4).tails().z[0] > 3
+
+
+def test_what_is_often_slow_is_so_now_too() -> None:
+    usual = ([90] * 9 + [140]) * 30
+    assert in_slots(usual, usual[:40], usual[:40]).tails().z[0] == 0

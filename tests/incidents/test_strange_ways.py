@@ -10,10 +10,10 @@ import pytest
 from otel_aiops.incidents.alarm import Alarm, AlarmConfig
 from otel_aiops.incidents.behaviour import SLOT_S, Behaviour, BehaviourConfig, waits_for
 from otel_aiops.incidents.departures import departures
-from otel_aiops.incidents.incident import Channel
-from otel_aiops.incidents.look import Look, Wording, look
+from otel_aiops.incidents.incident import Channel, Evidence
+from otel_aiops.incidents.look import EXPLAINED, Look, Wording, look
 from otel_aiops.incidents.rank import Measured, rank
-from otel_aiops.incidents.shifts import MIDDLE, UPPER, shifts
+from otel_aiops.incidents.shifts import MIDDLE, UPPER, Times
 from otel_aiops.otlp.spans import PeerKind
 from otel_aiops.signals.tally import Tally
 from otel_aiops.signals.trees import CHILD, event_code
@@ -32,15 +32,18 @@ class Road:
         name = self.words.operations.__getitem__
         self.wording = Wording(self.words.services.__getitem__, name, lambda _: "log", lambda _: "event")
 
-    def step(self, *, users: int = 30, alive: bool = True, learn: bool = True) -> None:
+    def step(
+        self, *, users: int = 30, alive: bool = True, learn: bool = True, took_s: float = 0.01, asked: int = 10
+    ) -> None:
         end_s = self.slot * SLOT + 1.0
         spans, events = [], []
         for _ in range(users):
             spans.append(Span("web", end_s=end_s, entry=True))
         for caller in CALLERS:
+            spans.append(Span("web", f"ask {caller}", end_s, parent=0, callee=caller, gap_s=0.0))
             for _ in range(10):
                 at = len(spans)
-                spans.append(Span(caller, end_s=end_s, entry=True, error=not alive))
+                spans.append(Span(caller, end_s=end_s, entry=True, error=not alive, exclusive_s=took_s))
                 for callee in ("redis", "shop") if alive else ():
                     events.append((at, self.words.services.number(caller), self.words.operations.number(callee)))
                     spans.append(Span(caller, callee, end_s, parent=at, callee=callee, gap_s=0.0))
@@ -72,7 +75,7 @@ def test_who_is_not_called_any_more_by_several_that_fail_is_blamed() -> None:
     assert "does not call redis any more and fails" in found.evidence["redis"][0].text
 
 
-def test_many_more_users_explain_what_is_slow() -> None:
+def test_many_more_users_alone_are_not_strange() -> None:
     road = warm()
     for _ in range(3):
         road.step(users=90, learn=False)
@@ -80,16 +83,57 @@ def test_many_more_users_explain_what_is_slow() -> None:
     assert set(found.surges) == {"web"} and not found.strengths
     surge = found.surges["web"]
     assert surge.channel == Channel.RATE and surge.after == pytest.approx(18) and surge.before == pytest.approx(6)
-    slow = replace(found, strengths={"cart": {Channel.LATENCY: 20.0}})
-    assert rank(slow, Measured())[0].service == "web"
     failing = replace(found, strengths={"cart": {Channel.ERRORS: 40.0}})
     assert rank(failing, Measured())[0].service == "cart"
+
+
+def test_many_more_users_are_as_strange_as_what_they_make_slow() -> None:
+    road = warm()
+    for _ in range(3):
+        road.step(users=90, learn=False, took_s=0.05)
+    found, usual = road.look(), warm()
+    for _ in range(3):
+        usual.step(learn=False, took_s=0.05)
+    slow = usual.look().strengths["cart"][Channel.LATENCY]
+    assert set(found.strengths["web"]) == {Channel.RATE} and found.strengths["web"][Channel.RATE] == pytest.approx(slow)
+    assert found.strengths["cart"][Channel.LATENCY] == pytest.approx((1 - EXPLAINED) * slow)
+    assert "times as many requests come to web" in found.evidence["web"][0].text
+    assert [one.service for one in rank(found, Measured())][:1] == ["web"]
+
+
+def test_a_surge_is_seen_in_any_window_while_the_newest_traces_are_not_complete() -> None:
+    road = warm()
+    for users in (90, 90, 5, 0):
+        road.step(users=users, learn=False, took_s=0.05)
+    for slots in (2, 12):
+        found = road.look(slots)
+        assert found.surges["web"].after == pytest.approx(18) and Channel.RATE in found.strengths["web"]
+
+
+def test_a_surge_explains_busy_resources() -> None:
+    busy = Evidence(channel=Channel.RESOURCE, service="cart", what="cpu", before=0.2, after=0.6, strength=12.0)
+    one = Look(
+        surges={
+            "web": Evidence(channel=Channel.RATE, service="web", what="requests", before=6.0, after=18.0, strength=9.0)
+        }
+    )
+    assert rank(Look(), Measured([busy]))[0].score > 2 * rank(one, Measured([busy]))[-1].score
+    assert [suspect.service for suspect in rank(one, Measured([busy]))] == ["web", "cart"]
 
 
 def test_usual_users_are_no_surge() -> None:
     road = warm()
     for _ in range(3):
         road.step(users=40, learn=False)
+    assert not road.look().surges
+
+
+def test_few_users_are_more_by_chance() -> None:
+    road = Road()
+    for _ in range(40):
+        road.step(users=11)
+    for _ in range(3):
+        road.step(users=19, learn=False)
     assert not road.look().surges
 
 
@@ -104,12 +148,12 @@ def tally(usual: dict[int, int], now: dict[int, int]) -> tuple[Tally, np.ndarray
 
 
 def test_a_part_that_is_slow_moves_the_upper_quantile_only() -> None:
-    made, window = tally({96: 500, 97: 500}, {96: 20, 97: 20, 120: 20})
-    middle, upper = (shifts(made, window, quantile=quantile) for quantile in (MIDDLE, UPPER))
+    made, _ = tally({96: 500, 97: 500}, {96: 20, 97: 20, 120: 20})
+    middle, upper = (Times(made, 1, 1).shifts(quantile) for quantile in (MIDDLE, UPPER))
     assert middle.effect[0] < 0.5 < 5 < upper.effect[0]
     assert upper.after[0] > 5 * upper.before[0] and upper.z[0] == middle.z[0] > 3
-    few = tally({96: 500, 97: 500}, {96: 3, 97: 3, 120: 3})
-    assert len(shifts(*few)) == 1 and not len(shifts(*few, quantile=UPPER))
+    few = Times(tally({96: 500, 97: 500}, {96: 3, 97: 3, 120: 3})[0], 1, 1)
+    assert len(few.shifts()) == 1 and not len(few.shifts(UPPER))
 
 
 def test_a_choice_that_nobody_makes_any_more_is_as_new_as_one_that_appears() -> None:

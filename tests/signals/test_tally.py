@@ -253,3 +253,13 @@ def test_keys_are_numbered_in_the_order_in_which_they_came(batches: list[list[in
     assert keys.by_number.tolist() == known and len(keys) == len(known)
     asked = np.arange(-6, 22)
     assert keys.find(asked).tolist() == [known.index(key) if key in known else -1 for key in asked.tolist()]
+
+
+def test_slots_are_given_in_order_and_unlearned_until_they_are_learned() -> None:
+    tally = made()
+    count(tally, (3, 1, 1), (1, 1, 1), (2, 1, 2), (5, 2, 1))
+    assert [slot.number for slot in tally.slots(2, 5)] == [2, 3, 5]
+    assert sum(slot.counts.sum() for slot in tally.slots(1, 3)) == tally.window(1, 3).sum() == 3
+    assert [slot.number for slot in tally.unlearned(3)] == [1, 2, 3]
+    tally.learn(2)
+    assert [slot.number for slot in tally.unlearned(9)] == [3, 5]
