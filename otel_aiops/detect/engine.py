@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -294,6 +294,27 @@ def placed(arrays: Mapping[str, NDArray[Any]], rows: I32, size: int) -> dict[str
         else:
             found[path] = array.copy()
     return found
+
+
+def united(parts: Sequence[tuple[Mapping[str, NDArray[Any]], I32]], size: int) -> dict[str, NDArray[Any]]:
+    """The state of an engine of `size` rows made of those of several, each with the rows that its own become.
+
+    All these rows are different. What is no state is found by `Engine.restore`. Raises: StateError.
+    """
+    whole: dict[str, list[NDArray[Any]]] = {}
+    shift = 0
+    for arrays, rows in parts:
+        of = placed(arrays, rows, size)
+        for path in ("novelty/slot", "novelty/free"):
+            of[path] = np.where(of[path] >= 0, of[path] + shift, of[path]).astype(of[path].dtype)
+        shift += len(of["novelty/level/level"])
+        for path, array in of.items():
+            by_row = path.startswith(("deviation/", "alerts/")) or path == "novelty/slot"
+            if by_row and path in whole:
+                whole[path][0][rows] = array[rows]
+            else:
+                whole.setdefault(path, []).append(array)
+    return {path: np.concatenate(arrays) if len(arrays) > 1 else arrays[0] for path, arrays in whole.items()}
 
 
 def gathered(arrays: Mapping[str, NDArray[Any]], rows: I32) -> dict[str, NDArray[Any]]:

@@ -156,7 +156,7 @@ class Models:
     """The versions below a folder, `models/<id>/`. Written once and never changed; any number may read."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = self._directory = directory
 
     def write(self, settings: Settings, bundle: Bundle, lineage: Lineage) -> ModelVersion:
         """Put a version down, durable when this returns. The same again is the same version. Raises: StorageError."""
@@ -208,7 +208,7 @@ class Models:
         try:
             if (came := _digest(path)) != version.digest:
                 raise StateError(f"{path}: expected SHA-256 {version.digest}, got {came}: it was changed")
-            bundle = Bundle.of(_arrays(path))
+            bundle = Bundle.of(read_arrays(path))
         except OSError as error:
             raise StorageError(f"{path}: {error}") from error
         if Signature.of(bundle) != version.signature:
@@ -235,7 +235,7 @@ def _fitting(settings: Settings, bundle: Bundle) -> None:
         raise StateError(f"bundle: expected the state of {len(bundle.labels)} series, got that of {rows}")
 
 
-def _arrays(path: Path) -> Arrays:
+def read_arrays(path: Path) -> Arrays:
     """The arrays of a file, never unpickled. Raises: StateError."""
     try:
         with np.load(path, allow_pickle=False) as file:
