@@ -379,8 +379,6 @@ class Datasets:
         found = self.load(name)
         table = self._table(found)
         place = {text: k for k, text in enumerate(table.names)}
-        if unknown := [text for text in series if text not in place]:
-            raise BadInput(f"dataset {name} has no series {unknown[0]}")
         share = float(table.rows[[place[text] for text in series]].sum()) / max(1, found.rows)
         start, end = max(found.window.start_ns, start_ns), min(found.window.end_ns, end_ns or found.window.end_ns)
         wanted = [

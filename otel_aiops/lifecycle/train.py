@@ -109,6 +109,8 @@ def learn(
     """(what is learned of the wanted series, the newest time of their points); parts are kept in `staged`."""
     table = datasets.series(wanted.dataset)
     names = sorted(table.names if wanted.series is None else set(wanted.series))
+    if unknown := set(names) - set(table.names):
+        raise BadInput(f"dataset {wanted.dataset} has no series {min(unknown)}")
     parts = _parts(names, wanted.part_series)
     if not parts:
         raise BadInput(f"dataset {wanted.dataset}: expected series to learn from, got none")

@@ -238,7 +238,7 @@ def _fitting(settings: Settings, bundle: Bundle) -> None:
 def read_arrays(path: Path) -> Arrays:
     """The arrays of a file, never unpickled. Raises: StateError."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise StateError(f"{path}: expected arrays of numbers, got {error}") from error

@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from typing import Any, TypeVar
 
-from otel_aiops.errors import Overloaded
+from otel_aiops.errors import AiopsError, BadInput, Overloaded, StateError, StorageError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -80,6 +80,10 @@ def _end_with(sentinel: int) -> None:
 
 def _run(run: Callable[[Task, Told], Result], task: Task, place: int) -> Result:
     shares = getattr(multiprocessing.current_process(), _SHARES)
-    found = run(task, lambda share: shares.__setitem__(place, share))
+    try:
+        found = run(task, lambda share: shares.__setitem__(place, share))
+    except AiopsError as error:  # one of another kind may not survive the way to the parent
+        kinds = (StorageError, Overloaded, StateError, BadInput)
+        raise next((kind for kind in kinds if isinstance(error, kind)), AiopsError)(str(error)) from None
     shares[place] = 1.0
     return found
