@@ -57,6 +57,12 @@ def record(directory: Path, series: int, hours: int, interval_s: float) -> None:
     segments.compact(START_NS + (hours + 2) * HOUR_NS, through=hours)
 
 
+def cpu_s() -> float:
+    """Seconds of a core that this process and those that it waited for have used."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Print rate, memory and what the fleet takes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks train", description=__doc__)
@@ -72,20 +78,22 @@ def main(arguments: Sequence[str]) -> int:
         datasets = Datasets.of(directory)
         window = Window(START_NS, START_NS + asked.hours * HOUR_NS)
         made = datasets.build(window, now_ns=window.end_ns + HOUR_NS, force="a benchmark")
-        begin = time.perf_counter()
+        begin, before_s = time.perf_counter(), cpu_s()
         models = Models(directory / "models")
         version = train(
             datasets, models, Wanted(dataset=made.id), Settings(), PipelineConfig(), processes=asked.processes
         )
-        took_s = time.perf_counter() - begin
+        took_s, used_s = time.perf_counter() - begin, cpu_s() - before_s
         size = sum(path.stat().st_size for path in models.folder(version.id).iterdir())
     peak_kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     rate = made.rows / took_s
+    free_min = FLEET_SERIES * FLEET_POINTS * used_s / made.rows / asked.processes / 60
     fleet_min = FLEET_SERIES * FLEET_POINTS / rate / 60
     print(f"{made.rows:,} points of {asked.series:,} series in {took_s:.1f} s, {asked.processes} processes")
-    print(f"{rate:,.0f} points a second, all included")
+    print(f"{rate:,.0f} points a second, all included; {made.rows / used_s:,.0f} for each second of a core")
     print(f"{peak_kib / 1024:,.0f} MiB in the largest process, {size / asked.series:,.0f} bytes a series in the bundle")
-    print(f"{FLEET_SERIES:,} series with {FLEET_POINTS:,} points each would take {fleet_min:.1f} min at this rate")
+    print(f"{FLEET_SERIES:,} series with {FLEET_POINTS:,} points each would take {fleet_min:.1f} min at this rate,")
+    print(f"and {free_min:.1f} min where {asked.processes} cores have nothing else to do")
     return 0
 
 
