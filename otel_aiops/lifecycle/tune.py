@@ -250,7 +250,7 @@ def studied(
     shares = [(1 - FAULT_SHARE) ** (tuning.folds - 1 - k) for k in range(tuning.folds)]
     labels = tuple(label for label in made.labels if label.start_ns < start_ns + seen_ns)
     drawn = _drawn(table, inside, labels, tuning)
-    budget = objective.alert_budget() if objective else BudgetConfig(budget=config.budget)
+    budget = objective.alert_budget() if objective else BudgetConfig(name="all", budget=config.budget)
     a_week = max(per_week(budget.budget) * len(drawn) / len(inside), LEAST_BUDGET)
     return Study(
         directory=datasets.directory,
