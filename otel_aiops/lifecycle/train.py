@@ -25,6 +25,7 @@ from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.manifest import digest
 from otel_aiops.lifecycle.objective import Objective
+from otel_aiops.lifecycle.pooled import prototypes
 from otel_aiops.lifecycle.reading import Chunk
 from otel_aiops.lifecycle.version import Bundle, Lineage, Models, ModelVersion, Settings, read_arrays
 from otel_aiops.lifecycle.workers import Told, work
@@ -268,7 +269,8 @@ def _bundle(names: Sequence[str], parts: Sequence[tuple[Arrays, I32]], config: P
         raise BadInput("expected points to learn from, got none in this stretch of time")
     budget = budget_of(config)
     budget.pool([owned(arrays, "budget") for arrays, _ in parts], np.sum([one["series"] for one in told], axis=0))
-    return Bundle(tuple(names), engine, budget.learned()), until_ns
+    typical = prototypes(names, engine, config.detection.warmup_points)
+    return Bundle(tuple(names), engine, budget.learned(), typical), until_ns
 
 
 @contextmanager
