@@ -319,13 +319,18 @@ class Pipeline:
             self._enlist(rows.new, labels, inherit=inherit)
 
     def _enlist(self, rows: I32, labels: Sequence[Labels], *, inherit: bool) -> None:
-        """Put new series into their groups, and let them begin with what the most typical peer has learned."""
-        if not len(rows) or not self.groups.enabled:
+        """Put new series into their groups, and let them begin with what the most typical peer has learned.
+
+        Those without peers begin with what versions were trained to expect of such series.
+        """
+        if not len(rows):
             return
-        sources = self.groups.enlist(rows, labels)
+        sources = self.groups.enlist(rows, labels) if self.groups.enabled else np.full(len(rows), -1, np.int32)
         found = sources >= 0
         if inherit and found.any():
             self.serving.inherit(rows[found], sources[found])
+        if inherit and not found.all():
+            self.serving.begin(rows[~found], [labels[k] for k in np.flatnonzero(~found).tolist()])
 
     def _assign(self, rows: I32, labels: Sequence[Labels]) -> None:
         """Find the rules and budgets of rows: once in the life of a series, not on the way of its points."""

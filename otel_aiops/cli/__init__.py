@@ -16,6 +16,7 @@ from otel_aiops.cli.recorded import plan, preview, replay, score, selftest
 from otel_aiops.cli.series import explain, forecast
 from otel_aiops.cli.service import alerts, backfill, budget, check, serve, verdict
 from otel_aiops.cli.terminal import FAULT
+from otel_aiops.cli.training import train, tune
 from otel_aiops.cli.versions import models, rollback, rollout
 from otel_aiops.errors import AiopsError
 
@@ -41,6 +42,8 @@ app.command(context_settings=TAKES_TIMES_AGO)(verdict)
 app.command()(forecast)
 app.add_typer(incidents, name="incidents")
 app.add_typer(dataset, name="dataset")
+app.command()(train)
+app.command()(tune)
 app.command()(predictions)
 app.command()(advice)
 app.command()(graph)

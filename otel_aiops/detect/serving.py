@@ -21,6 +21,7 @@ from otel_aiops.detect.groups import Groups
 from otel_aiops.detect.jobs import JobsConfig
 from otel_aiops.detect.lessons import Verdict
 from otel_aiops.detect.policy import PolicyConfig
+from otel_aiops.detect.prototypes import Prototypes
 from otel_aiops.detect.scorer import Scored, Scorer
 from otel_aiops.errors import BadInput, ConfigError, StateError
 from otel_aiops.labels import Labels
@@ -89,6 +90,7 @@ class Trained:
     labels: tuple[str, ...]
     engine: Arrays
     budget: Arrays = field(default_factory=dict)
+    prototypes: Arrays = field(default_factory=dict)  # which rows series begin with that it has never seen
 
 
 Load = Callable[[str], Trained]  # by id; raises BadInput or StateError
@@ -112,6 +114,7 @@ class Model:
         self.name, self.detection = name, detection
         self.scorer = Scorer(detection, rules.policies, rules.calendar, rules.jobs)
         self.alerting = Alerting(rules.budgets, rules.budget, fingerprint)
+        self.prototypes: Prototypes | None = None
         self.seen = {"points": np.zeros(1, np.int64), "over": np.zeros(1, np.int64), "probability": np.zeros(BINS)}
 
     def assign(self, rows: I32, labels: Sequence[Labels]) -> None:
@@ -128,6 +131,13 @@ class Model:
     def inherit(self, rows: I32, sources: I32) -> None:
         """Let rows begin with what others have learned."""
         self.scorer.engine.inherit(rows, sources)
+
+    def begin(self, rows: I32, labels: Sequence[Labels]) -> None:
+        """Let new rows begin with what was trained for series like them, where there is something."""
+        if self.prototypes is not None and len(rows):
+            sources = self.prototypes.find(labels)
+            if (found := sources >= 0).any():
+                self.scorer.engine.inherit(rows[found], sources[found], self.prototypes.engine)
 
     def judged(self, scored: Scored, *, event_ns: int) -> Scored:
         """With what the points are to operators, and counted for how the version does."""
@@ -151,6 +161,7 @@ class Model:
             "jobs": self.scorer.jobs.state(),
             "alerting": self.alerting.state(),
             "seen": {name: array.copy() for name, array in self.seen.items()},
+            "prototypes": self.prototypes.state() if self.prototypes else {},
         }
         return {f"{part}/{name}": array for part, of in parts.items() for name, array in of.items()}
 
@@ -159,6 +170,7 @@ class Model:
         self.scorer.engine.restore(owned(arrays, "engine"))
         self.alerting.restore(owned(arrays, "alerting"))
         self.scorer.jobs.restore(owned(arrays, "jobs"))  # none in a state from before there were jobs
+        self.prototypes = Prototypes.restored(self.detection, owned(arrays, "prototypes"))
         if seen := owned(arrays, "seen"):
             one = (np.int64, (1,))
             checked(seen, {"points": one, "over": one, "probability": (np.float64, (BINS,))})
@@ -222,6 +234,11 @@ class Serving:
         """Let rows begin with what others have learned."""
         for model in self.models:
             model.inherit(rows, sources)
+
+    def begin(self, rows: I32, labels: Sequence[Labels]) -> None:
+        """Let new rows, which have nobody to inherit from, begin with what versions were trained to expect of them."""
+        for model in self.models:
+            model.begin(rows, labels)
 
     def end(self, rows: I32) -> None:
         """Series that end have no alert any more."""
@@ -311,6 +328,10 @@ class Serving:
         model.scorer.jobs.restore(self.champion.scorer.jobs.state())
         model.alerting.restore(self.champion.alerting.state())
         model.assign(present.rows, present.labels)
+        model.prototypes = Prototypes.among(trained.detection, trained.prototypes, trained.engine)
+        known = set(trained.labels)
+        new = [k for k, of in enumerate(present.labels) if of.to_json() not in known] if trained.prototypes else []
+        model.begin(present.rows[new], [present.labels[k] for k in new])
         if trained.budget:
             model.alerting.budget.adopt(trained.budget)
         return model

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_aiops.detect.alerting import Alerting
-from otel_aiops.detect.budget import BudgetConfig
+from otel_aiops.detect.budget import Alerted, BudgetConfig
 from otel_aiops.detect.detector import Scores
 from otel_aiops.detect.faults import RAMP_S, Copies
 from otel_aiops.detect.rates import WEEK_S
@@ -33,6 +33,7 @@ LEAST_KNOWN = 60  # points before the first fault
 RAMP = "ramp"
 
 Told = Callable[[float], None]  # the share that is done
+Heard = Callable[[Batch, Alerted], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +101,12 @@ def rehearse(
     kinds: Sequence[str] = (),
     seed: int = 0,
     told: Told | None = None,
+    heard: Heard | None = None,
 ) -> tuple[Alerts, Faults]:
     """Score a history, learn from it, and count the alerts of its newer half under a budget for all of its series.
 
     Beside them go copies of some series that have a fault of one of some kinds in their last quarter. They pay nothing
-    of the budget, and are judged by its threshold in the end.
+    of the budget, and are judged by its threshold in the end. `heard` gets the points of the series and their alerts.
     """
     if not len(points):
         return Alerts(0, 0.0, float("nan")), NO_FAULTS
@@ -125,6 +127,8 @@ def rehearse(
                 tried.note(scored, _worth(scored.scores, alone, budget.ceiling))
             batch, scores = _first_rows(scored, points.series)
             alerted = alerting.judge(batch, scores, event_ns=now_ns)
+            if heard is not None:
+                heard(batch, alerted)
             count += int((alerted.counted & (batch.time_ns >= since_ns)).sum())
         alerting.end(detection.gone[detection.gone < points.series])
         if told is not None:

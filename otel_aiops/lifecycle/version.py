@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_aiops.detect.engine import Engine, EngineConfig
+from otel_aiops.detect.prototypes import Prototypes
 from otel_aiops.errors import BadInput, ConfigError, StateError, StorageError
 from otel_aiops.series.columns import Arrays, pack, unpack
 from otel_aiops.series.disk import make_directory, storage_errors, whole_file
@@ -69,11 +70,12 @@ class Bundle:
     labels: tuple[str, ...]
     engine: Arrays
     budget: Arrays = field(default_factory=dict)  # thresholds and rates by objective, see `Budget.learned`
+    prototypes: Arrays = field(default_factory=dict)  # which rows new series begin with, see `Prototypes`
 
     def arrays(self) -> Arrays:
         """All of it, by path."""
         flat, ends = pack([one.encode("utf-8", "surrogatepass") for one in self.labels])
-        parts = {"engine": self.engine, "budget": self.budget}
+        parts = {"engine": self.engine, "budget": self.budget, "prototypes": self.prototypes}
         named = {f"{part}/{name}": array for part, of in parts.items() for name, array in of.items()}
         return {LABELS[0]: flat, LABELS[1]: ends, **named}
 
@@ -87,14 +89,14 @@ class Bundle:
             labels = tuple(line.decode("utf-8", "surrogatepass") for line in lines)
         except (UnicodeDecodeError, TypeError) as error:
             raise StateError(f"bundle: expected labels as text, got {error}") from error
-        parts: dict[str, Arrays] = {"engine": {}, "budget": {}}
+        parts: dict[str, Arrays] = {"engine": {}, "budget": {}, "prototypes": {}}
         for path, array in arrays.items():
             part, _, name = path.partition("/")
             if part in parts:
                 parts[part][name] = array
             elif path not in LABELS:
                 raise StateError(f"bundle: expected arrays of labels, {', '.join(parts)}, got {path}")
-        return cls(labels, parts["engine"], parts["budget"])
+        return cls(labels, **parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ class Models:
     """The versions below a folder, `models/<id>/`. Written once and never changed; any number may read."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = self._directory = directory
 
     def write(self, settings: Settings, bundle: Bundle, lineage: Lineage) -> ModelVersion:
         """Put a version down, durable when this returns. The same again is the same version. Raises: StorageError."""
@@ -208,7 +210,7 @@ class Models:
         try:
             if (came := _digest(path)) != version.digest:
                 raise StateError(f"{path}: expected SHA-256 {version.digest}, got {came}: it was changed")
-            bundle = Bundle.of(_arrays(path))
+            bundle = Bundle.of(read_arrays(path))
         except OSError as error:
             raise StorageError(f"{path}: {error}") from error
         if Signature.of(bundle) != version.signature:
@@ -231,14 +233,15 @@ class Models:
 def _fitting(settings: Settings, bundle: Bundle) -> None:
     """See that a detector can take the bundle over. Raises: StateError."""
     Engine(settings.detection).restore(bundle.engine)
+    Prototypes.among(settings.detection, bundle.prototypes, bundle.engine)
     if (rows := len(bundle.engine["alerts/peak"])) != len(bundle.labels):
         raise StateError(f"bundle: expected the state of {len(bundle.labels)} series, got that of {rows}")
 
 
-def _arrays(path: Path) -> Arrays:
+def read_arrays(path: Path) -> Arrays:
     """The arrays of a file, never unpickled. Raises: StateError."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise StateError(f"{path}: expected arrays of numbers, got {error}") from error
