@@ -85,10 +85,18 @@ class Cases:
         file = io.BytesIO()
         np.savez(file, time_ns=time_ns[near].astype(np.int64), value=value[near].astype(np.float64))
         data = file.getvalue()
-        about = {"series": series, "time_ns": verdict.time_ns, "kind": verdict.kind}
         sha256 = hashlib.sha256(data).hexdigest()
-        name = _id({**about, "sha256": sha256})
-        made = Case(id=name, **about, sha256=sha256, by=verdict.by, note=verdict.note, given_ns=verdict.given_ns)
+        name = _id(series, verdict.time_ns, verdict.kind, sha256)
+        made = Case(
+            id=name,
+            series=series,
+            time_ns=verdict.time_ns,
+            kind=verdict.kind,
+            sha256=sha256,
+            by=verdict.by,
+            note=verdict.note,
+            given_ns=verdict.given_ns,
+        )
         path = self._directory / f"{name}.json"
         with storage_errors(f"writing a case to {self._directory}"):
             make_directory(self._directory)
@@ -167,11 +175,12 @@ def _read(path: Path) -> Case:
         Labels.from_json(found.series)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StateError(f"{path}: expected a case as JSON, got {error!r}") from error
-    about = {"series": found.series, "time_ns": found.time_ns, "kind": found.kind, "sha256": found.sha256}
-    if found.kind not in KINDS or found.id != path.stem or _id(about) != found.id:
+    wanted = _id(found.series, found.time_ns, found.kind, found.sha256)
+    if found.kind not in KINDS or found.id != path.stem or wanted != found.id:
         raise StateError(f"{path}: its hash does not fit its content: it was changed")
     return found
 
 
-def _id(about: dict[str, Any]) -> str:
+def _id(series: str, time_ns: int, kind: str, sha256: str) -> str:
+    about = {"series": series, "time_ns": time_ns, "kind": kind, "sha256": sha256}
     return hashlib.sha256(canonical(about)).hexdigest()[:16]

@@ -21,7 +21,6 @@ from otel_aiops.lifecycle.play import SIX_KINDS, Beginning, Played, Recording, p
 from otel_aiops.lifecycle.report import BASELINE, CANDIDATE, CHAMPION, WEEK_NS, Cost, Drawn, FaultTrial, Report, Side
 from otel_aiops.lifecycle.truth import Label
 from otel_aiops.lifecycle.version import Bundle, Lineage, Models, Settings
-from otel_aiops.otlp.points import F64
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.archive import Points
 
@@ -154,7 +153,7 @@ def evaluate(
     limits = limits or EvaluationConfig()
     if objective is not None:
         config = replace(config, budgets=(replace(objective.alert_budget(), match={}),))
-    entries = [(CANDIDATE, candidate)]
+    entries: list[tuple[str, Candidate | None]] = [(CANDIDATE, candidate)]
     entries += [(CHAMPION, champion)] if champion is not None and champion.name != candidate.name else []
     entries += [(BASELINE, None)]
     notes: list[str] = []
@@ -277,7 +276,7 @@ def _picture(recording: Recording, late: Points, text: str, step_ns: int) -> Dra
     finite = np.isfinite(value) & (cell < PICTURE_STEPS)
     size = PICTURE_STEPS
     count = np.bincount(cell[finite], minlength=size)
-    total: F64 = np.bincount(cell[finite], value[finite], minlength=size)
+    total = np.bincount(cell[finite], value[finite], minlength=size)
     values = np.full(size, np.nan)
     np.divide(total, count, out=values, where=count > 0)
     return Drawn(series=text, start_ns=recording.since_ns, step_ns=step_ns, values=tuple(values.tolist()))
@@ -286,7 +285,7 @@ def _picture(recording: Recording, late: Points, text: str, step_ns: int) -> Dra
 def _changed(before: Settings, after: Settings) -> dict[str, Any]:
     """Settings that differ: [before, after] by key."""
     a, b = before.to_json(), after.to_json()
-    found = {}
+    found: dict[str, Any] = {}
     for part in sorted({*a, *b}):
         one, two = a.get(part) or {}, b.get(part) or {}
         if isinstance(one, Mapping) and isinstance(two, Mapping):
@@ -310,9 +309,7 @@ def _quality(manifest: Manifest) -> dict[str, Any]:
         "hours_empty": of.hours_empty,
         "hours_lost": of.hours_lost,
         "labels": of.labels,
-        **{
-            name: getattr(of.all, name) for name in ("series", "rows", "interval_s", "missing_ratio", "duplicate_ratio")
-        },
+        **{name: getattr(of.all, name) for name in measured},
     }
 
 
