@@ -98,40 +98,37 @@ def bars(groups: Mapping[str, Sequence[tuple[str, str, float, str]]]) -> str:
 def reliability(sides: Sequence[tuple[str, str, Sequence[float]]]) -> str:
     """Of points that are said to be this unusual, how many are: (name, colour, counts of probabilities in equal bins).
 
-    Both axes are logarithmic, since it is rare points that alerts are made of. On the diagonal is who tells the truth.
+    On the diagonal is who tells the truth.
     """
-    size, left, bottom, decades = 320, 62, 280, 3
+    size, left, bottom = 330, 62, 280
     parts = []
 
     def x(p: float) -> float:
-        return left + (1 + math.log10(max(p, 10**-decades)) / decades) * (size - left - 10)
+        return left + p * (size - left - 24)
 
     def y(p: float) -> float:
-        return bottom - (1 + math.log10(max(p, 10**-decades)) / decades) * (bottom - 12)
+        return bottom - p * (bottom - 12)
 
-    for power in range(decades + 1):
-        p = 10.0**-power
-        text = f"{100 * p:g}%"
+    for p in (0.0, 0.25, 0.5, 0.75, 1.0):
         parts.append(f'<line x1="{x(p):.1f}" x2="{x(p):.1f}" y1="12" y2="{bottom}" class="grid"/>')
-        parts.append(f'<line x1="{left}" x2="{size - 10}" y1="{y(p):.1f}" y2="{y(p):.1f}" class="grid"/>')
-        parts.append(f'<text x="{x(p):.1f}" y="{bottom + 15}" text-anchor="middle">{text}</text>')
-        parts.append(f'<text x="{left - 6}" y="{y(p) + 4:.1f}" text-anchor="end">{text}</text>')
-    parts.append(
-        f'<line x1="{x(10**-decades):.1f}" y1="{y(10**-decades):.1f}" x2="{x(1):.1f}" y2="{y(1):.1f}" stroke="{GREY}"'
-        ' stroke-dasharray="4 3"/>'
-    )
+        parts.append(f'<line x1="{left}" x2="{x(1):.1f}" y1="{y(p):.1f}" y2="{y(p):.1f}" class="grid"/>')
+        parts.append(f'<text x="{x(p):.1f}" y="{bottom + 15}" text-anchor="middle">{p:.0%}</text>')
+        parts.append(f'<text x="{left - 6}" y="{y(p) + 4:.1f}" text-anchor="end">{p:.0%}</text>')
+    parts.append(f'<line x1="{x(0)}" y1="{y(0)}" x2="{x(1)}" y2="{y(1)}" stroke="{GREY}" stroke-dasharray="4 3"/>')
     for name, colour, counts in sides:
-        total, above, points = sum(counts), 0.0, []
+        total, above, points = sum(counts), 0.0, [(x(0), y(0))]
         for k, count in enumerate(reversed(counts), 1):
             above += count
-            if total and above:
+            if total:
                 points.append((x(k / len(counts)), y(above / total)))
         parts.append(
             f'<polyline points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in points)}" fill="none" stroke="{colour}"'
             f' stroke-width="2"><title>{escape(name)}</title></polyline>'
         )
         parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.6" fill="{colour}"/>' for a, b in points]
-    parts.append(f'<text x="{(left + size) / 2:.0f}" y="{bottom + 32}" text-anchor="middle">said to be in the</text>')
+    parts.append(
+        f'<text x="{(left + size) / 2:.0f}" y="{bottom + 32}" text-anchor="middle">said to be that unusual</text>'
+    )
     middle = bottom / 2
     parts.append(
         f'<text x="14" y="{middle:.0f}" text-anchor="middle" transform="rotate(-90 14 {middle:.0f})">share of points'

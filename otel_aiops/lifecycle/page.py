@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING
@@ -90,9 +90,9 @@ def _cards(report: Report) -> str:
     figures, champion = mine.figures(), report.side("champion")
     before = champion.figures() if champion else None
     known = len(mine.events)
-    events = f"{known - int(figures['missed'])} of {known}" if known else "none labelled"
+    events = _of_events(figures) if known else "none labelled"
     cards = [
-        ("events that had an alert", events, _than(before, "recall", _percent)),
+        ("events that had an alert", events, f"champion: {_of_events(before)}" if before and known else ""),
         ("false alerts a week", _fixed(figures["false_a_week"]), _than(before, "false_a_week", _fixed)),
         ("injected faults found", _percent(figures["fault_recall"]), _than(before, "fault_recall", _percent)),
         (
@@ -106,6 +106,10 @@ def _cards(report: Report) -> str:
         for name, value, than in cards
     )
     return f'<div class="cards">{shown}</div>'
+
+
+def _of_events(figures: dict[str, float]) -> str:
+    return f"{figures['events'] - figures['missed']:.0f} of {figures['events']:.0f}"
 
 
 def _than(before: dict[str, float] | None, name: str, text: Callable[[float], str]) -> str:
@@ -221,8 +225,8 @@ def _calibration(report: Report) -> str:
         return ""
     words = (
         "<p>A probability of 99 % says that one point in a hundred is this unusual or more. On the dashed line that is "
-        "so. Above it more points are called unusual than there are, and alerts come too easily; below it, the "
-        "detector is more careful than it says.</p>"
+        "so. Above it more points are called that unusual than should be, and alerts come too easily; "
+        "below it the detector is more careful than it says.</p>"
     )
     return _section(
         "Are its probabilities true?",
@@ -296,7 +300,7 @@ def _origin(report: Report) -> str:
     return _section("Lineage and data", "", *tables)
 
 
-def _pairs(title: str, values: dict[str, object]) -> str:
+def _pairs(title: str, values: Mapping[str, object]) -> str:
     rows = "".join(
         f"<tr><td style='width:34%'>{escape(str(name))}</td><td><code>{escape(str(value))}</code></td></tr>"
         for name, value in values.items()
