@@ -111,7 +111,8 @@ class Versions:
             if order.version == now["champion"]:
                 raise BadInput(f"version: expected another than the champion, got {order.version}")
             if order.version not in running:
-                self._service.models.load(order.version)
+                version, _ = self._service.models.load(order.version)
+                self._service.registrar.check(version)
         elif order.action == Action.PROMOTE and order.version != now["other"]:
             raise BadInput(f"version: expected the one beside the champion, {now['other']}, got {order.version}")
         elif order.action == Action.ROLLBACK and now["other"] is None:
@@ -146,6 +147,7 @@ class Versions:
     def _shown(self, version: ModelVersion, roles: Mapping[str, str]) -> dict[str, Any]:
         lineage = asdict(version.lineage)
         until_ns = lineage.pop("until_ns")
+        known = self._service.registrar.known().get(version.id)
         return {
             "id": version.id,
             "role": roles.get(version.id, ""),
@@ -153,6 +155,8 @@ class Versions:
             "until": until_ns / 1e9 or None,
             "digest": version.digest,
             "lineage": lineage,
+            "aliases": list(known.aliases) if known else [],
+            "registered": known.number if known else None,
             "problem": None,
         }
 

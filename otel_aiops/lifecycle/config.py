@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from otel_aiops.lifecycle.evaluate import EvaluationConfig
+from otel_aiops.lifecycle.gate import GateConfig
+from otel_aiops.lifecycle.registry import RegistryConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,3 +14,6 @@ class LifecycleConfig:
     """Where the lifecycle finds what people want of it."""
 
     objectives: str = ""  # a file, or a folder of *.yaml, with one objective each; every one has its alert budget
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    registry: RegistryConfig = field(default_factory=RegistryConfig)

@@ -107,7 +107,7 @@ def play(
     began_s = time.process_time()
     for begin, end in moments(points.time_ns, recording.interval_s) if len(points) else ():
         now_ns = int(points.time_ns[end - 1])
-        if not state and now_ns >= recording.faults_ns:
+        if kinds and not state and now_ns >= recording.faults_ns:
             state = detector.state()
         some = points.code[begin:end], points.time_ns[begin:end], points.value[begin:end]
         for scored in detector.detection.step(*some, now_ns=now_ns):
@@ -255,7 +255,7 @@ def _trials(
     seed: int,
 ) -> tuple[tuple[Trial, ...], tuple[str, ...]]:
     """(what became of faults in copies of some series, these series): the same faults for every detector."""
-    drawn = _drawn(recording, kinds, seed) if state else None
+    drawn = _drawn(recording, kinds, seed) if state and kinds else None
     if drawn is None:
         return (), ()
     rows, tried, every = drawn
