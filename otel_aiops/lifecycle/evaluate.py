@@ -19,7 +19,7 @@ from otel_aiops.lifecycle.manifest import Manifest
 from otel_aiops.lifecycle.objective import Objective
 from otel_aiops.lifecycle.play import SIX_KINDS, Beginning, Played, Recording, play
 from otel_aiops.lifecycle.report import BASELINE, CANDIDATE, CHAMPION, WEEK_NS, Cost, Drawn, FaultTrial, Report, Side
-from otel_aiops.lifecycle.truth import Label
+from otel_aiops.lifecycle.truth import ANOMALY, Label
 from otel_aiops.lifecycle.version import Bundle, Lineage, Models, Settings
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.archive import Points
@@ -157,7 +157,7 @@ def evaluate(
     entries: list[tuple[str, Candidate | None]] = [(CANDIDATE, candidate)]
     entries += [(CHAMPION, champion)] if champion is not None and champion.name != candidate.name else []
     entries += [(BASELINE, None)]
-    notes: list[str] = []
+    data, notes = _judged(data)
     sides, opened = [], {}
     for k, (role, one) in enumerate(entries):
         beginning, begun = _beginning(one, data.recording.since_ns)
@@ -170,8 +170,6 @@ def evaluate(
         side = _side(role, one, begun, data, played, limits)
         sides.append(replace(side, cases=looked))
         opened[role] = played.opened
-    if data.recording.after(data.recording.since_ns).time_ns[0] > data.recording.since_ns + WEEK_NS // 7:
-        notes.append("the hold-out has no points in its first day")
     return Report(
         version=candidate.name,
         dataset=data.dataset,
@@ -190,6 +188,24 @@ def evaluate(
         seed=limits.seed,
         notes=tuple(notes),
     )
+
+
+def _judged(data: HeldOut) -> tuple[HeldOut, list[str]]:
+    """Without labels of what has no points, as of what is excluded by whole hours; and what is to be said of that."""
+    of = data.recording
+    late = of.after(of.since_ns)
+    kept = []
+    for label in data.truth:
+        inside = (late.time_ns >= label.start_ns) & (late.time_ns < label.end_ns)
+        codes = np.unique(late.code[inside]).tolist()
+        event = events_of([replace(label, kind=ANOMALY)], label.start_ns, label.end_ns)[0]
+        if not of.since_ns <= label.start_ns < of.until_ns or any(
+            event.concerns(of.texts[code], of.labels[code].service) for code in codes
+        ):
+            kept.append(label)
+    gone = events_of(set(data.truth) - set(kept), of.since_ns, of.until_ns)
+    notes = [f"{len(gone)} labelled events have no points, and are not judged"] if gone else []
+    return replace(data, truth=tuple(kept)), notes
 
 
 def _beginning(one: Candidate | None, since_ns: int) -> tuple[Beginning, str]:
