@@ -196,8 +196,8 @@ def _judged(data: HeldOut) -> tuple[HeldOut, list[str]]:
     late = of.after(of.since_ns)
     kept = []
     for label in data.truth:
-        inside = (late.time_ns >= label.start_ns) & (late.time_ns < label.end_ns)
-        codes = np.unique(late.code[inside]).tolist()
+        first, last = np.searchsorted(late.time_ns, [label.start_ns, label.end_ns])
+        codes = np.unique(late.code[first:last]).tolist()
         event = events_of([replace(label, kind=ANOMALY)], label.start_ns, label.end_ns)[0]
         if not of.since_ns <= label.start_ns < of.until_ns or any(
             event.concerns(of.texts[code], of.labels[code].service) for code in codes
