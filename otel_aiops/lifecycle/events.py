@@ -187,13 +187,13 @@ def poisson_interval(count: int, weeks: float, level: float = 0.95) -> tuple[flo
     >>> [round(x, 2) for x in poisson_interval(4, 2.0)]
     [0.54, 5.12]
     """
-    from scipy import stats  # late, because the service pays for it
+    from scipy.special import gammaincinv  # late, because the service pays for it
 
     if weeks <= 0:
         return float("nan"), float("nan")
     tail = (1 - level) / 2
-    low = float(stats.chi2.ppf(tail, 2 * count)) / 2 if count else 0.0
-    return low / weeks, float(stats.chi2.ppf(1 - tail, 2 * (count + 1))) / 2 / weeks
+    low = float(gammaincinv(count, tail)) if count else 0.0
+    return low / weeks, float(gammaincinv(count + 1, 1 - tail)) / weeks
 
 
 def _weighted(events: Sequence[Caught], value: Mapping[int, float]) -> float:
