@@ -156,10 +156,12 @@ def backtest(
 def _tell(found: Backtest) -> None:
     from datetime import UTC, datetime
 
+    from otel_aiops.labels import Labels
+
     typer.echo(found.sentence())
     for one in found.after.missed:
         began = datetime.fromtimestamp(one.start_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M")
-        where = ", ".join((*one.services, *one.series)) or "all"
+        where = ", ".join((*one.services, *(str(Labels.from_json(text)) for text in one.series))) or "all"
         also = "" if one in found.newly_missed else " (missed by the configuration in use too)"
         typer.echo(f"  missed: {one.name}, {began} UTC, {where}{also}")
     if found.drawn_of > found.series:
@@ -185,13 +187,13 @@ def _evaluated(
     from otel_aiops.lifecycle.version import Models
 
     models, datasets, cases = Models(directory / "lifecycle" / "models"), Datasets.of(directory), Cases.of(directory)
-    candidate = Candidate.of(models, version)
+    wanted, candidate = _objective(settings, objective), Candidate.of(models, version)
     name = dataset or candidate.lineage.dataset or next((one.id for one in datasets.list()), "")
     if not name:
         raise BadInput("expected a dataset; make one with: otel-aiops dataset build")
     parent = against or candidate.lineage.parent
     champion = Candidate.of(models, parent) if parent and (against or parent in models.list()) else None
-    wanted, limits = _objective(settings, objective), settings.lifecycle.evaluation
+    limits = settings.lifecycle.evaluation
     prepare()
     _freeze(settings, directory, cases)
     data = held_out(datasets, name, truth=_read(labels), match=wanted, config=limits)
@@ -232,11 +234,12 @@ def _freeze(settings: Config, directory: Path, cases: Any) -> None:
 
 
 def _journal(settings: Config, directory: Path) -> tuple[Label, ...]:
-    """Incidents and verdicts as labels."""
+    """Incidents as labels; verdicts are of alerts, which are what is tried here."""
     from otel_aiops.lifecycle.sources import of_journal
 
     with _opened(settings, directory) as journal:
-        return of_journal(journal, 0, 2**62).labels if journal else ()
+        found = of_journal(journal, 0, 2**62).labels if journal else ()
+    return tuple(one for one in found if one.source == "incident")
 
 
 class _opened:
