@@ -156,12 +156,12 @@ def backtest(
 def _tell(found: Backtest) -> None:
     from datetime import UTC, datetime
 
-    from otel_aiops.labels import Labels
+    from otel_aiops.lifecycle.page import series_text
 
     typer.echo(found.sentence())
     for one in found.after.missed:
         began = datetime.fromtimestamp(one.start_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M")
-        where = ", ".join((*one.services, *(str(Labels.from_json(text)) for text in one.series))) or "all"
+        where = ", ".join((*one.services, *map(series_text, one.series))) or "all"
         also = "" if one in found.newly_missed else " (missed by the configuration in use too)"
         typer.echo(f"  missed: {one.name}, {began} UTC, {where}{also}")
     if found.drawn_of > found.series:

@@ -108,7 +108,7 @@ def held_out(
     texts = _drawn([table.names[k] for k in inside], int(table.rows[inside].sum()), config)
     points = _points(datasets, name, texts)
     recording = recording_of(points, texts, since, end_ns)
-    every = tuple(sorted({*manifest.labels, *truth}))
+    every = tuple(sorted({*manifest.labels, *table.resolved(truth)}))
     return HeldOut(recording=recording, truth=every, dataset=name, drawn_of=len(inside), quality=_quality(manifest))
 
 

@@ -163,7 +163,7 @@ def _timeline(report: Report) -> str:
         (
             ROLES[side.role],
             COLOURS[side.role],
-            [(one.start_ns, one.end_ns, f"{_time(one.start_ns)} {_series(one.series)}") for one in side.alerts],
+            [(one.start_ns, one.end_ns, f"{_time(one.start_ns)} {series_text(one.series)}") for one in side.alerts],
         )
         for side in report.sides
     ]
@@ -184,7 +184,7 @@ def _events(report: Report) -> str:
     body = []
     for k in order[:MOST_ROWS]:
         event = mine[k].event
-        where = ", ".join(event.services) or ", ".join(map(_series, event.series)) or "all"
+        where = ", ".join(event.services) or ", ".join(map(series_text, event.series)) or "all"
         cells = "".join(f"<td>{_caught(side, k)}</td>" for side in report.sides)
         sure = "" if event.confidence == 1 else f" ({event.confidence:.0%} sure)"
         body.append(
@@ -254,7 +254,7 @@ def _noisiest(report: Report) -> str:
         ]
         told = f"{count[one.series]} alerts" if count[one.series] != 1 else "1 alert"
         shown.append(
-            f"<p><code>{escape(_series(one.series))}</code> <span class='quiet'>{told} of this version</span></p>"
+            f"<p><code>{escape(series_text(one.series))}</code> <span class='quiet'>{told} of this version</span></p>"
             + charts.line(one.values, report.window, marks, bands)
         )
     return _section("Series with most alerts", "Red: alerts of this version. Shaded: events of its service.", *shown)
@@ -269,7 +269,7 @@ def _cases(report: Report) -> str:
     order = sorted(mine, key=lambda one: (one.right, before.get(one.id, one.right) == one.right, one.time_ns))
     body = "".join(
         f"<tr><td>{_time(one.time_ns)}</td><td>{escape(one.kind.replace('_', ' '))}</td>"
-        f"<td><code>{escape(_series(one.series))}</code></td><td>{_right(one.right)}</td>"
+        f"<td><code>{escape(series_text(one.series))}</code></td><td>{_right(one.right)}</td>"
         f"<td>{_right(before[one.id]) if one.id in before else '-'}</td><td class='n'>{one.peak:.2f}</td></tr>"
         for one in order[:MOST_ROWS]
     )
@@ -322,7 +322,7 @@ def _more(count: int) -> str:
     return f'<p class="quiet">and {count} more</p>' if count > 0 else ""
 
 
-def _series(text: str) -> str:
+def series_text(text: str) -> str:
     """A series for people; what is none stays as it is."""
     try:
         return str(Labels.from_json(text))
