@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from typer.testing import CliRunner
 
 from otel_aiops import registrar
 from otel_aiops.cli import app
 from otel_aiops.errors import Overloaded
 from otel_aiops.lifecycle.registry import DIGEST, Job, Registered
+from otel_aiops.lifecycle.report import PAGE
 from tests.servers import wait_for
 from tests.test_app import running
 from tests.test_rollout import Shop
@@ -56,8 +58,11 @@ def test_every_change_of_who_serves_is_told(tmp_path: Path, told: list[Job]) -> 
         wait_for(lambda: roles() == {"champion": strict, "previous": champion}, "the registry to be told")
         models = {one["id"]: one for one in up.get("/api/v1/models")["models"]}
         assert models[strict]["aliases"] == ["champion"] and models[strict]["registered"] == "1"
-        shown = CliRunner().invoke(app, ["models", "list", "--url", up.url], env={"COLUMNS": "200"})
+        shown = CliRunner().invoke(
+            app, ["models", "list", "--url", f"http://127.0.0.1:{up.ports['api']}"], env={"COLUMNS": "200"}
+        )
         assert "registry" in shown.output and "previous" in shown.output
+        _report(up.service.models.folder(strict), f"http://127.0.0.1:{up.ports['api']}/api/v1/models/{strict}/report")
         shop.roll("rollback")
         wait_for(lambda: roles() == {"champion": champion}, "the registry to be told")
         count = len(told)
@@ -65,6 +70,14 @@ def test_every_change_of_who_serves_is_told(tmp_path: Path, told: list[Job]) -> 
         wait_for(lambda: len(told) > count, "the registry to be told")
         assert roles() == {"champion": champion}, "told again after a start"
         assert again.service.telemetry.value(registrar.FAILURES) == 0
+
+
+def _report(folder: Path, url: str) -> None:
+    assert requests.get(url, timeout=10).status_code == 404
+    (folder / PAGE).write_text("<!doctype html>what was found")
+    answer = requests.get(url, timeout=10)
+    assert answer.text.endswith("what was found") and answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
 def test_what_the_registry_has_otherwise_is_not_served(tmp_path: Path, told: list[Job]) -> None:
