@@ -33,6 +33,7 @@ from otel_aiops.lifecycle.version import Models
 from otel_aiops.otlp.governance import Governance
 from otel_aiops.parts import Parts
 from otel_aiops.pipeline import Pipeline, Step
+from otel_aiops.registrar import Registrar
 from otel_aiops.series.cardinality import Cardinality
 from otel_aiops.series.history import History
 from otel_aiops.series.inbox import Entry
@@ -80,6 +81,7 @@ class Service:
         self.checkup = Checkup(directory, self.telemetry, config)
         self.trainer = Trainer(self)
         self.conductor = Conductor(self)
+        self.registrar = Registrar(self)
         self.sequence = 0  # of the last body that was taken in
         self.started_ns = 0
         self._questions: deque[Callable[[], None]] = deque()
@@ -113,6 +115,7 @@ class Service:
             self.checkup.start()
             self.trainer.start()
             self.conductor.start()
+            self.registrar.start()
         except BaseException:
             self.stop()
             raise
@@ -127,6 +130,7 @@ class Service:
         self.checkup.stop()
         self.trainer.stop()
         self.conductor.stop()
+        self.registrar.stop()
         if self._parts:
             self._parts.stop_receiving(self.config.service.shutdown_timeout)
         self._stopping.set()
@@ -217,6 +221,7 @@ class Service:
         """From the newest snapshot through the log to where the last run stood, bit for bit; whether that was ahead."""
         if arrays is not None:
             self.pipeline.restore(arrays)
+            self.registrar.roles()
         self.sequence = sequence
         for record in self.history.replay():
             try:
@@ -309,6 +314,7 @@ class Service:
             )
             return Step(event_ns=self.pipeline.event_ns)
         self.chronicle.rolled(order)
+        self.registrar.roles()
         log.info("rollout", action=order.action, version=order.version, who=order.who, why=order.why)
         return step
 

@@ -30,6 +30,7 @@ FLOORS = {
     "desk": 9,
     "forecaster": 9,
     "trainer": 9,
+    "registrar": 9,
     "views": 9,
     "alerts": 9,
     "server": 7,
@@ -47,6 +48,7 @@ FLOORS = {
 
 HOMES = {
     "numba": {"detect"},
+    "mlflow": {"lifecycle"},
     "sqlalchemy": {"incidents"},
     "grpc": {"server", "demo"},
     "google": {"otlp", "server"},
@@ -61,7 +63,7 @@ HOMES = {
     "pyarrow": {"series", "batch", "lifecycle"},
     "duckdb": {"series"},
     "requests": {"server", "batch", "plan", "demo"},
-    "structlog": {"server", "app", "checkup", "chronicle", "conductor", "forecaster", "trainer"},
+    "structlog": {"server", "app", "checkup", "chronicle", "conductor", "forecaster", "registrar", "trainer"},
     "prometheus_client": {"server"},
     "bcrypt": {"server"},
     "deflate": {"server"},
@@ -134,5 +136,16 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
 
     code = "import sys, otel_aiops.cli; print(*sorted(m for m in sys.modules if '.' not in m))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    heavy = {"numpy", "pyarrow", "duckdb", "grpc", "sklearn", "statsmodels", "scipy", "pandas", "opentelemetry"}
+    heavy = {
+        "numpy",
+        "pyarrow",
+        "duckdb",
+        "grpc",
+        "sklearn",
+        "statsmodels",
+        "scipy",
+        "pandas",
+        "opentelemetry",
+        "mlflow",
+    }
     assert not heavy & set(out)

@@ -9,6 +9,7 @@ import typer
 
 from otel_aiops import __version__
 from otel_aiops.cli.datasets import dataset
+from otel_aiops.cli.evaluation import backtest, evaluate, gate
 from otel_aiops.cli.imports import promql, vmanomaly
 from otel_aiops.cli.incidents import advice, graph, incidents, predictions
 from otel_aiops.cli.objectives import objectives
@@ -44,6 +45,9 @@ app.add_typer(incidents, name="incidents")
 app.add_typer(dataset, name="dataset")
 app.command()(train)
 app.command()(tune)
+app.command()(evaluate)
+app.command()(gate)
+app.command()(backtest)
 app.command()(predictions)
 app.command()(advice)
 app.command()(graph)

@@ -25,10 +25,13 @@ def list_models(url: UrlOption = None, token: TokenOption = None, as_json: JsonO
         show(found)
         return
     rows = [
-        (one["id"], one["role"], one.get("series", ""), _until(one), one.get("problem") or one["lineage"]["why"])
+        (
+            *(one["id"], one["role"], ", ".join(one.get("aliases") or ()), one.get("series", ""), _until(one)),
+            one.get("problem") or one["lineage"]["why"],
+        )
         for one in found["models"]
     ]
-    print_texts(("version", "role", "series", "learned until", "why"), rows)
+    print_texts(("version", "role", "registry", "series", "learned until", "why"), rows)
     typer.echo(f"{found['total']} versions")
 
 

@@ -80,6 +80,9 @@ class Desk:
     def roll(self, asked: Any) -> dict[str, Any]:
         return self._versions.roll(asked)
 
+    def report_page(self, name: str) -> str | None:
+        return self._versions.report_page(name)
+
     def save_model(self, asked: Any) -> dict[str, Any]:
         return self._versions.save(asked)
 

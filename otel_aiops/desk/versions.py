@@ -16,6 +16,7 @@ from otel_aiops.detect.raised import Raised
 from otel_aiops.detect.serving import Action, Rollout
 from otel_aiops.errors import BadInput, StateError
 from otel_aiops.lifecycle.comparison import Comparison, Side, compare
+from otel_aiops.lifecycle.report import PAGE, REPORT
 from otel_aiops.lifecycle.version import Bundle, Lineage, ModelVersion, Settings
 
 if TYPE_CHECKING:
@@ -49,9 +50,16 @@ class Versions:
         if name not in self._service.models.list():
             return None
         version = self._service.models.version(name)
-        report = self._service.models.folder(name) / "report.json"
+        report = self._service.models.folder(name) / REPORT
         told = json.loads(report.read_bytes()) if report.exists() else None
         return {**self._shown(version, self._roles()), "settings": version.settings.to_json(), "report": told}
+
+    def report_page(self, name: str) -> str | None:
+        """The report of a version as a page; None where there is none."""
+        if name not in self._service.models.list():
+            return None
+        path = self._service.models.folder(name) / PAGE
+        return path.read_text("utf-8") if path.exists() else None
 
     def save(self, asked: Any) -> dict[str, Any]:
         """Register what serves as it is now, as a version. Raises: BadInput, StorageError."""
@@ -121,7 +129,8 @@ class Versions:
             if order.version == now["champion"]:
                 raise BadInput(f"version: expected another than the champion, got {order.version}")
             if order.version not in running:
-                self._service.models.load(order.version)
+                version, _ = self._service.models.load(order.version)
+                self._service.registrar.check(version)
         elif order.action == Action.PROMOTE and order.version != now["other"]:
             raise BadInput(f"version: expected the one beside the champion, {now['other']}, got {order.version}")
         elif order.action == Action.ROLLBACK and now["other"] is None:
@@ -156,6 +165,7 @@ class Versions:
     def _shown(self, version: ModelVersion, roles: Mapping[str, str]) -> dict[str, Any]:
         lineage = asdict(version.lineage)
         until_ns = lineage.pop("until_ns")
+        known = self._service.registrar.known().get(version.id)
         return {
             "id": version.id,
             "role": roles.get(version.id, ""),
@@ -163,6 +173,8 @@ class Versions:
             "until": until_ns / 1e9 or None,
             "digest": version.digest,
             "lineage": lineage,
+            "aliases": list(known.aliases) if known else [],
+            "registered": known.number if known else None,
             "problem": None,
         }
 

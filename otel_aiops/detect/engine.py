@@ -341,6 +341,30 @@ def gathered(arrays: Mapping[str, NDArray[Any]], rows: I32) -> dict[str, NDArray
     return found
 
 
+def copied(arrays: Mapping[str, NDArray[Any]], rows: I32, times: int) -> dict[str, NDArray[Any]]:
+    """The state of an engine that has what `rows`, all different, of `arrays` had so many times, one behind the other.
+
+    Row ``k * len(rows) + i`` has what row ``rows[i]`` had. Who began with what another knew is not kept.
+    """
+    slot = np.append(arrays["novelty/slot"], np.int32(-1))[np.minimum(rows, len(arrays["novelty/slot"]))]
+    held = slot[slot >= 0]
+    number = np.where(slot >= 0, np.cumsum(slot >= 0) - 1, -1)
+    found = {}
+    for path, array in arrays.items():
+        if path == "novelty/slot":
+            many = [np.where(number >= 0, number + k * len(held), -1) for k in range(times)]
+            found[path] = np.concatenate(many).astype(np.int32)
+        elif path in ("novelty/free", "inherited/rows"):
+            found[path] = array[:0].copy()
+        elif path.startswith("novelty/"):
+            found[path] = np.concatenate([array[held]] * times)
+        else:
+            empty = np.zeros((1, *array.shape[1:]), array.dtype)
+            part = np.concatenate([array, empty])[np.minimum(rows, len(array))]
+            found[path] = np.concatenate([part] * times)
+    return found
+
+
 def prepare(tell: Callable[[str], None]) -> None:
     """Have all kernels at hand before the first points come; `tell` is told when that takes more than a second."""
     hour_ns, rows = 3_600_000_000_000, np.zeros(1, np.int32)

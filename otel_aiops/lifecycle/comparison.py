@@ -94,13 +94,13 @@ def _side(model: Model, alerts: Sequence[Raised], told: Sequence[Verdict], elaps
         over_ratio=float(model.seen["over"][0]) / points if points else float("nan"),
         alerts=len(alerts),
         a_week=len(alerts) * WEEK_NS / elapsed_ns,
-        calibration_error=_calibration_error(model.seen["probability"]),
+        calibration_error=calibration_error(model.seen["probability"]),
         false_alerts=false,
         missed=missed,
     )
 
 
-def _calibration_error(counts: NDArray[Any]) -> float:
+def calibration_error(counts: NDArray[Any]) -> float:
     """The largest distance of a distribution over equal bins from the uniform one; NaN for nothing counted."""
     total = counts.sum()
     return float(np.abs(counts.cumsum() / total - np.arange(1, BINS + 1) / BINS).max()) if total else float("nan")

@@ -263,11 +263,14 @@ class Datasets:
         end_ns: int | None = None,
         rows: int = CHUNK_ROWS,
         score: bool = False,
+        included: Collection[str] = (),
     ) -> Iterator[Chunk]:
         """The points of a dataset, or of some of its series or of a part of its window, by whole series by name.
 
         At most about `rows` points are in memory at once (20 bytes each, 70 while they are put in order), however
-        many there are; more of them mean fewer passes over the files. Points that are excluded are not among them.
+        many there are; more of them mean fewer passes over the files. Points that are excluded are not among them,
+        but those that only exclusions from the sources `included` leave out: confirmed incidents, for who is judged by
+        them.
         Raises: as `load`, and StateError naming a segment that is missing or damaged.
         """
         found = self.load(name)
@@ -280,7 +283,8 @@ class Datasets:
             for piece in sorted(found.pieces, key=lambda one: one.hour)
             if piece.hour * HOUR_NS < end and (piece.hour + 1) * HOUR_NS > start
         ]
-        files, cuts = Files(paths, start, end), Cuts(found.exclusions)
+        files = Files(paths, start, end)
+        cuts = Cuts([one for one in found.exclusions if one.source not in included])
         names = [table.names[k] for k in wanted]
         for text in names:
             cuts.add(Labels.from_json(text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,12 +70,25 @@ class Faults:
 NO_FAULTS = Faults(0, 0, 0, float("nan"), float("nan"))
 
 
-class Detection:
-    """Aligns, scores and learns as the pipeline does, for rows of known labels; what peers say is left out."""
+class Scoring(Protocol):
+    """What scores batches and learns from them, as `Scorer` does."""
 
-    def __init__(self, config: PipelineConfig, labels: Sequence[Labels]) -> None:
+    def assign(self, row: int, labels: Labels) -> None: ...
+
+    def score(self, batch: Batch) -> Scored: ...
+
+    def silent(self, batch: Batch, limit_s: F64) -> Scored: ...
+
+
+class Detection:
+    """Aligns, scores and learns as the pipeline does, for rows of known labels; what peers say is left out.
+
+    Without a `scorer` one of the configuration begins to learn.
+    """
+
+    def __init__(self, config: PipelineConfig, labels: Sequence[Labels], scorer: Scoring | None = None) -> None:
         self._align = Align(config.align)
-        self._scorer = Scorer(config.detection, config.policies, config.calendar, config.jobs)
+        self._scorer = scorer or Scorer(config.detection, config.policies, config.calendar, config.jobs)
         for row, one in enumerate(labels):
             self._scorer.assign(row, one)
         self.gone: I32 = np.empty(0, np.int32)  # rows whose silence became normal in the last step
@@ -119,12 +133,12 @@ def rehearse(
     every = tried.beside(points) if tried else points
     alone = budget.false_discoveries / points.series if budget.false_discoveries < 1 else 1.0
     count = 0
-    for begin, end in _moments(every.time_ns, interval_s):
+    for begin, end in moments(every.time_ns, interval_s):
         now_ns = int(every.time_ns[end - 1])
         some = every.code[begin:end], every.time_ns[begin:end], every.value[begin:end]
         for scored in detection.step(*some, now_ns=now_ns):
             if tried:
-                tried.note(scored, _worth(scored.scores, alone, budget.ceiling))
+                tried.note(scored, worth_of(scored.scores, alone, budget.ceiling))
             batch, scores = _first_rows(scored, points.series)
             alerted = alerting.judge(batch, scores, event_ns=now_ns)
             if heard is not None:
@@ -138,7 +152,16 @@ def rehearse(
     return Alerts(count, (last_ns - since_ns) / 1e9, threshold), faults
 
 
-class _Tried:
+class Trial(NamedTuple):
+    """A fault of a kind in series k: whether it has an alert in its time, and after how long; NaN where it has none."""
+
+    kind: str
+    series: int
+    found: bool
+    delay_s: float
+
+
+class Tried:
     """Copies of K of S series with F faults: as rows behind those of the series, and what their points were worth."""
 
     def __init__(self, points: Points, codes: I64, recent: Recent, copies: Copies, begin: int) -> None:
@@ -170,35 +193,43 @@ class _Tried:
         flat = self._worth.reshape(-1, self._worth.shape[2])
         np.maximum.at(flat, (place[kept], step[kept]), np.nan_to_num(worth[kept]).astype(np.float32))
 
-    def judged(self, threshold: float) -> Faults:
-        """Which faults have an alert in their time."""
-        over, interval_s = self._worth >= threshold, self._recent.interval_s
-        delays: list[float] = []
-        leads: list[float] = []
-        by_kind: list[tuple[str, int, int]] = []
+    def each(self, threshold: float | F64) -> list[Trial]:
+        """What became of every fault at a threshold, or at one by series (K,)."""
+        limit = np.broadcast_to(np.asarray(threshold, np.float64), (self._worth.shape[1],))[:, None]
+        over, interval_s = self._worth >= limit, self._recent.interval_s
+        found = []
         for number, (kind, injected) in enumerate(self._copies.faulty.items(), start=1):
             truth = injected.truth[:, self._begin :]
             near = truth.copy()
             near[:, 1:] |= truth[:, :-1]  # the point after a fault may be the one that shows it
             tried = truth.any(axis=1) & ~(near & over[0]).any(axis=1)
             seen = near & over[number]
-            found = tried & seen.any(axis=1)
-            delay_s = (seen.argmax(axis=1) - truth.argmax(axis=1))[found] * interval_s
-            delays += delay_s.tolist()
-            if kind == RAMP and interval_s <= RAMP_S / 4:
-                leads += (RAMP_S - delay_s).tolist()
-            by_kind.append((kind, int(tried.sum()), int(found.sum())))
+            delay_s = (seen.argmax(axis=1) - truth.argmax(axis=1)) * interval_s
+            for k in np.flatnonzero(tried).tolist():
+                hit = bool(seen[k].any())
+                found.append(Trial(kind, k, hit, float(delay_s[k]) if hit else float("nan")))
+        return found
+
+    def judged(self, threshold: float) -> Faults:
+        """Which faults have an alert in their time."""
+        trials, interval_s = self.each(threshold), self._recent.interval_s
+        delays = [one.delay_s for one in trials if one.found]
+        leads = [RAMP_S - one.delay_s for one in trials if one.found and one.kind == RAMP and interval_s <= RAMP_S / 4]
+        by_kind = []
+        for kind in self._copies.faulty:
+            mine = [one.found for one in trials if one.kind == kind]
+            by_kind.append((kind, len(mine), sum(mine)))
         return Faults(
-            series=over.shape[1],
-            tried=sum(tried for _, tried, _ in by_kind),
-            found=sum(found for _, _, found in by_kind),
+            series=self._worth.shape[1],
+            tried=len(trials),
+            found=sum(one.found for one in trials),
             delay_s=float(np.median(delays)) if delays else float("nan"),
             lead_s=float(np.median(leads)) if leads else float("nan"),
             by_kind=tuple(by_kind),
         )
 
 
-def _tried(points: Points, kinds: Sequence[str], seed: int) -> _Tried | None:
+def _tried(points: Points, kinds: Sequence[str], seed: int) -> Tried | None:
     """Copies with faults of some series, drawn by chance; None where no series has enough points."""
     count = np.bincount(points.code, minlength=points.series)
     usable = np.flatnonzero(count >= LEAST_KNOWN)
@@ -215,10 +246,10 @@ def _tried(points: Points, kinds: Sequence[str], seed: int) -> _Tried | None:
     known = np.isfinite(clean[:, :begin]).sum(axis=1) >= LEAST_KNOWN
     copies = Copies.of(clean[known], begin, interval_s=recent.interval_s, seed=seed)
     copies = Copies(copies.clean, {kind: copies.faulty[kind] for kind in kinds if kind in copies.faulty})
-    return _Tried(points, usable[known], recent, copies, begin) if copies.faulty else None
+    return Tried(points, usable[known], recent, copies, begin) if copies.faulty else None
 
 
-def _worth(scores: Scores, alone: float, ceiling: float) -> F64:
+def worth_of(scores: Scores, alone: float | F64, ceiling: float | F64) -> F64:
     """The alert scores of points, 0 where they would not be believed if no other series were strange at that time.
 
     `alone` is the largest p-value at which one series of all is believed (Benjamini and Hochberg 1995, rank 1).
@@ -241,7 +272,7 @@ def _fingerprint(rows: I32) -> NDArray[np.uint64]:
     return rows.astype(np.uint64) + np.uint64(1)
 
 
-def _moments(time_ns: I64, interval_s: float) -> Iterator[tuple[int, int]]:
+def moments(time_ns: I64, interval_s: float) -> Iterator[tuple[int, int]]:
     """Where stretches of sorted times begin and end that are taken in at once, as a Collector sends them."""
     span_ns = int(time_ns[-1] - time_ns[0])
     usual_ns = round(interval_s * 1e9) if interval_s == interval_s else 1

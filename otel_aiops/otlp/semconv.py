@@ -410,6 +410,12 @@ OWN_METRICS: tuple[Metric, ...] = (
         buckets=_SECONDS,
     ),
     Metric(
+        "otel_aiops.registry.failures",
+        "counter",
+        "{change}",
+        "Times that the registry could not be told who serves; it is tried again.",
+    ),
+    Metric(
         "otel_aiops.rollout.failures", "counter", "{order}", "Orders that failed; all stayed as it was.", ("action",)
     ),
     Metric("otel_aiops.step.failures", "counter", "{request}", "Bodies whose step ended in a fault."),

@@ -6,10 +6,12 @@ from typing import Any, Protocol
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from otel_aiops.server.asking import integer, posted_json
+
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # names in a report run nothing
 
 
 class LifecycleBackend(Protocol):
@@ -18,6 +20,8 @@ class LifecycleBackend(Protocol):
     def models(self) -> dict[str, Any]: ...
 
     def model(self, name: str) -> dict[str, Any] | None: ...
+
+    def report_page(self, name: str) -> str | None: ...
 
     def save_model(self, asked: Any) -> dict[str, Any]: ...
 
@@ -35,6 +39,7 @@ def routes(backend: LifecycleBackend, max_body_bytes: int) -> list[Route]:
         Route("/api/v1/models", of.models, methods=["GET"]),
         Route("/api/v1/models", of.save, methods=["POST"]),
         Route("/api/v1/models/{id}", of.model),
+        Route("/api/v1/models/{id}/report", of.report),
         Route("/api/v1/rollout", of.rollout, methods=["GET"]),
         Route("/api/v1/rollout", of.roll, methods=["POST"]),
         Route("/api/v1/rollout/history", of.history),
@@ -78,6 +83,17 @@ class _Routes:
         if found is None:
             return JSONResponse({"error": f"no model version has the id {name[:100]}"}, 404)
         return JSONResponse(found)
+
+    async def report(self, request: Request) -> Response:
+        """
+        summary: How a model version did on points that it had not learned from, as a page for a browser.
+        responses: {200: {description: an HTML page}, 404: {description: it was not evaluated}}
+        """
+        name = request.path_params["id"]
+        found = await run_in_threadpool(lambda: self._backend.report_page(name))
+        if found is None:
+            return JSONResponse({"error": f"no model version {name[:100]} has a report"}, 404)
+        return HTMLResponse(found, headers={"Content-Security-Policy": PAGE_POLICY})
 
     async def rollout(self, request: Request) -> Response:
         """
