@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -40,6 +41,7 @@ PART_SERIES = 5_000  # that one engine learns: enough for wide batches, few enou
 WINDOW_ROWS = 2_000_000  # points in memory at once, in each process
 TICK_NS = 60_000_000_000  # points of so long a time are one batch, where each series has one
 STAGED = ".training-"
+ABANDONED_S = 7 * 86_400.0
 
 Show = Callable[[float, float, str], None]  # (done, total, text)
 
@@ -284,6 +286,7 @@ def _bundle(names: Sequence[str], parts: Sequence[tuple[Arrays, I32]], config: P
 def _staging(path: Path) -> Iterator[None]:
     """A folder for what is finished, for one training at a time. Raises: Overloaded, StorageError."""
     lock = DirectoryLock(path)
+    _sweep(path)
     with storage_errors(f"training in {path}"):
         make_directory(path)
         try:
@@ -294,6 +297,17 @@ def _staging(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _sweep(path: Path) -> None:
+    """Delete what trainings left that nobody went on with for long."""
+    for other in path.parent.glob(f"{STAGED}*"):
+        with suppress(OSError, ConfigError):  # one that somebody works in stays
+            if other != path and time.time() - other.stat().st_mtime > ABANDONED_S:
+                lock = DirectoryLock(other)
+                lock.acquire()
+                shutil.rmtree(other, ignore_errors=True)
+                lock.release()
 
 
 def _sha256(path: Path) -> str:

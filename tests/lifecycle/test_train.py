@@ -30,7 +30,7 @@ from otel_aiops.series.segments import HOUR_NS
 from tests.lifecycle.recording import MINUTE_NS, NOW_NS, SERIES, START_NS, columns, record, regular
 from tests.series.conftest import tiny_disk  # noqa: F401  a fixture
 
-HOURS = 2
+HOURS = 1
 WINDOW = Window(START_NS, START_NS + HOURS * HOUR_NS)
 SETTINGS = Settings(EngineConfig(seasons="week"))
 CONFIG = PipelineConfig()
@@ -235,6 +235,19 @@ def test_a_killed_trainer_leaves_no_version(data: Path) -> None:
     models = Models(data / "models")
     assert models.list() == [] and len(list((data / "models").glob(f"{STAGED}*/part-*.npz"))) == 1
     assert models.load(trained(data).id)[0].lineage.dataset == name, "the next one takes over"
+
+
+def test_what_nobody_went_on_with_is_deleted(data: Path) -> None:
+    old, new, busy = (data / "models" / f"{STAGED}{name}" for name in ("old", "new", "busy"))
+    for one in (old, new, busy):
+        one.mkdir(parents=True)
+    lock = module.DirectoryLock(busy)
+    lock.acquire()
+    for one in (old, busy):
+        os.utime(one, (1.0, 1.0))
+    assert trained(data)
+    lock.release()
+    assert not old.exists() and new.exists() and busy.exists()
 
 
 def test_lineage_is_kept_and_who_is_no_part_of_it(data: Path) -> None:
