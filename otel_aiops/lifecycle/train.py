@@ -38,6 +38,7 @@ from otel_aiops.series.columns import Arrays
 from otel_aiops.series.disk import DirectoryLock, make_directory, storage_errors, whole_file
 
 PART_SERIES = 5_000  # that one engine learns: enough for wide batches, few enough that processes end together
+LEAST_PARTS, WORTH_A_PART = 2, 500  # so that two processes share also fewer series, if it is worth it
 WINDOW_ROWS = 2_000_000  # points in memory at once, in each process
 TICK_NS = 60_000_000_000  # points of so long a time are one batch, where each series has one
 STAGED = ".training-"
@@ -258,7 +259,7 @@ def _parts(names: Sequence[str], most: int) -> list[list[int]]:
     if not names:
         return []
     order = sorted(range(len(names)), key=lambda k: (Labels.from_json(names[k]).service, names[k]))
-    count = -(-len(names) // most)
+    count = max(-(-len(names) // most), min(LEAST_PARTS, len(names) // WORTH_A_PART), 1)
     edges = [len(names) * k // count for k in range(count + 1)]
     return [sorted(order[low:high]) for low, high in pairwise(edges)]
 
