@@ -79,6 +79,7 @@ def tune(
     from otel_aiops.lifecycle import tune as tuning
     from otel_aiops.lifecycle import workers
     from otel_aiops.lifecycle.dataset import Datasets
+    from otel_aiops.lifecycle.search import TuneConfig
     from otel_aiops.lifecycle.version import Settings
 
     known = load_config(config)
@@ -92,7 +93,7 @@ def tune(
             Settings(known.detection),
             known.pipeline(),
             objective=wanted,
-            tuning=tuning.TuneConfig(**asked, seed=seed),
+            tuning=TuneConfig(**asked, seed=seed),
             processes=processes or workers.processes(),
             progress=progress,
         )

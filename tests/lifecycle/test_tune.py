@@ -19,8 +19,9 @@ from otel_aiops.errors import BadInput
 from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.manifest import Window
 from otel_aiops.lifecycle.objective import CostConfig, Objective
+from otel_aiops.lifecycle.search import SPACE, Span, TuneConfig
 from otel_aiops.lifecycle.truth import Label
-from otel_aiops.lifecycle.tune import SPACE, Judged, Span, TuneConfig, Tuned, judge, studied, tune
+from otel_aiops.lifecycle.tune import Judged, Tuned, judge, studied, tune
 from otel_aiops.lifecycle.version import Settings
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.segments import HOUR_NS
