@@ -5,6 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -65,3 +68,31 @@ def test_a_process_ends_with_its_parent(monkeypatch: pytest.MonkeyPatch) -> None
     workers._end_with(reader)
     os.close(reader)
     assert codes == [1]
+
+
+def waits(task: str, told: Told) -> None:
+    Path(task).write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def test_nobody_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
+    program = "import sys\nfrom tests.lifecycle import test_workers as t\nt.work(t.waits, sys.argv[1:], count=2)\n"
+    files = [tmp_path / name for name in "ab"]
+    parent = subprocess.Popen([sys.executable, "-c", program, *map(str, files)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not all(file.exists() and file.read_text() for file in files) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    left = {int(file.read_text()) for file in files}
+    while left and time.monotonic() < deadline:
+        left = {one for one in left if running(one)}
+        time.sleep(0.05)
+    assert not left
+
+
+def running(process: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
