@@ -320,7 +320,9 @@ class Service:
 
     def _trained(self, name: str) -> Trained:
         version, bundle = self.models.load(name)
-        return Trained(version.settings.detection, bundle.labels, bundle.engine, bundle.budget, bundle.prototypes)
+        return Trained(
+            version.settings.detection, bundle.labels, bundle.engine, bundle.budget, bundle.prototypes, bundle.forest
+        )
 
     def _record(self, entry: Entry, step: Step) -> None:
         """Keep the scored points for the Parquet segments."""

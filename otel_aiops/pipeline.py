@@ -243,7 +243,7 @@ class Pipeline:
         said = self.groups.reason(row, unit) if scored.scores.channel[k] == PEERS else None
         model = self.serving.of(row)
         own = scored if model is self.serving.champion or scored.other is None else scored.other
-        return said or model.scorer.reason(own, k, unit)
+        return said or model.reason(own, k, unit)
 
     def note(self, row: int) -> str:
         """What there is to say about a series that is not anomalous."""
@@ -316,6 +316,7 @@ class Pipeline:
             self.analysis.welcome(rows.new, labels, self.table.fingerprint(rows.new), self._event_ns)
             self.quality.welcome(rows.new, labels, self.table.temporality(rows.new), told=True)
             self._assign(rows.new, labels)
+            self.serving.welcome(rows.new, labels)
             self._enlist(rows.new, labels, inherit=inherit)
 
     def _enlist(self, rows: I32, labels: Sequence[Labels], *, inherit: bool) -> None:

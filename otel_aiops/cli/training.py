@@ -34,6 +34,7 @@ def train(
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
     processes: ProcessesOption = 0,
+    forest: Annotated[bool, typer.Option("--forest", help="With an isolation forest for each service.")] = False,
     parent: ParentOption = "",
     who: TrainWho = "",
     why: TrainWhy = "",
@@ -43,11 +44,12 @@ def train(
 
     The same dataset and configuration give the same version. A training that was killed goes on where it was.
     """
-    from otel_aiops.lifecycle.version import Settings
+    from otel_aiops.lifecycle.version import ForestConfig, Settings
 
     known = load_config(config)
     wanted = _objective(objective, known)
-    version = _trained(dataset, Settings(known.detection), known, data_dir, wanted, processes, (parent, who, why))
+    settings = Settings(known.detection, (ForestConfig(),) if forest else ())
+    version = _trained(dataset, settings, known, data_dir, wanted, processes, (parent, who, why))
     typer.echo(json.dumps(version.to_json()) if as_json else f"{version.id}: {version.signature.series} series")
 
 
@@ -77,6 +79,7 @@ def tune(
     from otel_aiops.lifecycle import tune as tuning
     from otel_aiops.lifecycle import workers
     from otel_aiops.lifecycle.dataset import Datasets
+    from otel_aiops.lifecycle.search import TuneConfig
     from otel_aiops.lifecycle.version import Settings
 
     known = load_config(config)
@@ -90,7 +93,7 @@ def tune(
             Settings(known.detection),
             known.pipeline(),
             objective=wanted,
-            tuning=tuning.TuneConfig(**asked, seed=seed),
+            tuning=TuneConfig(**asked, seed=seed),
             processes=processes or workers.processes(),
             progress=progress,
         )

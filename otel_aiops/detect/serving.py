@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from otel_aiops.detect.alerting import Alerting
 from otel_aiops.detect.budget import Alerted, BudgetConfig
 from otel_aiops.detect.calendar import CalendarConfig
-from otel_aiops.detect.detector import Scores
+from otel_aiops.detect.detector import FOREST, Scores
 from otel_aiops.detect.engine import EngineConfig, placed
+from otel_aiops.detect.forest import Forests
 from otel_aiops.detect.groups import Groups
 from otel_aiops.detect.jobs import JobsConfig
 from otel_aiops.detect.lessons import Verdict
@@ -91,6 +92,7 @@ class Trained:
     engine: Arrays
     budget: Arrays = field(default_factory=dict)
     prototypes: Arrays = field(default_factory=dict)  # which rows series begin with that it has never seen
+    forest: Arrays = field(default_factory=dict)  # see `Forests`
 
 
 Load = Callable[[str], Trained]  # by id; raises BadInput or StateError
@@ -115,6 +117,7 @@ class Model:
         self.scorer = Scorer(detection, rules.policies, rules.calendar, rules.jobs)
         self.alerting = Alerting(rules.budgets, rules.budget, fingerprint)
         self.prototypes: Prototypes | None = None
+        self.forests: Forests | None = None
         self.seen = {"points": np.zeros(1, np.int64), "over": np.zeros(1, np.int64), "probability": np.zeros(BINS)}
 
     def assign(self, rows: I32, labels: Sequence[Labels]) -> None:
@@ -127,6 +130,8 @@ class Model:
         """Rows that are given to other series start anew."""
         self.scorer.forget(rows)
         self.alerting.forget(rows)
+        if self.forests:
+            self.forests.forget(rows)
 
     def inherit(self, rows: I32, sources: I32) -> None:
         """Let rows begin with what others have learned."""
@@ -138,6 +143,17 @@ class Model:
             sources = self.prototypes.find(labels)
             if (found := sources >= 0).any():
                 self.scorer.engine.inherit(rows[found], sources[found], self.prototypes.engine)
+
+    def welcome(self, rows: I32, labels: Sequence[Labels]) -> None:
+        """Rows are new, with these whole labels."""
+        if self.forests:
+            self.forests.assign(rows, labels)
+
+    def reason(self, scored: Scored, k: int, unit: str) -> str:
+        """Why point k has its score."""
+        if self.forests and scored.scores.channel[k] == FOREST:
+            return self.forests.reason(int(scored.batch.rows[k]), unit)
+        return self.scorer.reason(scored, k, unit)
 
     def judged(self, scored: Scored, *, event_ns: int) -> Scored:
         """With what the points are to operators, and counted for how the version does."""
@@ -162,6 +178,7 @@ class Model:
             "alerting": self.alerting.state(),
             "seen": {name: array.copy() for name, array in self.seen.items()},
             "prototypes": self.prototypes.state() if self.prototypes else {},
+            "forest": self.forests.state() if self.forests else {},
         }
         return {f"{part}/{name}": array for part, of in parts.items() for name, array in of.items()}
 
@@ -171,6 +188,7 @@ class Model:
         self.alerting.restore(owned(arrays, "alerting"))
         self.scorer.jobs.restore(owned(arrays, "jobs"))  # none in a state from before there were jobs
         self.prototypes = Prototypes.restored(self.detection, owned(arrays, "prototypes"))
+        self.forests = Forests.restored(owned(arrays, "forest"))
         if seen := owned(arrays, "seen"):
             one = (np.int64, (1,))
             checked(seen, {"points": one, "over": one, "probability": (np.float64, (BINS,))})
@@ -240,6 +258,11 @@ class Serving:
         for model in self.models:
             model.begin(rows, labels)
 
+    def welcome(self, rows: I32, labels: Sequence[Labels]) -> None:
+        """Rows are new, with these whole labels."""
+        for model in self.models:
+            model.welcome(rows, labels)
+
     def end(self, rows: I32) -> None:
         """Series that end have no alert any more."""
         for model in self.models:
@@ -257,6 +280,7 @@ class Serving:
             combined = groups.combined(batch, scored.scores)
             if model is self.champion:
                 groups.update(scored.batch, scored.untouched)
+            combined = model.forests.combined(batch, combined) if model.forests else combined
             found.append(model.judged(replace(scored, scores=combined), event_ns=event_ns))
         return self._served(found)
 
@@ -329,6 +353,8 @@ class Serving:
         model.alerting.restore(self.champion.alerting.state())
         model.assign(present.rows, present.labels)
         model.prototypes = Prototypes.among(trained.detection, trained.prototypes, trained.engine)
+        model.forests = Forests(trained.forest) if trained.forest else None
+        model.welcome(present.rows, present.labels)
         known = set(trained.labels)
         new = [k for k, of in enumerate(present.labels) if of.to_json() not in known] if trained.prototypes else []
         model.begin(present.rows[new], [present.labels[k] for k in new])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ from otel_aiops.detect.serving import owned
 from otel_aiops.errors import BadInput, ConfigError, Overloaded, StateError, StorageError
 from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.dataset import Datasets
+from otel_aiops.lifecycle.families import train_forests
 from otel_aiops.lifecycle.manifest import digest
 from otel_aiops.lifecycle.objective import Objective
 from otel_aiops.lifecycle.pooled import prototypes
@@ -36,9 +38,11 @@ from otel_aiops.series.columns import Arrays
 from otel_aiops.series.disk import DirectoryLock, make_directory, storage_errors, whole_file
 
 PART_SERIES = 5_000  # that one engine learns: enough for wide batches, few enough that processes end together
+LEAST_PARTS, WORTH_A_PART = 2, 500  # so that two processes share also fewer series, if it is worth it
 WINDOW_ROWS = 2_000_000  # points in memory at once, in each process
 TICK_NS = 60_000_000_000  # points of so long a time are one batch, where each series has one
 STAGED = ".training-"
+ABANDONED_S = 7 * 86_400.0
 
 Show = Callable[[float, float, str], None]  # (done, total, text)
 
@@ -128,7 +132,13 @@ def learn(
     for task, sha256 in zip(tasks, digests, strict=True):
         if _sha256(task.path) != sha256:
             raise StateError(f"{task.path}: it was changed since it was written")
-    return _bundle(names, found, config)
+    bundle, until_ns = _bundle(names, found, config)
+    window = datasets.load(wanted.dataset).window
+    for family in settings.families:
+        start_ns, end_ns = max(window.start_ns, wanted.start_ns), min(window.end_ns, wanted.end_ns or window.end_ns)
+        span: Any = {"start_ns": start_ns, "end_ns": end_ns, "processes": processes}
+        bundle = replace(bundle, forest=train_forests(datasets, wanted.dataset, names, family, **span))
+    return bundle, until_ns
 
 
 # -- one part -----------------------------------------------------------------------------------------------------
@@ -249,7 +259,7 @@ def _parts(names: Sequence[str], most: int) -> list[list[int]]:
     if not names:
         return []
     order = sorted(range(len(names)), key=lambda k: (Labels.from_json(names[k]).service, names[k]))
-    count = -(-len(names) // most)
+    count = max(-(-len(names) // most), min(LEAST_PARTS, len(names) // WORTH_A_PART), 1)
     edges = [len(names) * k // count for k in range(count + 1)]
     return [sorted(order[low:high]) for low, high in pairwise(edges)]
 
@@ -277,6 +287,7 @@ def _bundle(names: Sequence[str], parts: Sequence[tuple[Arrays, I32]], config: P
 def _staging(path: Path) -> Iterator[None]:
     """A folder for what is finished, for one training at a time. Raises: Overloaded, StorageError."""
     lock = DirectoryLock(path)
+    _sweep(path)
     with storage_errors(f"training in {path}"):
         make_directory(path)
         try:
@@ -287,6 +298,17 @@ def _staging(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _sweep(path: Path) -> None:
+    """Delete what trainings left that nobody went on with for long."""
+    for other in path.parent.glob(f"{STAGED}*"):
+        with suppress(OSError, ConfigError):  # one that somebody works in stays
+            if other != path and time.time() - other.stat().st_mtime > ABANDONED_S:
+                lock = DirectoryLock(other)
+                lock.acquire()
+                shutil.rmtree(other, ignore_errors=True)
+                lock.release()
 
 
 def _sha256(path: Path) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_aiops.detect.engine import Engine, EngineConfig
+from otel_aiops.detect.forest import Forests
 from otel_aiops.detect.prototypes import Prototypes
 from otel_aiops.errors import BadInput, ConfigError, StateError, StorageError
 from otel_aiops.series.columns import Arrays, pack, unpack
@@ -29,21 +30,45 @@ NUMBER_KINDS = "biuf"  # of numpy dtypes
 LABELS = ("labels/bytes", "labels/ends")  # in the bundle: the canonical labels of each series
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForestConfig:
+    """An isolation forest for the series of each service, see `detect.forest`."""
+
+    trees: int = 25
+    samples: int = 128  # moments that each tree is made of
+    least_series: int = 3  # of a service, or it gets none
+    most_series: int = 64
+    most_moments: int = 20_000  # of a service that are looked at
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("trees", 1, 500), ("samples", 8, 4_096), ("least_series", 2, 1_000)):
+            if not least <= getattr(self, name) <= most:
+                raise ConfigError(name, f"must be in {least} .. {most}, got {getattr(self, name)}")
+
+
+FAMILIES = {"forest": ForestConfig}  # beside the engine, which every version has
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What a detector is made with. Two versions of the same settings differ in what they have learned."""
 
     detection: EngineConfig = field(default_factory=EngineConfig)
+    families: tuple[ForestConfig, ...] = ()  # that score beside the engine, each at most once
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        return {"detection": dataclasses.asdict(self.detection)}
+        names = {kind: name for name, kind in FAMILIES.items()}
+        families = {names[type(one)]: dataclasses.asdict(one) for one in self.families}
+        return {"detection": dataclasses.asdict(self.detection), **({"families": families} if families else {})}
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> Settings:
         """What `to_json` gave. Raises: StateError."""
         try:
-            return cls(EngineConfig(**tree["detection"]))
+            families = tuple(FAMILIES[name](**of) for name, of in sorted(tree.get("families", {}).items()))
+            return cls(EngineConfig(**tree["detection"]), families)
         except (KeyError, TypeError, ConfigError) as error:
             raise StateError(f"settings: expected those of this version of otel-aiops, got {error}") from error
 
@@ -71,11 +96,12 @@ class Bundle:
     engine: Arrays
     budget: Arrays = field(default_factory=dict)  # thresholds and rates by objective, see `Budget.learned`
     prototypes: Arrays = field(default_factory=dict)  # which rows new series begin with, see `Prototypes`
+    forest: Arrays = field(default_factory=dict)  # see `Forests`
 
     def arrays(self) -> Arrays:
         """All of it, by path."""
         flat, ends = pack([one.encode("utf-8", "surrogatepass") for one in self.labels])
-        parts = {"engine": self.engine, "budget": self.budget, "prototypes": self.prototypes}
+        parts = {"engine": self.engine, "budget": self.budget, "prototypes": self.prototypes, "forest": self.forest}
         named = {f"{part}/{name}": array for part, of in parts.items() for name, array in of.items()}
         return {LABELS[0]: flat, LABELS[1]: ends, **named}
 
@@ -89,7 +115,7 @@ class Bundle:
             labels = tuple(line.decode("utf-8", "surrogatepass") for line in lines)
         except (UnicodeDecodeError, TypeError) as error:
             raise StateError(f"bundle: expected labels as text, got {error}") from error
-        parts: dict[str, Arrays] = {"engine": {}, "budget": {}, "prototypes": {}}
+        parts: dict[str, Arrays] = {"engine": {}, "budget": {}, "prototypes": {}, "forest": {}}
         for path, array in arrays.items():
             part, _, name = path.partition("/")
             if part in parts:
@@ -233,6 +259,8 @@ class Models:
 def _fitting(settings: Settings, bundle: Bundle) -> None:
     """See that a detector can take the bundle over. Raises: StateError."""
     Engine(settings.detection).restore(bundle.engine)
+    if bundle.forest:
+        Forests(bundle.forest)
     Prototypes.among(settings.detection, bundle.prototypes, bundle.engine)
     if (rows := len(bundle.engine["alerts/peak"])) != len(bundle.labels):
         raise StateError(f"bundle: expected the state of {len(bundle.labels)} series, got that of {rows}")

@@ -27,10 +27,10 @@ from otel_aiops.lifecycle.version import Lineage, Models, ModelVersion, Settings
 from otel_aiops.pipeline import Pipeline, PipelineConfig
 from otel_aiops.series.batch import Batch
 from otel_aiops.series.segments import HOUR_NS
-from tests.lifecycle.recording import MINUTE_NS, NOW_NS, SERIES, START_NS, columns, record, regular
+from tests.lifecycle.recording import MINUTE_NS, NOW_NS, SERIES, START_NS, columns, labels_of, record, regular
 from tests.series.conftest import tiny_disk  # noqa: F401  a fixture
 
-HOURS = 2
+HOURS = 1
 WINDOW = Window(START_NS, START_NS + HOURS * HOUR_NS)
 SETTINGS = Settings(EngineConfig(seasons="week"))
 CONFIG = PipelineConfig()
@@ -235,6 +235,29 @@ def test_a_killed_trainer_leaves_no_version(data: Path) -> None:
     models = Models(data / "models")
     assert models.list() == [] and len(list((data / "models").glob(f"{STAGED}*/part-*.npz"))) == 1
     assert models.load(trained(data).id)[0].lineage.dataset == name, "the next one takes over"
+
+
+def test_what_nobody_went_on_with_is_deleted(data: Path) -> None:
+    old, new, busy = (data / "models" / f"{STAGED}{name}" for name in ("old", "new", "busy"))
+    for one in (old, new, busy):
+        one.mkdir(parents=True)
+    lock = module.DirectoryLock(busy)
+    lock.acquire()
+    for one in (old, busy):
+        os.utime(one, (1.0, 1.0))
+    assert trained(data)
+    lock.release()
+    assert not old.exists() and new.exists() and busy.exists()
+
+
+@pytest.mark.parametrize(("series", "most", "sizes"), [(3, 10, [3]), (1001, 5000, [500, 501]), (7, 3, [2, 2, 3])])
+def test_parts_are_a_matter_of_the_series_alone(series: int, most: int, sizes: list[int]) -> None:
+    names = sorted(labels_of(f"s{k % 3}", k).to_json() for k in range(series))
+    parts = module._parts(names, most)
+    assert [len(part) for part in parts] == sizes and sorted(row for part in parts for row in part) == list(
+        range(series)
+    )
+    assert all(part == sorted(part) for part in parts)
 
 
 def test_lineage_is_kept_and_who_is_no_part_of_it(data: Path) -> None:

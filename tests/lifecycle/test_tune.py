@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,8 +19,9 @@ from otel_aiops.errors import BadInput
 from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.manifest import Window
 from otel_aiops.lifecycle.objective import CostConfig, Objective
+from otel_aiops.lifecycle.search import SPACE, Span, TuneConfig
 from otel_aiops.lifecycle.truth import Label
-from otel_aiops.lifecycle.tune import SPACE, Judged, Span, TuneConfig, Tuned, judge, studied, tune
+from otel_aiops.lifecycle.tune import Judged, Tuned, judge, studied, tune
 from otel_aiops.lifecycle.version import Settings
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.segments import HOUR_NS
@@ -69,7 +71,7 @@ class Kept:
 def test_trials_are_judged_alike_and_the_newest_part_changes_nothing(tmp_path: Path) -> None:
     kept, told = Kept(), []
     found = tuned(tmp_path / "a", tracker=kept, progress=lambda done, total, _: told.append(done / total))
-    again = tuned(tmp_path / "b", other_end=True, processes=2)
+    again = tuned(tmp_path / "b", other_end=True)
     assert [repr(one) for one in found.trials] == [repr(one) for one in again.trials]
     assert found.until_ns == START_NS + round(0.8 * HOURS * HOUR_NS)
     assert sorted(kept.trials) == [0, 1, 2, 3] and kept.trials[0][0] == SETTINGS
@@ -117,6 +119,7 @@ def test_folds_are_judged_one_behind_the_other(tmp_path: Path) -> None:
     study = studied(Datasets.of(tmp_path), made(tmp_path), CONFIG, None, replace(FEW, folds=4, max_series=99))
     judged_from = [end - 0.25 * (end - START_NS) for end in study.ends_ns]
     assert judged_from[1:] == pytest.approx(list(study.ends_ns[:-1])) and len(study.ends_ns) == 4
+    assert pickle.loads(pickle.dumps(study)) == study, "processes get it"
     assert len(study.series) == len(SERIES) and study.a_week == pytest.approx(7.0)
 
 
