@@ -61,9 +61,9 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(report.to_json()))
         return
-    columns = [{**side.figures(), "name": side.name, "role": side.role} for side in report.sides]
+    columns = [side.figures() for side in report.sides]
     rows = [(name.replace("_", " "), *(_text(shown, one[name]) for one in columns)) for name, shown in SHOWN]
-    print_table(("", *(f"{one['role']} {one['name']}" for one in columns)), rows)
+    print_table(("", *(f"{side.role} {side.name}" for side in report.sides)), rows)
     for note in report.notes:
         typer.echo(f"note: {note}", err=True)
     typer.echo(str(directory / "lifecycle" / "models" / version / "report.html"))
@@ -181,7 +181,7 @@ def _evaluated(
     from otel_aiops.errors import BadInput
     from otel_aiops.lifecycle.cases import Cases
     from otel_aiops.lifecycle.dataset import Datasets
-    from otel_aiops.lifecycle.evaluate import Candidate, held_out
+    from otel_aiops.lifecycle.evaluate import Candidate, held_out, since
     from otel_aiops.lifecycle.evaluate import evaluate as run
     from otel_aiops.lifecycle.report import save
     from otel_aiops.lifecycle.version import Models
@@ -196,7 +196,8 @@ def _evaluated(
     limits = settings.lifecycle.evaluation
     prepare()
     _freeze(settings, directory, cases)
-    data = held_out(datasets, name, truth=_read(labels), match=wanted, config=limits)
+    since_ns = since(datasets.load(name), candidate.lineage, limits)
+    data = held_out(datasets, name, since_ns=since_ns, truth=_read(labels), match=wanted, config=limits)
     with bar("evaluate") as progress:
         report = run(
             candidate,

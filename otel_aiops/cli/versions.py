@@ -9,7 +9,18 @@ from urllib.parse import quote
 import typer
 
 from otel_aiops.cli.incidents import LimitOption, WhoOption, WhyOption, _span, _time
-from otel_aiops.cli.terminal import JsonOption, TokenOption, UrlOption, ask, print_texts, service, show
+from otel_aiops.cli.terminal import (
+    ConfigOption,
+    DataDirOption,
+    JsonOption,
+    TokenOption,
+    UrlOption,
+    ask,
+    load_config,
+    print_texts,
+    service,
+    show,
+)
 
 models = typer.Typer(help="Model versions of a running service: list them and look at one.", no_args_is_help=True)
 rollout = typer.Typer(help="Which version serves, and what runs beside it: shadow, canary, promote, roll back.")
@@ -63,6 +74,30 @@ def save(
         show(found)
     else:
         typer.echo(f"{found['id']}: {found['series']} series")
+
+
+@models.command("register")
+def register(
+    name: IdArgument, config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False
+) -> None:
+    """Put a version of a data directory into the registry, with its lineage and report; the service may be running."""
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from otel_aiops.lifecycle.registry import Registry
+    from otel_aiops.lifecycle.report import saved
+    from otel_aiops.lifecycle.version import Models
+
+    settings = load_config(config)
+    directory = data_dir or Path(settings.storage.directory)
+    folder = Models(directory / "lifecycle" / "models")
+    version, _ = folder.load(name)
+    registry = Registry(directory, settings.lifecycle.registry)
+    found = registry.register(version, saved(folder.folder(name)))
+    if as_json:
+        show(asdict(found))
+    else:
+        typer.echo(f"{name}: version {found.number} of {settings.lifecycle.registry.name} in {registry.uri}")
 
 
 @rollout.command("show")

@@ -116,12 +116,13 @@ def backtest(
         detection = setup.version.settings.detection if setup.version else setup.config.detection
         knows = setup.version is not None and setup.version.lineage.until_ns <= since_ns
         bundle = setup.version.bundle if setup.version and knows else None
+        until_ns = setup.version.lineage.until_ns if setup.version and knows else 0
 
         def told(share: float, k: int = k, name: str = setup.name) -> None:
             if progress is not None:
                 progress(TOTAL * (k + share) / 2, TOTAL, name)
 
-        played = play(recording, Beginning(detection, bundle), setup.config, kinds=(), told=told)
+        played = play(recording, Beginning(detection, bundle, until_ns), setup.config, kinds=(), told=told)
         outcomes = caught(events, played.opened, tolerance_ns)
         found.append(
             Outcome(

@@ -28,6 +28,7 @@ INCIDENT = "incident"  # exclusions from this source hide what a detector should
 NAIVE = "seasonal-naive"
 FAULT_PART = 0.5  # of the hold-out, the newer one, at most so many steps of it
 FAULT_STEPS = 3_000
+LEAST_HELD = 0.25  # of the usual hold-out, that must be left by what a version has learned
 PICTURES, PICTURE_STEPS = 6, 400
 MOST_KEPT = 5_000  # alerts of one side that a report keeps
 TOTAL = 100.0
@@ -98,18 +99,29 @@ def held_out(
     config = config or EvaluationConfig()
     manifest = datasets.load(name)
     start_ns, end_ns = manifest.window.start_ns, manifest.window.end_ns
-    since = end_ns - round(config.holdout * (end_ns - start_ns)) if since_ns is None else since_ns
-    if not start_ns <= since < end_ns:
-        raise BadInput(f"hold-out: expected its beginning in {start_ns} .. {end_ns} ns, got {since}")
+    begin_ns = since(manifest, Lineage(), config) if since_ns is None else since_ns
+    if not start_ns <= begin_ns < end_ns:
+        raise BadInput(f"hold-out: expected its beginning in {start_ns} .. {end_ns} ns, got {begin_ns}")
     table = datasets.series(name)
     inside = [k for k, text in enumerate(table.names) if match is None or match.matches(Labels.from_json(text))]
     if not inside:
         raise BadInput(f"dataset {name}: expected series in scope, got none of {len(table)}")
     texts = _drawn([table.names[k] for k in inside], int(table.rows[inside].sum()), config)
     points = _points(datasets, name, texts)
-    recording = recording_of(points, texts, since, end_ns)
+    recording = recording_of(points, texts, begin_ns, end_ns)
     every = tuple(sorted({*manifest.labels, *table.resolved(truth)}))
     return HeldOut(recording=recording, truth=every, dataset=name, drawn_of=len(inside), quality=_quality(manifest))
+
+
+def since(manifest: Manifest, lineage: Lineage, config: EvaluationConfig) -> int:
+    """Where the hold-out of a dataset begins: with its newest share, or where a version has learned later, after that.
+
+    A version that leaves next to nothing is judged by the usual share, without what it has learned.
+    """
+    start_ns, end_ns = manifest.window.start_ns, manifest.window.end_ns
+    usual_ns = end_ns - round(config.holdout * (end_ns - start_ns))
+    last_ns = end_ns - round(LEAST_HELD * config.holdout * (end_ns - start_ns))
+    return lineage.until_ns if usual_ns < lineage.until_ns <= last_ns else usual_ns
 
 
 def recording_of(points: Points, texts: Sequence[str], since_ns: int, until_ns: int) -> Recording:
@@ -215,7 +227,7 @@ def _beginning(one: Candidate | None, since_ns: int) -> tuple[Beginning, str]:
     detection: EngineConfig = one.settings.detection
     if one.bundle is None or one.lineage.until_ns > since_ns:
         return Beginning(detection), "history"
-    return Beginning(detection, one.bundle), "bundle"
+    return Beginning(detection, one.bundle, one.lineage.until_ns), "bundle"
 
 
 def _side(

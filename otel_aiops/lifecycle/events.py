@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -96,16 +97,22 @@ def events_of(labels: Iterable[Label], start_ns: int, end_ns: int) -> tuple[Even
     return tuple(sorted(found))
 
 
-def fits(event: Event, one: Opened, tolerance_ns: int) -> bool:
-    """Whether an alert is about an event: it begins within [start - tolerance, end], on what the event is about."""
-    return event.start_ns - tolerance_ns <= one.start_ns <= event.end_ns and event.concerns(one.series, one.service)
+def matches(events: Sequence[Event], opened: Sequence[Opened], tolerance_ns: int) -> list[list[Opened]]:
+    """The alerts that are about each event: those that begin within [start - tolerance, end] on what it is about."""
+    ordered = sorted(opened, key=lambda one: one.start_ns)
+    starts = [one.start_ns for one in ordered]
+    found = []
+    for event in events:
+        first = bisect_left(starts, event.start_ns - tolerance_ns)
+        last = bisect_right(starts, event.end_ns)
+        found.append([one for one in ordered[first:last] if event.concerns(one.series, one.service)])
+    return found
 
 
 def caught(events: Sequence[Event], opened: Sequence[Opened], tolerance_ns: int) -> tuple[Caught, ...]:
     """What became of each event."""
     found = []
-    for event in events:
-        mine = [one for one in opened if fits(event, one, tolerance_ns)]
+    for event, mine in zip(events, matches(events, opened, tolerance_ns), strict=True):
         delay_s = min((one.start_ns - event.start_ns) / 1e9 for one in mine) if mine else float("nan")
         length_ns = max(event.end_ns - event.start_ns, 1)
         spans = [(max(one.start_ns, event.start_ns), min(one.end_ns, event.end_ns)) for one in mine]
@@ -119,6 +126,10 @@ def alerts_of(
 ) -> tuple[Alert, ...]:
     """What operators were told, and how much of it was true."""
     calm = [one for one in labels if one.kind != ANOMALY]
+    true: dict[int, float] = {}  # by the alert that is about an event, the confidence of the surest one
+    for event, mine in zip(events, matches(events, opened, tolerance_ns), strict=True):
+        for one in mine:
+            true[id(one)] = max(true.get(id(one), 0.0), event.confidence)
     groups: list[list[Opened]] = []
     newest: dict[str, list[Opened]] = {}
     for one in sorted(opened, key=lambda alert: (alert.start_ns, not alert.paid, alert.series)):
@@ -127,12 +138,11 @@ def alerts_of(
             groups.append(newest[one.service])
         elif one.service in newest:  # of one that was paid before the time that is looked at nothing is told
             newest[one.service].append(one)
-    return tuple(_alert(many, events, calm, tolerance_ns) for many in groups)
+    return tuple(_alert(many, max(true.get(id(one), 0.0) for one in many), calm) for many in groups)
 
 
-def _alert(many: Sequence[Opened], events: Sequence[Event], calm: Sequence[Label], tolerance_ns: int) -> Alert:
+def _alert(many: Sequence[Opened], true: float, calm: Sequence[Label]) -> Alert:
     first = many[0]
-    true = [event.confidence for event in events if any(fits(event, one, tolerance_ns) for one in many)]
     return Alert(
         start_ns=first.start_ns,
         end_ns=max(one.end_ns for one in many),
@@ -141,7 +151,7 @@ def _alert(many: Sequence[Opened], events: Sequence[Event], calm: Sequence[Label
         peak=max(one.peak for one in many),
         channel=first.channel,
         members=len(many),
-        true=max(true, default=0.0),
+        true=true,
         called_false=not true and any(_calls_calm(label, one) for label in calm for one in many),
     )
 

@@ -28,8 +28,8 @@ class GateConfig:
     recall_margin: float = 0.05  # by which the share of injected faults that are found may be lower
     confidence: float = 0.95  # with which a version is not worse than the champion
     least_fault_recall: float = 0.3  # of injected faults that must have an alert
-    most_us_per_point: float = 2_000.0  # CPU time
-    most_bytes_per_series: int = 16_384
+    most_us_per_point: float = 2_000.0  # CPU time in millionths of a second
+    most_bytes_per_series: int = 16_384  # that are remembered
     calibration: float = 0.05  # that its probabilities may be farther off than the champion's
 
     def __post_init__(self) -> None:

@@ -59,10 +59,14 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """With what a detector begins: nothing (it learns from the points before `since_ns`), or what a version learned."""
+    """With what a detector begins: nothing, or what a version has learned from the points before `until_ns`.
+
+    It learns from those between that and the hold-out too, so that nobody has missed any; 0 is that it is not known.
+    """
 
     detection: EngineConfig | None  # None is the seasonal-naive baseline
     bundle: Bundle | None = None
+    until_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,9 @@ def play(
     alerting.assign(np.arange(len(recording.labels), dtype=np.int32), recording.labels)
     if beginning.bundle is not None and beginning.bundle.budget:
         alerting.budget.adopt(beginning.bundle.budget)
-    points = recording.points if beginning.bundle is None else recording.after(recording.since_ns)
+    points = recording.points
+    if beginning.bundle is not None:
+        points = recording.after(beginning.until_ns or recording.since_ns)
     count = _Count(recording)
     state: Arrays = {}
     began_s = time.process_time()

@@ -21,6 +21,7 @@ from otel_aiops.lifecycle.evaluate import (
     evaluate,
     held_out,
     recording_of,
+    since,
 )
 from otel_aiops.lifecycle.manifest import Window
 from otel_aiops.lifecycle.naive import SeasonalNaive
@@ -121,6 +122,14 @@ def test_a_version_begins_with_what_it_has_learned(data: HeldOut) -> None:
     warm = play(late, Beginning(PLAIN, candidate.bundle), CONFIG, kinds=())
     cold = play(late, Beginning(PLAIN), CONFIG, kinds=())
     assert warm.probability.sum() > cold.probability.sum(), "it need not warm up again"
+
+
+def test_it_learns_from_what_came_between_too(data: HeldOut) -> None:
+    early = learned(data, data.recording.since_ns - held.DAY_NS)
+    late = learned(data, data.recording.since_ns)
+    told = [evaluate(one, data, CONFIG, kinds=()).candidate for one in (early, late)]
+    assert told[0].points == told[1].points and told[0].begun == "bundle"
+    assert told[0].probability == pytest.approx(told[1].probability, abs=40), "as if it had gone on all the time"
 
 
 def test_one_that_has_seen_the_hold_out_begins_anew_and_the_report_says_so(data: HeldOut) -> None:
@@ -257,6 +266,9 @@ def test_the_newest_part_of_a_dataset_is_held_out(tmp_path: Path) -> None:
     assert len(some.recording.texts) == 3
     drawn = held_out(datasets, made.id, config=EvaluationConfig(most_points=4000))
     assert (len(drawn.recording.texts), drawn.drawn_of) == (2, 6)
+    usual_ns, hour_ns = window.end_ns - 7.5 * 3600 * held.S, 3600 * held.S
+    for until_ns, since_ns in ((0, usual_ns), (window.end_ns - 5 * hour_ns,) * 2, (window.end_ns - hour_ns, usual_ns)):
+        assert since(made, Lineage(until_ns=until_ns), EvaluationConfig()) == since_ns
     with pytest.raises(BadInput, match="expected series in scope"):
         held_out(datasets, made.id, match=Objective(name="o", match={"service": "ad"}))
     with pytest.raises(BadInput, match="expected its beginning"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from otel_aiops.lifecycle.events import (
     caught,
     coverage,
     events_of,
+    matches,
     median_delay_s,
     poisson_interval,
     precision,
@@ -93,6 +95,25 @@ def test_weak_labels_weigh_less() -> None:
 def test_without_anything_there_is_no_number() -> None:
     assert all(map(math.isnan, (precision([]), recall([]), coverage([]), median_delay_s([]))))
     assert all(map(math.isnan, poisson_interval(3, 0.0)))
+
+
+SPANS = st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 900), st.sampled_from("ab")), max_size=12)
+
+
+@given(SPANS, SPANS, st.integers(0, 400))
+def test_which_alerts_are_about_an_event_is_as_the_rule_says(
+    many: list[Any], alerts: list[Any], tolerance_s: int
+) -> None:
+    """The slow twin: every alert beside every event."""
+    events = [event(start, start + lasts + 1, 1.0, service) for start, lasts, service in many]
+    some = [opened(start, start + lasts, service) for start, lasts, service in alerts]
+    for of, mine in zip(events, matches(events, some, tolerance_s * S), strict=True):
+        about = [
+            one
+            for one in some
+            if of.start_ns - tolerance_s * S <= one.start_ns <= of.end_ns and one.service in of.services
+        ]
+        assert sorted(map(repr, mine)) == sorted(map(repr, about))
 
 
 @given(st.integers(0, 200), st.floats(0.1, 50))

@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from otel_aiops.cli import app
 from otel_aiops.errors import BadInput, ConfigError, Overloaded, StateError
 from otel_aiops.lifecycle.registry import Job, Registry, RegistryConfig, tell
 from otel_aiops.lifecycle.version import Bundle, Lineage, Models, ModelVersion, Settings
@@ -59,6 +61,8 @@ def test_versions_with_lineage_and_aliases(shared: tuple[Path, list[ModelVersion
     assert found[second.id].aliases == ("champion",) and found[first.id].aliases == ("previous",)
     with pytest.raises(BadInput, match="expected one of champion"):
         registry.set_aliases({"king": first.id})
+    done = CliRunner().invoke(app, ["models", "register", second.id, "-d", str(directory)], env={"COLUMNS": "300"})
+    assert f"{second.id}: version 2 of otel-aiops" in done.output
     _figures(registry)
     _changed(registry, first)
     _trials(registry)
