@@ -12,7 +12,7 @@ from otel_aiops.incidents.departures import Departures, departures
 from otel_aiops.incidents.edges import Edge, solve
 from otel_aiops.incidents.graph import reached
 from otel_aiops.incidents.incident import Channel, Evidence
-from otel_aiops.incidents.shifts import MIDDLE, UPPER, Shifts, Times
+from otel_aiops.incidents.shifts import FAR, MIDDLE, UPPER, Shifts, Times
 from otel_aiops.otlp.points import I64
 from otel_aiops.signals.tally import Tally
 from otel_aiops.signals.trees import CHILD, END, LOG, START, event_parts
@@ -136,7 +136,7 @@ class _Gathered:
         """Operations that take longer themselves, and the ends of calls that do: usually, or in a part of the cases."""
         behaviour = self.behaviour
         times = Times(behaviour.latency, self.first, self.last, self.least_usual, behaviour.alike)
-        for found in (times.shifts(MIDDLE), times.shifts(UPPER), times.tails()):
+        for found in (times.shifts(MIDDLE), times.shifts(UPPER), times.tails(), times.tails(FAR)):
             if (found.z > CALL_Z).any():
                 self._slower(found)
 

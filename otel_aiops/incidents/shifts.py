@@ -19,6 +19,7 @@ NORMAL_IQR = 1.35  # of a normal distribution, in standard deviations
 MIDDLE, UPPER = 0.5, 0.8  # what is slow in one of three instances moves only the upper of the two
 LEAST_UPPER = 12  # observations for a quantile other than the middle
 TAIL = 0.98  # of what is usual; what is slow in one of ten calls moves neither of the two
+FAR = 10.0  # times that: what waits for something that ran out takes so much longer, and hardly any call usually does
 LEAST_BEYOND, LEAST_SPELLS = 3, 2  # calls beyond it, and slots with any: one hitch is not a change
 EDGES_MS = SHORTEST_NS / 1e6 * np.exp(np.arange(BINS) * GROWTH)  # where bins begin
 
@@ -83,8 +84,10 @@ class Times:
         found = self._shifts(self._z, self._quantile_before(quantile), _quantile(self._after, quantile))
         return found if quantile == MIDDLE else found.take(self._count >= LEAST_UPPER)
 
-    def tails(self) -> Shifts:
+    def tails(self, times: float = 1.0) -> Shifts:
         """Where more than usual is far beyond what nearly all usually take: `share` of the calls, in several slots.
+
+        With `times` only what takes so many times as long counts; few calls are enough then, where none did before.
 
         All contexts are there, those in which it is not with a `z` of 0.
 
@@ -93,14 +96,16 @@ class Times:
         by how much that raises the mean, in spreads.
         """
         most, of_all = self._quantile_before(TAIL), self._usually[:, -1]
-        beyond = EDGES_MS[None, :] >= (most + self._spread)[:, None]
+        beyond = EDGES_MS[None, :] >= (times * most + self._spread)[:, None]
         now, usually = (self._after * beyond).sum(1), (self._before * beyond).sum(1)
         share, grown = now / self._count, now / self._count - (usually + 0.5) / (of_all + 1)
         few = np.flatnonzero((now >= LEAST_BEYOND) & (grown > 0))
         few = few[self._spells(beyond, few) >= LEAST_SPELLS]
         z, after = np.zeros(len(most)), most.copy()
         ratio = likelihood_ratio(usually[few], of_all[few], now[few], self._count[few])
-        z[few] = np.sqrt(2 * np.maximum(ratio, 0.0)) / self._chance[few]
+        z[few] = np.sqrt(2 * np.maximum(ratio, 0.0))
+        if times == 1.0:  # what calls of the same seconds have in common makes none of them so slow
+            z /= self._chance
         after[few] = _quantile(self._after[few] * beyond[few], MIDDLE)
         found = self._shifts(z, most, after, share)
         return replace(found, effect=found.effect * np.maximum(grown, 0.0))

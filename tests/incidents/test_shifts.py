@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
 from otel_aiops.incidents.behaviour import BINS, GROWTH, SHORTEST_NS
-from otel_aiops.incidents.shifts import LEAST_BEYOND, TAIL, Shifts, Times
+from otel_aiops.incidents.shifts import FAR, LEAST_BEYOND, TAIL, Shifts, Times
 from otel_aiops.signals.tally import Tally
 
 VALUES = st.lists(st.integers(0, 12), min_size=8, max_size=40)
@@ -106,16 +106,18 @@ def ratio(c0: int, n0: int, c1: int, n1: int) -> float:
 
 @settings(max_examples=80, deadline=None)
 @given(
-    st.lists(st.integers(60, 120), min_size=20, max_size=60), st.lists(st.integers(60, 170), min_size=6, max_size=40)
+    st.lists(st.integers(60, 120), min_size=20, max_size=60),
+    st.lists(st.integers(60, 170), min_size=6, max_size=40),
+    st.sampled_from([1.0, 3.0, FAR]),
 )
-def test_tails_equal_a_sum_over_calls(usual: list[int], now: list[int]) -> None:
+def test_tails_equal_a_sum_over_calls(usual: list[int], now: list[int], times: float) -> None:
     half = len(now) // 2
-    found = in_slots(usual, now[:half], now[half:]).tails()
+    found = in_slots(usual, now[:half], now[half:]).tails(times)
     most, middle = quantile_ms(usual, TAIL), quantile_ms(usual, 0.5)
     spread = (quantile_ms(usual, 0.75) - quantile_ms(usual, 0.25)) / 1.35 + 0.1 * middle + 0.2
 
     def is_beyond(value: int) -> bool:
-        return SHORTEST_NS / 1e6 * math.exp(value * GROWTH) >= most + spread
+        return SHORTEST_NS / 1e6 * math.exp(value * GROWTH) >= times * most + spread
 
     beyond, usually = [value for value in now if is_beyond(value)], sum(map(is_beyond, usual))
     grown = len(beyond) / len(now) - (usually + 0.5) / (len(usual) + 1)
@@ -135,6 +137,16 @@ def test_one_of_eight_that_is_slow_is_in_the_tail_and_moves_no_quantile() -> Non
     (middle,), (upper,), tail = times.shifts().z, times.shifts(0.8).effect, times.tails()
     assert middle < 2 and upper < 0.5
     assert tail.z[0] > 5 and tail.effect[0] > 3 and tail.share[0] == 1 / 8
+
+
+def test_a_few_calls_that_take_very_much_longer_are_enough() -> None:
+    """As behind a pool of connections that leaks: one call in 24 waits a second."""
+    far = in_slots([90, 91, 92, 93, 94, 95, 96, 97] * 200, *[[90, 92, 94] * 8, [*[90, 92, 94] * 7, 91, 93, 170]] * 4)
+    near, (most,) = far.tails(), far.tails(FAR).before
+    assert SHORTEST_NS / 1e6 * math.exp(170 * GROWTH) > 10 * most
+    assert far.tails(FAR).z[0] == near.z[0] > 4 and far.tails(FAR).effect[0] > 1
+    slower = in_slots([90, 91, 92, 93, 94, 95, 96, 97] * 200, *[[90, 92, 94] * 8, [*[90, 92, 94] * 7, 91, 93, 110]] * 4)
+    assert slower.tails().z[0] > 4 and slower.tails(FAR).z[0] == 0
 
 
 def test_one_hitch_is_not_a_change() -> None:
