@@ -17,6 +17,7 @@ BLAMED = 5.0  # scores of `blame` on the scale of strangeness
 DEPLOYED = 1.3  # how much more a service is suspected that has just been changed
 OF_LOAD = (Channel.LATENCY, Channel.NETWORK, Channel.RESOURCE)  # what a surge of requests explains
 MOST_MEASURED = 60.0  # strength of what a series shows; spreads that are too small give far more
+HARMLESS = 0.5  # of what spans show anywhere, that series count at most of a service whose own spans show nothing
 BEST = 5  # evidence that a suspect carries
 
 # The log-odds that a suspect is the cause: a constant, and weights of the log-odds of its share among all suspects and
@@ -80,9 +81,13 @@ def _strangeness(seen: Look, service: str, told: Mapping[str, Mapping[Channel, E
     show of load, too.
     """
     strengths = dict(seen.strengths.get(service, {}))
+    most = MOST_MEASURED
+    if service in seen.senders and not strengths and seen.strengths:  # it is strange, and hurts nobody
+        strongest = max(seen.total(one) for one in seen.strengths)
+        most = min(most, SCALE * float(np.expm1(HARMLESS * strongest / SCALE)))
     for channel, evidence in told.get(service, {}).items():
         if _counts(evidence, seen):
-            raw = min(SCALE * float(np.expm1(evidence.strength / SCALE)), MOST_MEASURED)
+            raw = min(SCALE * float(np.expm1(evidence.strength / SCALE)), most)
             if seen.surges and channel in OF_LOAD:
                 raw *= 1 - EXPLAINED
             strengths[channel] = max(strengths.get(channel, 0.0), raw)

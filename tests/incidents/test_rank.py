@@ -113,8 +113,16 @@ class TestSeries:
         assert names(rank(Look(), Measured(evidence=slow))) == ["far", "web", "pay"]
 
     def test_with_spans_they_do_not(self) -> None:
-        measured = Measured(evidence=[told("web", 9, Channel.RESOURCE)], calls={"web": ["pay"], "pay": []})
-        assert names(rank(seen(told("pay", 5)), measured, symptom="pay")) == ["web", "pay"]
+        measured = Measured(evidence=[told("job", 9, Channel.RESOURCE)], calls={"job": ["pay"], "pay": []})
+        assert names(rank(seen(told("pay", 5)), measured, symptom="pay")) == ["job", "pay"]
+
+    def test_a_strange_resource_that_hurts_nobody_is_behind_who_is_hurt(self) -> None:
+        """Collecting garbage took ten times as long in a service whose requests were as fast as ever."""
+        garbage = Measured(evidence=[told("web", 30, Channel.RESOURCE)])
+        found = rank(seen(told("pay", 20)), garbage)
+        assert names(found) == ["pay", "web"] and found[1].score == pytest.approx(found[0].score / 2)
+        assert names(rank(seen(told("pay", 20), told("web", 4)), garbage)) == ["web", "pay"], "so are its requests"
+        assert names(rank(Look(senders=frozenset({"web"})), garbage)) == ["web"], "nobody else is strange"
 
     def test_the_strongest_of_a_channel_counts_once(self) -> None:
         several = [told("pay", strength, Channel.RESOURCE) for strength in (4, 9, 5)]
