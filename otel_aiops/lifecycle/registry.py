@@ -104,7 +104,6 @@ class Registry:
 
         Raises: StateError when the registry has another digest under this id.
         """
-        folder = (self._directory / FOLDER / "models" / version.id).resolve()
         with self._client() as client:
             found = self._find(client, version.id)
             if found is not None:
@@ -114,7 +113,11 @@ class Registry:
                 _log(client, run.info.run_id, _flat(version.settings.to_json()), {})
                 about = {**_tags(version), **tags}
                 made = client.create_model_version(
-                    self.config.name, source=folder.as_uri(), run_id=run.info.run_id, tags=about
+                    self.config.name,
+                    source=self._source(version.id),
+                    run_id=run.info.run_id,
+                    tags=about,
+                    await_creation_for=0,  # there is nothing to upload
                 )
                 client.set_terminated(run.info.run_id)
                 found = Registered(version.id, str(made.version), version.digest, (), about)
@@ -162,6 +165,12 @@ class Registry:
         return _Runs(self, parent.info.run_id)
 
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _source(self, name: str) -> str:
+        """Where a version is: its folder; a server takes no paths of other machines, so there it is only named."""
+        if "://" in self.uri and self.uri.split("://")[0] in ("http", "https"):
+            return f"{NAME}:/{name}"
+        return (self._directory / FOLDER / "models" / name).resolve().as_uri()
 
     def _figures(self, client: MlflowClient, found: Registered, report: Report) -> None:
         number = client.get_model_version(self.config.name, found.number)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -110,6 +114,60 @@ def test_a_server_that_never_answers_is_given_up_in_time(silent: str, tmp_path: 
     with pytest.raises(Overloaded, match="no answer"):
         tell(Job(str(tmp_path), RegistryConfig(uri=silent)), stopped=lambda: True)
     assert time.monotonic() - began_s < 5, "who stops does not wait"
+
+
+ANSWERS: dict[str, dict[str, object]] = {
+    "registered-models/get": {"registered_model": {"name": "otel-aiops", "aliases": []}},
+    "model-versions/search": {},
+    "experiments/get-by-name": {
+        "experiment": {"experiment_id": "1", "name": "otel-aiops", "artifact_location": "s3:/a"}
+    },
+    "runs/create": {"run": {"info": {"run_id": "r", "experiment_id": "1", "status": "RUNNING"}, "data": {}}},
+    "runs/get": {"run": {"info": {"run_id": "r", "experiment_id": "1", "status": "RUNNING"}, "data": {}}},
+    "runs/log-batch": {},
+    "runs/update": {"run_info": {"run_id": "r", "experiment_id": "1", "status": "FINISHED"}},
+    "model-versions/create": {"model_version": {"name": "otel-aiops", "version": "7"}},
+}
+
+
+@pytest.fixture
+def remote() -> Iterator[tuple[str, dict[str, Any]]]:
+    """A tracking server as far as its address and answers go; what it was told by path."""
+    told: dict[str, Any] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            path = self.path.split("?")[0].partition("/mlflow/")[2]
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            told[path] = json.loads(body) if body else None
+            data = json.dumps(ANSWERS.get(path, {})).encode()
+            self.send_response(200 if path in ANSWERS else 404)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", told
+        server.shutdown()
+        thread.join()
+
+
+def test_a_server_is_told_a_name_and_no_path(
+    shared: tuple[Path, list[ModelVersion]], remote: tuple[str, dict[str, Any]]
+) -> None:
+    directory, (first, _) = shared
+    url, told = remote
+    assert Registry(directory, RegistryConfig(uri=url)).register(first).number == "7"
+    made = told["model-versions/create"]
+    assert made["source"] == f"otel-aiops:/{first.id}"
+    assert {"key": "otel_aiops.digest", "value": first.digest} in made["tags"]
 
 
 def test_a_server_that_is_down_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
