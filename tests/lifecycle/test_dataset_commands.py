@@ -138,6 +138,6 @@ def test_the_api_shows_datasets(data: Path) -> None:
         assert requests.get(f"{url}/0123456789abcdef", timeout=10).status_code == 404
         (data / f"lifecycle/datasets/{name}.json").write_text("{")
         broken = requests.get(f"{url}/{name}", timeout=10)
-        assert broken.status_code == 500 and "cannot be read" in broken.json()["error"]
+        assert broken.status_code == 409 and "cannot be read" in broken.json()["error"]
     finally:
         server.stop(1.0)
