@@ -18,6 +18,8 @@ from otel_aiops.errors import BadInput
 
 if TYPE_CHECKING:
     from otel_aiops.app import Service
+    from otel_aiops.detect.budget import BudgetReport
+    from otel_aiops.lifecycle.objective import Objective
     from otel_aiops.views import Views
 
 MOST_VERDICTS = 1_000  # of one request
@@ -48,6 +50,15 @@ class AlertViews:
         def answer() -> dict[str, Any]:
             reports = self._service.pipeline.alerting.budget.reports()
             return {"budgets": [asdict(one) | {"crowd": self._crowd(k)} for k, one in enumerate(reports)]}
+
+        return self._service.ask(answer)
+
+    def objectives(self) -> dict[str, Any]:
+        """Every objective, its id and keys, and how its budget is kept: None before the step loop knows of it."""
+
+        def answer() -> dict[str, Any]:
+            known = {one.name: one for one in self._service.pipeline.alerting.budget.reports()}
+            return {"objectives": [_kept(one, known.get(one.name)) for one in self._service.config.objectives]}
 
         return self._service.ask(answer)
 
@@ -181,6 +192,12 @@ class AlertViews:
         tree["series"] = str(pipeline.table.labels(row)) if row is not None else None
         tree["shift"] = pipeline.alerting.shift(row) if row is not None else None
         return tree
+
+
+def _kept(objective: Objective, report: BudgetReport | None) -> dict[str, Any]:
+    """An objective with its series, its alerts of the last week and those to come, and its threshold."""
+    numbers = {name: getattr(report, name, None) for name in ("series", "actual", "projected", "threshold")}
+    return objective.plain_values() | numbers
 
 
 def _checked(asked: Any) -> Mapping[str, Any]:

@@ -20,13 +20,20 @@ from otel_aiops import __version__
 from otel_aiops.allocator import keep_memory
 from otel_aiops.checkup import Checkup
 from otel_aiops.chronicle import Chronicle, IncidentFiles
+from otel_aiops.conductor import Conductor
 from otel_aiops.config import Config, load
 from otel_aiops.detect.engine import prepare
+from otel_aiops.detect.lessons import Lesson
+from otel_aiops.detect.serving import Rollout, Trained
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
 from otel_aiops.incidents.suppress import Decision
 from otel_aiops.ingest import SIGNALS, Body, Ingest
+from otel_aiops.lifecycle import governed
+from otel_aiops.lifecycle.version import Models
+from otel_aiops.otlp.governance import Governance
 from otel_aiops.parts import Parts
 from otel_aiops.pipeline import Pipeline, Step
+from otel_aiops.registrar import Registrar
 from otel_aiops.series.cardinality import Cardinality
 from otel_aiops.series.history import History
 from otel_aiops.series.inbox import Entry
@@ -66,11 +73,15 @@ class Service:
         self.history = History(config.storage, directory)
         self.ingest = Ingest(self.history, limit_bytes=config.body_limit_bytes(), clock_ns=clock_ns)
         self.ingest.paused = "starting"
+        self.ingest.governance = Governance(config.governance)
         self.pipeline = Pipeline(config.pipeline())
+        self.models = Models(directory / "lifecycle" / "models")
         self.chronicle = Chronicle(config.journal, directory, told or IncidentFiles())
         self.watch = Watch(self.pipeline.engine.channels, lambda scored, k: self.pipeline.reason(scored, k))
         self.checkup = Checkup(directory, self.telemetry, config)
         self.trainer = Trainer(self)
+        self.conductor = Conductor(self)
+        self.registrar = Registrar(self)
         self.sequence = 0  # of the last body that was taken in
         self.started_ns = 0
         self._questions: deque[Callable[[], None]] = deque()
@@ -90,6 +101,7 @@ class Service:
         recovery = self.history.open()
         try:
             self.chronicle.open()
+            governed.note(self.directory, self.config.governance, self.started_ns)
             for note in recovery.notes:
                 log.warning("damaged data was found and left out", what=note)
             if self._recover(recovery.arrays, recovery.sequence):
@@ -102,6 +114,8 @@ class Service:
             self._parts.start()
             self.checkup.start()
             self.trainer.start()
+            self.conductor.start()
+            self.registrar.start()
         except BaseException:
             self.stop()
             raise
@@ -115,6 +129,8 @@ class Service:
         self.ingest.paused = "shutting down"
         self.checkup.stop()
         self.trainer.stop()
+        self.conductor.stop()
+        self.registrar.stop()
         if self._parts:
             self._parts.stop_receiving(self.config.service.shutdown_timeout)
         self._stopping.set()
@@ -146,6 +162,9 @@ class Service:
             if config.pipeline() != old.pipeline():
                 self.ask(lambda: self._swap_pipeline(old))
             raise
+        if config.governance != old.governance:
+            self.ingest.governance = Governance(config.governance)
+            governed.note(self.directory, config.governance, self.clock_ns())
         self.config = config
         self.checkup.reload(config)
 
@@ -202,6 +221,7 @@ class Service:
         """From the newest snapshot through the log to where the last run stood, bit for bit; whether that was ahead."""
         if arrays is not None:
             self.pipeline.restore(arrays)
+            self.registrar.roles()
         self.sequence = sequence
         for record in self.history.replay():
             try:
@@ -248,9 +268,11 @@ class Service:
         """What a body does to the learned state; nothing else changes it."""
         body = entry.item
         if isinstance(body, Body) and body.lesson is not None:
-            return self.pipeline.learn(body.lesson)
+            return self._learn(body.lesson)
         if isinstance(body, Body) and body.decision is not None:
             return self._decide(body.decision)
+        if isinstance(body, Body) and body.rollout is not None:
+            return self._roll(body.rollout)
         if isinstance(body, Body) and body.precursors is not None:
             return self.pipeline.foretell(body.precursors)
         if isinstance(body, Body) and body.spans is not None:
@@ -263,6 +285,14 @@ class Service:
             return self.pipeline.backfill(body.points, now_ns=entry.received_ns)
         return self.pipeline.metrics(body.points, now_ns=entry.received_ns)
 
+    def _learn(self, lesson: Lesson) -> Step:
+        """Learn what operators teach, and keep it in the journal with the texts of the series."""
+        table = self.pipeline.table
+        rows = [table.find(one.series) for one in lesson.verdicts]
+        texts = ["" if row is None else table.labels(row).to_json() for row in rows]
+        self.chronicle.judged(list(zip(texts, lesson.verdicts, strict=True)))
+        return self.pipeline.learn(lesson)
+
     def _decide(self, decision: Decision) -> Step:
         """Do what an operator wants; what has become impossible since it was asked changes nothing."""
         try:
@@ -272,6 +302,27 @@ class Service:
             return Step(event_ns=self.pipeline.event_ns)
         self.chronicle.decided(decision)
         return step
+
+    def _roll(self, order: Rollout) -> Step:
+        """Change which versions run; what cannot be done leaves the champion as it is, and the user is told."""
+        try:
+            step = self.pipeline.roll(order, self._trained)
+        except AiopsError as error:
+            self.telemetry.add("otel_aiops.rollout.failures", action=order.action)
+            log.error(
+                "a rollout failed, the champion stays", action=order.action, version=order.version, why=str(error)
+            )
+            return Step(event_ns=self.pipeline.event_ns)
+        self.chronicle.rolled(order)
+        self.registrar.roles()
+        log.info("rollout", action=order.action, version=order.version, who=order.who, why=order.why)
+        return step
+
+    def _trained(self, name: str) -> Trained:
+        version, bundle = self.models.load(name)
+        return Trained(
+            version.settings.detection, bundle.labels, bundle.engine, bundle.budget, bundle.prototypes, bundle.forest
+        )
 
     def _record(self, entry: Entry, step: Step) -> None:
         """Keep the scored points for the Parquet segments."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 import structlog
 
+from otel_aiops.detect.lessons import Verdict
+from otel_aiops.detect.serving import Rollout
 from otel_aiops.errors import ConfigError, StorageError
 from otel_aiops.incidents.codec import to_line
 from otel_aiops.incidents.incident import Incident
@@ -21,6 +24,9 @@ log = structlog.get_logger("otel_aiops")
 
 MOST_WAITING = 100_000  # revisions that wait for a journal that cannot be written
 FORGET_EVERY_NS = 86_400_000_000_000
+
+
+Write = Callable[[Journal], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ class Chronicle:
         self.failed = 0  # writes that the journal refused
         self._files = files
         self._open: dict[Path, TextIO] = {}
-        self._waiting: deque[tuple[int, Sequence[Incident], Decision | None]] = deque()
+        self._waiting: deque[tuple[int, Write]] = deque()  # how many things a write writes, and the write
         self._forget_due_ns = 0
 
     def open(self) -> None:
@@ -67,7 +73,7 @@ class Chronicle:
         for incident in incidents:
             self._line(incident, event_ns)
         if incidents:
-            self._waiting.append((event_ns, incidents, None))
+            self._wait(len(incidents), lambda journal: journal.append(incidents, event_ns))
         self._flush()
         if event_ns >= self._forget_due_ns and not self._waiting:
             self._forget_due_ns = event_ns + FORGET_EVERY_NS
@@ -75,7 +81,19 @@ class Chronicle:
 
     def decided(self, decision: Decision) -> None:
         """Take what an operator decided; it is written with the next step."""
-        self._waiting.append((decision.time_ns, (), decision))
+        self._wait(1, lambda journal: journal.decided(decision))
+
+    def judged(self, verdicts: Sequence[tuple[str, Verdict]]) -> None:
+        """Take what people said of series, by canonical text; it is written with the next step."""
+        for series, verdict in verdicts:
+            self._wait(1, partial(_judged, verdict=verdict, series=series))
+
+    def rolled(self, order: Rollout) -> None:
+        """Take what was done with model versions; it is written with the next step."""
+        self._wait(1, lambda journal: journal.rolled(order))
+
+    def _wait(self, weight: int, write: Write) -> None:
+        self._waiting.append((weight, write))
 
     def _line(self, incident: Incident, event_ns: int) -> None:
         path = self._files.incidents if incident.prediction is None else self._files.predictions
@@ -91,17 +109,13 @@ class Chronicle:
     def _flush(self) -> None:
         """Hand what waits to the journal, in order, as far as it takes it."""
         while self._waiting:
-            event_ns, incidents, decision = self._waiting[0]
             try:
-                if decision is not None:
-                    self.journal.decided(decision)
-                else:
-                    self.journal.append(incidents, event_ns)
+                self._waiting[0][1](self.journal)
             except StorageError as error:
                 self.failed += 1
                 if self.failed == 1 or not self.failed % 1000:
                     log.error("the journal of incidents cannot be written; it gets all later", error=str(error))
-                while sum(max(1, len(some)) for _, some, _ in self._waiting) > MOST_WAITING:
+                while sum(weight for weight, _ in self._waiting) > MOST_WAITING:
                     self._waiting.popleft()
                 return
             self._waiting.popleft()
@@ -111,3 +125,7 @@ class Chronicle:
             self.journal.forget(event_ns)
         except StorageError as error:
             log.warning("old incidents could not be deleted from the journal", error=str(error))
+
+
+def _judged(journal: Journal, *, verdict: Verdict, series: str) -> None:
+    journal.judged(verdict, series)

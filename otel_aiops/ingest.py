@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from otel_aiops.detect.lessons import Lesson
+from otel_aiops.detect.serving import Rollout
 from otel_aiops.errors import Overloaded
 from otel_aiops.incidents.codec import decode, encode
 from otel_aiops.incidents.precursors import Precursor, from_body, to_body
@@ -14,6 +16,7 @@ from otel_aiops.incidents.suppress import Decision
 from otel_aiops.otlp.decode import decode_metrics
 from otel_aiops.otlp.decode_logs import decode_logs
 from otel_aiops.otlp.decode_spans import decode_traces
+from otel_aiops.otlp.governance import Governance, GovernanceConfig
 from otel_aiops.otlp.json_body import json_to_protobuf
 from otel_aiops.otlp.log_records import RECORD_BYTES, LogRecords
 from otel_aiops.otlp.memo import Memo
@@ -33,6 +36,7 @@ SIGNALS = {
     RecordKind.LOGS: "logs",
 }
 POINT_BYTES = 120  # of a decoded number point with its attributes; what a queue of them may weigh
+GZIP_LEVEL = 1  # of bodies that came compressed and are written anew
 TEXT_BYTES = 100  # of a distinct text of spans
 
 
@@ -47,6 +51,7 @@ class Body:
     spans: Spans | None = None
     logs: LogRecords | None = None
     decision: Decision | None = None
+    rollout: Rollout | None = None
     precursors: tuple[Precursor, ...] | None = None
     mended: Mapping[str, int] = field(default_factory=dict)
 
@@ -70,6 +75,7 @@ class Ingest:
         self._limit_bytes = limit_bytes
         self._clock_ns = clock_ns
         self._memo = Memo()
+        self.governance = Governance(GovernanceConfig())
         self.paused: str | None = None  # why nothing is accepted now
 
     def accept(self, signal: Signal, body: receiver.Received) -> Accepted:
@@ -99,6 +105,10 @@ class Ingest:
         """Take what an operator decides about incidents; the sequence of the body, by which it is known when done."""
         return self._append(RecordKind.DECISION, json.dumps(encode(decision)).encode())
 
+    def roll(self, order: Rollout) -> int:
+        """Take an order about versions; the sequence of the body, by which it is known when done."""
+        return self._append(RecordKind.ROLLOUT, order.to_bytes())
+
     def foretell(self, models: Sequence[Precursor]) -> int:
         """Take models of precursors, which replace all others; the sequence of the body."""
         return self._append(RecordKind.PRECURSORS, to_body(models))
@@ -116,12 +126,19 @@ class Ingest:
             return Body(None, len(lesson), {}, lesson)
         if received.kind == RecordKind.DECISION:
             return Body(None, 1, {}, decision=decode(Decision, json.loads(received.body)))
+        if received.kind == RecordKind.ROLLOUT:
+            return Body(None, 1, {}, rollout=Rollout.from_bytes(received.body))
         if received.kind == RecordKind.PRECURSORS:
             models = from_body(received.body)
             return Body(None, len(models), {}, precursors=models)
+        return self._decode(received, self._protobuf(received))
+
+    def _protobuf(self, received: Received) -> bytes:
+        """A request of telemetry as it is read."""
         data = inflate(received.body, received.compression.value, self._limit_bytes)
-        if received.format == Format.JSON:
-            data = json_to_protobuf(SIGNALS[received.kind], data)
+        return json_to_protobuf(SIGNALS[received.kind], data) if received.format == Format.JSON else data
+
+    def _decode(self, received: Received, data: bytes) -> Body:
         if received.kind == RecordKind.TRACES:
             traces = decode_traces(data)
             return Body(None, len(traces.spans), traces.rejected, spans=traces.spans, mended=traces.mended)
@@ -142,10 +159,27 @@ class Ingest:
     def _log(self, received: Received) -> Body:
         if self.paused:
             raise Overloaded(self.paused)
-        decoded = self.decode(received)
+        received, decoded = self._governed(received)
         if decoded.items or decoded.rejected or decoded.mended:  # an empty request is a success that changes nothing
             self._history.append(received, item=decoded, weight=decoded.weight)
         return decoded
+
+    def _governed(self, received: Received) -> tuple[Received, Body]:
+        """A body as it may be stored, and what it holds. What stands in the log was governed when it came."""
+        governance = self.governance
+        if received.kind not in SIGNALS or not governance.config:
+            return received, self.decode(received)
+        data = self._protobuf(received)
+        rewritten = governance.rewrite(SIGNALS[received.kind], data)
+        if rewritten is not data:
+            packed = received.compression != Compression.IDENTITY
+            received = replace(
+                received,
+                body=gzip.compress(rewritten, GZIP_LEVEL, mtime=0) if packed else rewritten,
+                compression=Compression.GZIP if packed else Compression.IDENTITY,
+                format=Format.PROTOBUF,
+            )
+        return received, self._decode(received, rewritten)
 
 
 def explain(rejected: Mapping[str, int]) -> str:

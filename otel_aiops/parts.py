@@ -13,6 +13,7 @@ from otel_aiops.desk.metrics import IncidentMetrics
 from otel_aiops.errors import AiopsError, ConfigError
 from otel_aiops.forecaster import Forecaster
 from otel_aiops.otlp.encode_events import encode_events
+from otel_aiops.otlp.semconv import SERVICE
 from otel_aiops.pipeline import Step
 from otel_aiops.server import api
 from otel_aiops.server.auth import Authenticator
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from otel_aiops.app import Service
 
 COUNT_INTERVAL_S = 1.0  # how often the counts of other parts become metrics
+QUALITY_INTERVAL_S = 10.0  # how often the quality of data is told
 WORST_INTERVAL_S = 60.0  # how often the metric with most series is looked for while the table is full
 EXPORT_STOP_S = 5.0
 
@@ -51,6 +53,7 @@ BUDGET_GAUGES = (
     "budget.series",
     "alerts.active",
 )
+QUALITY_GAUGES = ("otel_aiops.quality.series", "otel_aiops.quality.late", "otel_aiops.quality.clock_skew")
 
 
 class Parts:
@@ -68,6 +71,7 @@ class Parts:
         self._counted: Counter[tuple[str, ...]] = Counter()
         self._counts_due_s = 0.0
         self._worst_due_s = 0.0
+        self._quality_due_s = 0.0
         self._services_due_ns = 0
         self._incidents = IncidentMetrics(service)
         known = service.pipeline.analysis.incidents
@@ -227,7 +231,10 @@ class Parts:
             if name in LOG_COUNTS:
                 self._advance(LOG_COUNTS[name], number)
         self._advance("otel_aiops.emit.overflow", self._emitter.overflow)
+        for action, number in self._service.ingest.governance.counts.items():
+            self._advance("otel_aiops.governance.attributes", number, action=action)
         self._count_budgets()
+        self._count_quality()
         self._incidents.count(self._advance)
         self._name_worst()
 
@@ -243,6 +250,23 @@ class Parts:
             self._advance("otel_aiops.alerts.opened", report.alerts, objective=report.name)
         for name, by_objective in gauges.items():
             telemetry.replace_all(name, by_objective)
+
+    def _count_quality(self) -> None:
+        """What the stream of every service is like."""
+        now_s = time.monotonic()
+        if now_s < self._quality_due_s:
+            return
+        self._quality_due_s = now_s + QUALITY_INTERVAL_S
+        gauges: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in QUALITY_GAUGES}
+        for one in self._service.pipeline.quality.report():
+            for name, number in zip(gauges, (one.series, one.late_ratio, one.skew_s), strict=True):
+                if number == number:
+                    gauges[name][one.service,] = number
+            self._advance("otel_aiops.quality.points", one.points, **{SERVICE: one.service})
+            for problem, number in one.problems.items():
+                self._advance("otel_aiops.quality.problems", number, **{SERVICE: one.service, "problem": problem})
+        for name, by_service in gauges.items():
+            self._service.telemetry.replace_all(name, by_service)
 
     def _count_receiver(self, stats: ReceiverStats) -> None:
         outcomes = {"accepted": stats.accepted, "refused": stats.refused, "failed": stats.failed}

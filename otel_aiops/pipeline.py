@@ -16,12 +16,13 @@ from otel_aiops.detect.calendar import CalendarConfig
 from otel_aiops.detect.detector import PEERS, STOPPED
 from otel_aiops.detect.engine import Engine, EngineConfig
 from otel_aiops.detect.groups import Groups
-from otel_aiops.detect.jobs import Jobs, JobsConfig
+from otel_aiops.detect.jobs import JobsConfig
 from otel_aiops.detect.joint import GroupScores, JointConfig
 from otel_aiops.detect.lessons import Lesson
 from otel_aiops.detect.peers import PeersConfig, PeerScores
 from otel_aiops.detect.policy import PolicyConfig
 from otel_aiops.detect.scorer import Scored, Scorer
+from otel_aiops.detect.serving import Load, Present, Rollout, Rules, Serving, owned
 from otel_aiops.errors import StateError
 from otel_aiops.incidents.alerted import finding_of
 from otel_aiops.incidents.analysis import OWN_SCOPES, Analysis, AnalysisConfig
@@ -34,6 +35,7 @@ from otel_aiops.otlp.points import I32, Points
 from otel_aiops.otlp.spans import Spans
 from otel_aiops.series.align import Align, AlignConfig
 from otel_aiops.series.batch import Batch
+from otel_aiops.series.quality import Quality
 from otel_aiops.series.table import Rows, SeriesTable, TableConfig
 from otel_aiops.signals.deployments import Deployment
 
@@ -104,14 +106,29 @@ class Pipeline:
         self.config = config
         self.table = SeriesTable(config.series)
         self.align = Align(config.align)
-        self.scorer = Scorer(config.detection, config.policies, config.calendar, config.jobs)
-        self.engine = self.scorer.engine
+        self.quality = Quality()  # counts since the start, no part of the state
+        rules = Rules(config.policies, config.calendar, config.jobs, config.budgets, config.budget)
+        self.serving = Serving(config.detection, rules, self.table.fingerprint)
         self.groups = Groups(config.joint, config.peers)
-        self.alerting = Alerting(config.budgets, config.budget, self.table.fingerprint)
         self.analysis = Analysis(config.analysis)
         self._event_ns = 0  # never ahead of the clock of the receiver, never behind what was seen
         self._now_ns = 0
         self._silence_checked_ns = 0
+
+    @property
+    def scorer(self) -> Scorer:
+        """That of the champion."""
+        return self.serving.champion.scorer
+
+    @property
+    def engine(self) -> Engine:
+        """That of the champion."""
+        return self.scorer.engine
+
+    @property
+    def alerting(self) -> Alerting:
+        """That of the champion."""
+        return self.serving.champion.alerting
 
     @property
     def event_ns(self) -> int:
@@ -122,7 +139,7 @@ class Pipeline:
         """Score the points of one body, then learn from them; `now_ns` is when the body was received."""
         self._advance(now_ns, int(points.time_ns.max()) if len(points) else 0)
         self.analysis.see((stream.resource for stream in points.streams), self._event_ns)
-        step = self._take(points, now_ns)
+        step = self._take(points, now_ns, self.quality)
         compared = self.groups.step(self._event_ns)
         silent, gone = self._silent()
         departed = self._alerted(Scored(*compared.departed)) if compared.departed else None
@@ -160,8 +177,18 @@ class Pipeline:
 
     def learn(self, lesson: Lesson) -> Step:
         """Learn what operators teach; the alerts of later points show it."""
-        known = self.alerting.learn(lesson.verdicts, [self.table.find(one.series) for one in lesson.verdicts])
+        known = self.serving.learn(lesson.verdicts, [self.table.find(one.series) for one in lesson.verdicts])
         return Step(event_ns=self._event_ns, counts={"verdicts": known})
+
+    def roll(self, order: Rollout, load: Load) -> Step:
+        """Change which versions run, between two batches; `load` gives what a version has learned, by id.
+
+        Raises: BadInput, or what `load` raises, and then all is as it was.
+        """
+        live = self.table.live()
+        present = Present(live, self.table.labels_of(live), int(live.max(initial=-1)) + 1)
+        self.serving.roll(order, load, present)
+        return Step(event_ns=self._event_ns)
 
     def backfill(self, points: Points, *, now_ns: int) -> Step:
         """Learn the series of these points anew from their past; what the body holds is all that they remember.
@@ -171,23 +198,21 @@ class Pipeline:
         rows = self.table.rows(points, event_now_ns=self._event_ns)
         self._welcome(rows, inherit=False)
         aligned = Align(self.config.align).step(points, rows, now_ns=now_ns)
-        if aligned.batches:
-            self.scorer.unlearn(np.unique(np.concatenate([batch.rows for batch in aligned.batches])))
         learned = 0
-        for batch in aligned.batches:
-            learned += len(self.scorer.score(batch).batch.rows)
+        for model in self.serving.models:
+            if aligned.batches:
+                model.scorer.unlearn(np.unique(np.concatenate([batch.rows for batch in aligned.batches])))
+            learned = sum(len(model.scorer.score(batch).batch.rows) for batch in aligned.batches)
         return Step(event_ns=self._event_ns, reclaimed=rows.reclaimed, counts={"backfilled": learned})
 
     def state(self) -> Arrays:
         """Everything learned, as arrays that nobody changes later."""
         clock = np.array([self._event_ns, self._now_ns, self._silence_checked_ns], np.int64)
-        owners: dict[str, SeriesTable | Align | Engine | Groups | Jobs | Alerting | Analysis] = {
+        owners: dict[str, SeriesTable | Align | Groups | Serving | Analysis] = {
             "table": self.table,
             "align": self.align,
-            "engine": self.engine,
             "groups": self.groups,
-            "jobs": self.scorer.jobs,
-            "alerting": self.alerting,
+            "serving": self.serving,
             "analysis": self.analysis,
         }
         arrays = {f"{name}/{key}": value for name, owner in owners.items() for key, value in owner.state().items()}
@@ -199,15 +224,16 @@ class Pipeline:
             self._event_ns, self._now_ns, self._silence_checked_ns = map(int, arrays["pipeline/clock"])
         except (KeyError, ValueError) as error:
             raise StateError(f"expected pipeline/clock with 3 numbers, got {sorted(arrays)[:5]}") from error
-        self.table.restore(_owned(arrays, "table"))
-        self.align.restore(_owned(arrays, "align"))
-        self.engine.restore(_owned(arrays, "engine"))
-        self.alerting.restore(_owned(arrays, "alerting"))
-        self.scorer.jobs.restore(_owned(arrays, "jobs"))  # none in a state from before there were jobs
-        self.analysis.restore(_owned(arrays, "analysis"))
+        self.table.restore(owned(arrays, "table"))
+        self.align.restore(owned(arrays, "align"))
+        before = {name: of for name, of in arrays.items() if name.startswith(("engine/", "alerting/", "jobs/"))}
+        self.serving.restore(owned(arrays, "serving") or before)
+        self.analysis.restore(owned(arrays, "analysis"))
         live = self.table.live()
-        self._assign(live, self._labels_of(live))
-        if not self.groups.restore(_owned(arrays, "groups")):
+        labels = self._labels_of(live)
+        self._assign(live, labels)
+        self.quality.welcome(live, labels, self.table.temporality(live), told=False)
+        if not self.groups.restore(owned(arrays, "groups")):
             self._enlist(live, self.table.labels_of(live), inherit=False)
 
     def reason(self, scored: Scored, k: int) -> str:
@@ -215,7 +241,9 @@ class Pipeline:
         row = int(scored.batch.rows[k])
         unit = self.table.labels(row).unit
         said = self.groups.reason(row, unit) if scored.scores.channel[k] == PEERS else None
-        return said or self.scorer.reason(scored, k, unit)
+        model = self.serving.of(row)
+        own = scored if model is self.serving.champion or scored.other is None else scored.other
+        return said or model.reason(own, k, unit)
 
     def note(self, row: int) -> str:
         """What there is to say about a series that is not anomalous."""
@@ -223,11 +251,11 @@ class Pipeline:
         note = self.engine.note(row, lambda source: str(self.table.labels(source)))
         return f"{note} Known jobs: {jobs}." if jobs else note
 
-    def _take(self, points: Points, now_ns: int) -> Step:
+    def _take(self, points: Points, now_ns: int, quality: Quality | None = None) -> Step:
         """Score the points of one body, or those that were made of spans and records."""
         rows = self.table.rows(points, event_now_ns=self._event_ns)
         self._welcome(rows)
-        aligned = self.align.step(points, rows, now_ns=now_ns)
+        aligned = self.align.step(points, rows, now_ns=now_ns, quality=quality)
         scored = tuple(self._score(batch) for batch in aligned.batches)
         self._end(aligned.ended)
         counts = {**aligned.counts, **rows.counts, "scored": sum(len(s.batch.rows) for s in scored)}
@@ -243,20 +271,18 @@ class Pipeline:
 
     def _end(self, rows: I32) -> None:
         """Rows whose series are over have no alert any more."""
-        self.alerting.end(rows)
+        self.serving.end(rows)
         self.analysis.alerted.ended(rows)
 
     def _score(self, batch: Batch) -> Scored:
-        scored = self.scorer.score(batch)
-        self.analysis.measure(batch)
-        combined = self.groups.combined(scored.batch, scored.scores)
-        self.groups.update(scored.batch, scored.untouched)
-        return self._alerted(replace(scored, scores=combined))
+        scored = self.serving.score(batch, self.groups, event_ns=self._event_ns)
+        self.analysis.measure(scored.batch)
+        self.analysis.alerted.take(scored, self._finding)
+        return scored
 
     def _alerted(self, scored: Scored) -> Scored:
         """With what the points are to operators; the scores stay as they are."""
-        alerted = self.alerting.judge(scored.batch, scored.scores, event_ns=self._event_ns)
-        scored = replace(scored, alerted=alerted)
+        scored = self.serving.judged(scored, event_ns=self._event_ns)
         self.analysis.alerted.take(scored, self._finding)
         return scored
 
@@ -281,30 +307,35 @@ class Pipeline:
         """Forget the rows that lost their series, then see what is known of the new ones."""
         if len(rows.reclaimed):
             self.align.forget(rows.reclaimed)
-            self.scorer.forget(rows.reclaimed)
+            self.serving.forget(rows.reclaimed)
             self.groups.forget(rows.reclaimed)
-            self.alerting.forget(rows.reclaimed)
             self.analysis.forget(rows.reclaimed)
+            self.quality.forget(rows.reclaimed)
         if len(rows.new):
             labels = self.table.labels_of(rows.new)
             self.analysis.welcome(rows.new, labels, self.table.fingerprint(rows.new), self._event_ns)
+            self.quality.welcome(rows.new, labels, self.table.temporality(rows.new), told=True)
             self._assign(rows.new, labels)
+            self.serving.welcome(rows.new, labels)
             self._enlist(rows.new, labels, inherit=inherit)
 
     def _enlist(self, rows: I32, labels: Sequence[Labels], *, inherit: bool) -> None:
-        """Put new series into their groups, and let them begin with what the most typical peer has learned."""
-        if not len(rows) or not self.groups.enabled:
+        """Put new series into their groups, and let them begin with what the most typical peer has learned.
+
+        Those without peers begin with what versions were trained to expect of such series.
+        """
+        if not len(rows):
             return
-        sources = self.groups.enlist(rows, labels)
+        sources = self.groups.enlist(rows, labels) if self.groups.enabled else np.full(len(rows), -1, np.int32)
         found = sources >= 0
         if inherit and found.any():
-            self.engine.inherit(rows[found], sources[found])
+            self.serving.inherit(rows[found], sources[found])
+        if inherit and not found.all():
+            self.serving.begin(rows[~found], [labels[k] for k in np.flatnonzero(~found).tolist()])
 
     def _assign(self, rows: I32, labels: Sequence[Labels]) -> None:
         """Find the rules and budgets of rows: once in the life of a series, not on the way of its points."""
-        for row, of in zip(rows.tolist(), labels, strict=True):
-            self.scorer.assign(row, of)
-        self.alerting.assign(rows, labels)
+        self.serving.assign(rows, labels)
 
     def _labels_of(self, rows: I32) -> list[Labels]:
         """Labels as far as rules look at them: attributes take long to read, and decide nothing by default."""
@@ -343,8 +374,3 @@ def _with(step: Step, more: Step) -> Step:
         reclaimed=np.concatenate([step.reclaimed, more.reclaimed]),
         counts=dict(Counter(step.counts) + Counter(more.counts)),
     )
-
-
-def _owned(arrays: Arrays, owner: str) -> Arrays:
-    prefix = owner + "/"
-    return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}

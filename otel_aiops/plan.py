@@ -24,12 +24,15 @@ from otel_aiops.batch.prometheus import Prometheus
 from otel_aiops.config import Config
 from otel_aiops.detect.engine import prepare
 from otel_aiops.labels import Labels
+from otel_aiops.lifecycle.objective import Objective
+from otel_aiops.lifecycle.scope import Scope, Told, scope
 from otel_aiops.otlp.decode import decode_metrics
 from otel_aiops.otlp.encode import encode_series, series_of
 from otel_aiops.otlp.memo import Memo
 from otel_aiops.otlp.points import I32, Points
 from otel_aiops.otlp.semconv import SERVICE_METRICS, series_metrics
 from otel_aiops.pipeline import Pipeline
+from otel_aiops.series.archive import Archive
 from otel_aiops.series.files import bodies, find
 from otel_aiops.series.rows import Columns
 from otel_aiops.series.segments import HOUR_NS, Segments
@@ -86,10 +89,17 @@ class Plan:
     disk_bytes: int  # when retention has come round
     output_series: int  # at most
     output_series_per_service: int
+    objectives: tuple[Scope, ...] = ()
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the history shows of every objective that it can be had."""
+        return all(one.feasible == "yes" for one in self.objectives)
 
     def json(self) -> str:
         """For machines."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        objectives = [one.plain_values() | self._cost(one) for one in self.objectives]
+        return json.dumps(dataclasses.asdict(self) | {"objectives": objectives}, indent=2)
 
     def text(self) -> str:
         """For people."""
@@ -117,7 +127,16 @@ class Plan:
             f"            {_size(self.disk_bytes)} when the retention of both is reached, with {KEPT} snapshots",
             f"output      at most {self.output_series} series, and {of_services}",
         ]
+        for one in self.objectives:
+            cost = self._cost(one)
+            share = f"{_size(cost['memory_bytes'])} and {cost['cores']:.4f} cores of that"
+            lines += ["", one.text(), *([f"{'cost':<12}{share}"] if one.series else [])]
         return "\n".join(lines)
+
+    def _cost(self, one: Scope) -> dict[str, float]:
+        """Memory and CPU of the series in scope of an objective."""
+        memory_bytes = round(one.series * self.measured.series_bytes)
+        return {"memory_bytes": memory_bytes, "cores": one.points_per_s / self.measured.points_per_core_s}
 
 
 def measure(
@@ -128,20 +147,32 @@ def measure(
     prometheus: str | None = None,
     interval_s: float = 15.0,
     token: str | None = None,
+    recorded: Path | None = None,
+    objectives: Sequence[Objective] = (),
+    progress: Told | None = None,
 ) -> Plan:
-    """Plan for what files hold, for what a Prometheus-compatible API has now, or for a number of series.
+    """Plan for what files hold, for what a Prometheus-compatible API has now, for a number of series, or for what the
+    data directory `recorded` holds, and then say of objectives whether they are feasible.
 
     `interval_s` is the time between the points of a series where it is not known from files.
-    Raises: BadInput, Overloaded or Unauthorized when files or the API cannot be read.
+    Raises: BadInput, Overloaded or Unauthorized when files, the directory or the API cannot be read; StateError and
+    StorageError of a damaged history.
     """
     base_bytes = _resident_bytes()
-    if paths:
+    archive = Archive(recorded) if recorded else None
+    if archive:
+        load = _load_of_history(archive, interval_s)
+    elif paths:
         load = _load_of_files(config, paths, interval_s)
     elif prometheus:
         load = _load_of_prometheus(config, prometheus, interval_s, token)
     else:
         load = Load("as given", series or 0, series or 0, 0, (series or 0) / interval_s)
-    return _plan(config, load, _measure(config, base_bytes))
+    plan = _plan(config, load, _measure(config, base_bytes))
+    if archive is None:
+        return plan
+    scopes = [scope(one, archive, config.pipeline(), progress=progress) for one in objectives]
+    return dataclasses.replace(plan, objectives=tuple(scopes))
 
 
 # -- what is to be scored -----------------------------------------------------------------------------------------
@@ -159,6 +190,14 @@ def _load_of_files(config: Config, paths: Sequence[Path], interval_s: float) -> 
     names = {table.labels(row).service for row in heads}
     histograms = sum(len(table.stats(row)) > 1 for row in heads)
     return Load("in the files", len(rows), len(heads), histograms, seen.rate(heads, interval_s), len(names))
+
+
+def _load_of_history(archive: Archive, interval_s: float) -> Load:
+    """Count the series that are recorded. What was a histogram is counted as the streams that came of it."""
+    every = archive.labels()
+    services = {labels.service for labels in every.values()}
+    points_per_s = archive.points_per_s() or len(every) / interval_s
+    return Load(f"recorded in {archive.directory}", len(every), len(every), 0, points_per_s, len(services))
 
 
 class _Seen:

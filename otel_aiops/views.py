@@ -16,6 +16,7 @@ from otel_aiops import __version__
 from otel_aiops.alerts import AlertViews
 from otel_aiops.errors import BadInput, Overloaded
 from otel_aiops.labels import Labels, text
+from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.otlp.points import Kind
 from otel_aiops.otlp.prometheus import MetricKind, prometheus_labels, prometheus_name
 from otel_aiops.series.wanted import Wanted
@@ -94,6 +95,9 @@ class Views:
 
     def budgets(self) -> dict[str, Any]:
         return self._alerts.budgets()
+
+    def objectives(self) -> dict[str, Any]:
+        return self._alerts.objectives()
 
     def verdicts(self, *, limit: int) -> dict[str, Any]:
         return self._alerts.verdicts(limit)
@@ -238,6 +242,20 @@ class Views:
 
     def selftest(self) -> dict[str, Any] | None:
         return self._service.checkup.latest
+
+    def datasets(self) -> dict[str, Any]:
+        datasets = self._datasets()
+        return {"datasets": [one.summary() for one in datasets.list()], "damaged": datasets.damaged()}
+
+    def dataset(self, name: str) -> dict[str, Any] | None:
+        try:
+            found = self._datasets().load(name)
+        except BadInput:
+            return None
+        return found.to_json() | {"trainable": found.trainable}
+
+    def _datasets(self) -> Datasets:
+        return Datasets.of(self._service.directory)
 
     def _anomaly(self, anomaly: Anomaly) -> dict[str, Any]:
         labels = self._labels(anomaly.row)

@@ -86,13 +86,13 @@ def settings() -> Iterator[tuple[str, str, str]]:
 
 
 def _keys(schema: type, prefix: str) -> Iterator[tuple[str, str, str]]:
-    from otel_aiops.config import _dataclass_in
+    from otel_aiops.settings import dataclass_in
 
     comments = _comments(schema)
     hints = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
         path = f"{prefix}{field.name}"
-        inner = _dataclass_in(hints[field.name])
+        inner = dataclass_in(hints[field.name])
         if inner is not None:
             yield from _keys(inner, path + ("[]." if typing.get_origin(hints[field.name]) is tuple else "."))
             continue

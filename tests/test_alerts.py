@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from otel_aiops.config import ServiceConfig
+from otel_aiops.labels import Labels
 from tests.feed import Feed
 from tests.servers import wait_for
 from tests.test_app import Running, running, spike
@@ -141,6 +142,8 @@ class TestVerdicts:
             assert found["by"] == "ann" and found["shift"] > 0
             (alert,) = up.get("/api/v1/alerts")["alerts"]
             assert alert["reason"], "what replay scored again has its reason"
+            (kept,) = up.service.chronicle.journal.verdicts()
+            assert str(Labels.from_json(kept[0])) == SERIES and kept[1].by == "ann"
 
     def test_on_an_alert_of_before_a_restart_knows_its_peak(self, tmp_path: Path) -> None:
         with running(tmp_path) as up:

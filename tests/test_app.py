@@ -224,7 +224,9 @@ class TestRestart:
             before = up.service.ask(up.service.pipeline.state)
         with running(tmp_path) as up:
             after = up.service.ask(up.service.pipeline.state)
-            learned = [name for name in before if name.startswith(("table/", "engine/"))]  # time may have passed
+            learned = [
+                name for name in before if name.startswith(("table/", "serving/champion/engine/"))
+            ]  # time may have passed
             assert learned and all(before[name].tobytes() == after[name].tobytes() for name in learned)
             up.send(Feed("cart").gauge("cpu", now_s, 500, unit="%", pod="a"))
             up.settle()

@@ -335,7 +335,11 @@ class TestAlerts:
         old, new = Lab(PipelineConfig()), Lab(PipelineConfig(budget="2/week"))
         for _ in range(30):
             old.noisy()
-        state = {name: array for name, array in old.pipeline.state().items() if not name.startswith("alerting/")}
+        state = {
+            name: array
+            for name, array in old.pipeline.state().items()
+            if not name.startswith("serving/champion/alerting/")
+        }
         new.pipeline.restore(state)
         new.k = old.k
         new.noisy()

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from otel_aiops.batch import promql
-from otel_aiops.config import UniqueKeys
 from otel_aiops.detect.policy import PolicyConfig, sides
 from otel_aiops.errors import BadInput, ConfigError
+from otel_aiops.settings import UniqueKeys
 
 Path = tuple[str, ...]
 

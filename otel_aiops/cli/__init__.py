@@ -8,12 +8,17 @@ from typing import Annotated
 import typer
 
 from otel_aiops import __version__
+from otel_aiops.cli.datasets import dataset
+from otel_aiops.cli.evaluation import backtest, evaluate, gate
 from otel_aiops.cli.imports import promql, vmanomaly
 from otel_aiops.cli.incidents import advice, graph, incidents, predictions
+from otel_aiops.cli.objectives import objectives
 from otel_aiops.cli.recorded import plan, preview, replay, score, selftest
 from otel_aiops.cli.series import explain, forecast
 from otel_aiops.cli.service import alerts, backfill, budget, check, serve, verdict
 from otel_aiops.cli.terminal import FAULT
+from otel_aiops.cli.training import train, tune
+from otel_aiops.cli.versions import models, rollback, rollout
 from otel_aiops.errors import AiopsError
 
 app = typer.Typer(
@@ -30,15 +35,25 @@ TAKES_TIMES_AGO = {"help_option_names": ["--help"], "ignore_unknown_options": Tr
 
 for command in (serve, check, replay, backfill, preview, score, selftest, plan):
     app.command()(command)
+app.add_typer(objectives, name="objectives")
 app.command(context_settings=TAKES_TIMES_AGO)(explain)
 app.command()(alerts)
 app.command()(budget)
 app.command(context_settings=TAKES_TIMES_AGO)(verdict)
 app.command()(forecast)
 app.add_typer(incidents, name="incidents")
+app.add_typer(dataset, name="dataset")
+app.command()(train)
+app.command()(tune)
+app.command()(evaluate)
+app.command()(gate)
+app.command()(backtest)
 app.command()(predictions)
 app.command()(advice)
 app.command()(graph)
+app.add_typer(models, name="models")
+app.add_typer(rollout, name="rollout")
+app.command()(rollback)
 importing.command()(vmanomaly)
 importing.command()(promql)
 

@@ -130,18 +130,45 @@ def plan(
     series: Annotated[int | None, typer.Option(help="Plan for so many series.", min=1)] = None,
     interval: Annotated[str, typer.Option(help="Seconds between points of a series, as 15s.")] = "15s",
     prometheus: Annotated[str | None, typer.Option(help="Count the series of this Prometheus-compatible API.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", "-d", help="Plan for what a service has recorded here.")
+    ] = None,
+    objectives: Annotated[
+        Path | None,
+        typer.Option(help="Objectives to look into with --data-dir; default: those of the configuration."),
+    ] = None,
     config: ConfigOption = None,
     output: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.text,
 ) -> None:
-    """Say what it will cost before it is enabled: series, memory, CPU, disk, output series."""
+    """Say what it will cost before it is enabled: series, memory, CPU, disk, output series.
+
+    With --data-dir it also says of every objective, from the recorded history, which series are in scope, what their
+    data is like, how many alerts are to be expected, how many faults are found, and whether it is feasible; exit code
+    1 when that is not shown of all of them.
+    """
     from otel_aiops.config import duration
+    from otel_aiops.lifecycle.objective import load_objectives
     from otel_aiops.plan import measure
 
-    given = [bool(paths), series is not None, prometheus is not None]
+    given = [bool(paths), series is not None, prometheus is not None, data_dir is not None]
     if sum(given) != 1:
-        raise typer.BadParameter("expected one of: recorded PATHS, --series N, --prometheus URL")
+        raise typer.BadParameter("expected one of: recorded PATHS, --series N, --prometheus URL, --data-dir DIR")
+    if objectives is not None and data_dir is None:
+        raise typer.BadParameter("expected --data-dir too, the history to look into", param_hint="--objectives")
+    settings = load_config(config)
+    wanted = load_objectives(objectives) if objectives else settings.objectives
     prepare()
-    result = measure(
-        load_config(config), paths=paths or [], series=series, prometheus=prometheus, interval_s=duration(interval)
-    )
+    with bar("plan") as progress:
+        result = measure(
+            settings,
+            paths=paths or [],
+            series=series,
+            prometheus=prometheus,
+            interval_s=duration(interval),
+            recorded=data_dir,
+            objectives=wanted,
+            progress=progress,
+        )
     typer.echo(result.json() if output is Format.json else result.text())
+    if not result.feasible:
+        raise typer.Exit(NO)

@@ -1,4 +1,4 @@
-"""The API's backend for incidents: one door for what is seen and what is decided."""
+"""The API's backend for incidents and model versions: one door for what is seen and what is decided."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from otel_aiops.desk.incidents import IncidentViews
 from otel_aiops.desk.live import Live
 from otel_aiops.desk.precursors import PrecursorViews
 from otel_aiops.desk.surroundings import Surroundings
+from otel_aiops.desk.versions import Versions
 
 if TYPE_CHECKING:
     from otel_aiops.app import Service
@@ -25,6 +26,7 @@ class Desk:
         self._decisions = Decisions(service, live)
         self._precursors = PrecursorViews(service)
         self._surroundings = Surroundings(service, live, alone)
+        self._versions = Versions(service, live)
 
     def incidents(self, asked: Mapping[str, str], *, limit: int, offset: int) -> dict[str, Any]:
         return self._incidents.incidents(asked, limit=limit, offset=offset)
@@ -65,3 +67,24 @@ class Desk:
 
     def advice(self, *, limit: int) -> dict[str, Any]:
         return self._surroundings.advice(limit=limit)
+
+    def models(self) -> dict[str, Any]:
+        return self._versions.models()
+
+    def model(self, name: str) -> dict[str, Any] | None:
+        return self._versions.model(name)
+
+    def rollout(self) -> dict[str, Any]:
+        return self._versions.rollout()
+
+    def roll(self, asked: Any) -> dict[str, Any]:
+        return self._versions.roll(asked)
+
+    def report_page(self, name: str) -> str | None:
+        return self._versions.report_page(name)
+
+    def save_model(self, asked: Any) -> dict[str, Any]:
+        return self._versions.save(asked)
+
+    def rollouts(self, *, limit: int) -> dict[str, Any]:
+        return self._versions.history(limit=limit)

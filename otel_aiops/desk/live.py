@@ -47,9 +47,12 @@ class Live:
 
     def decide(self, decision: Decision) -> None:
         """Have a decision carried out. Raises: Overloaded when it is logged, but not done in time."""
-        sequence = self._service.ingest.decide(decision)
+        self.await_step(self._service.ingest.decide(decision))
+
+    def await_step(self, sequence: int) -> None:
+        """Wait until a body of the log is taken in. Raises: Overloaded when that takes too long."""
         deadline_s = time.monotonic() + PATIENCE_S
         while self._service.ask(lambda: self._service.sequence) < sequence:
             if time.monotonic() > deadline_s:
-                raise Overloaded("the decision is logged, but others wait before it; look again later")
+                raise Overloaded("it is logged, but others wait before it; look again later")
             time.sleep(PAUSE_S)

@@ -1,4 +1,4 @@
-"""Own metrics of spans, log records, incidents and predictions."""
+"""Own metrics of spans, log records, incidents, predictions and model versions."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from otel_aiops.incidents.incident import Incident, Severity, State
+from otel_aiops.lifecycle.comparison import sides
 
 if TYPE_CHECKING:
     from otel_aiops.app import Service
 
+UNNAMED = "none"  # the version of what serves before there is one
 MOST_SHOWN = 100  # incidents that have a series of their own, the earliest first
 
 
@@ -65,6 +67,7 @@ class IncidentMetrics:
         telemetry.set("otel_aiops.templates.known", len(analysis.logs.templates))
         telemetry.set("otel_aiops.service.edges", len(analysis.topology))
         self._count_predictions()
+        self._count_models()
 
     def _count_predictions(self) -> None:
         analysis, telemetry = self._service.pipeline.analysis, self._service.telemetry
@@ -81,6 +84,17 @@ class IncidentMetrics:
             }
             shown_as = "decided" if name == "count" else name
             telemetry.replace_all(f"otel_aiops.predictions.reliability.{shown_as}", numbers)
+
+    def _count_models(self) -> None:
+        pipeline, telemetry = self._service.pipeline, self._service.telemetry
+        found = sides(pipeline.serving, pipeline.event_ns)
+        info: dict[tuple[str, ...], float] = {(one.version or UNNAMED, role): 1.0 for role, one in found.items()}
+        telemetry.replace_all("otel_aiops.model.info", info)
+        for name, key in (("over.ratio", "over_ratio"), ("calibration.error", "calibration_error")):
+            numbers: dict[tuple[str, ...], float] = {(role,): float(getattr(one, key)) for role, one in found.items()}
+            known = {role: number for role, number in numbers.items() if number == number}
+            telemetry.replace_all(f"otel_aiops.model.{name}", known)
+        telemetry.replace_all("otel_aiops.model.alerts", {(role,): float(one.alerts) for role, one in found.items()})
 
 
 def _attributes(incident: Incident) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from otel_aiops.detect.detector import Scores
 from otel_aiops.detect.discovery import Crowd, Discovery
 from otel_aiops.detect.rates import CLOSES_BELOW, GROUPS, LEVELS, LONG_AGO, WEEK_S, Rates
-from otel_aiops.errors import ConfigError
+from otel_aiops.errors import ConfigError, StateError
 from otel_aiops.labels import Labels, Selector
 from otel_aiops.otlp.points import F64, I32, I64, Bool
 from otel_aiops.series.batch import Batch
@@ -354,6 +354,41 @@ class Budget:
             self._size = size
             for part in (self._rows, self._owned, self._rates):
                 part.reserve(size)
+
+    def learned(self) -> Arrays:
+        """What is known of each objective's alert scores, whoever's they are: to begin elsewhere where this stands."""
+        names, ends = pack([config.name.encode() for config in self.configs])
+        counts, series_s = self._rates.learned()
+        known = {"threshold": self._objectives["threshold"].copy(), "counts": counts, "series_s": series_s}
+        return {**known, "names": names, "ends": ends}
+
+    def adopt(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `learned` gave, of objectives that are known here by name. Raises: StateError."""
+        levels = {"threshold": (np.float64, ("n",)), "counts": (np.float64, ("n", len(LEVELS)))}
+        packed = {"names": (np.uint8, ("bytes",)), "ends": (np.int64, ("n",))}
+        checked(arrays, {**levels, "series_s": (np.float64, ("n",)), **packed})
+        before = [name.decode() for name in unpack(arrays["names"], arrays["ends"])]
+        for k, config in enumerate(self.configs):
+            if config.name in before:
+                taken = before.index(config.name)
+                self._objectives["threshold"][k] = arrays["threshold"][taken]
+                self._rates.adopt(k, arrays["counts"][taken], float(arrays["series_s"][taken]))
+
+    def pool(self, parts: Sequence[Mapping[str, NDArray[Any]]], series: I64) -> None:
+        """Take over what several have `learned` of different series, under these same objectives, as if one had.
+
+        `series` of each objective, (O,), come at a time: the thresholds are those that keep its budget with them.
+        Raises: StateError.
+        """
+        expected = [config.name for config in self.configs]
+        for part in parts:
+            if (names := [name.decode() for name in unpack(part["names"], part["ends"])]) != expected:
+                raise StateError(f"expected what is known of {', '.join(expected)}, got {', '.join(names)}")
+        for k in range(len(self.configs)):
+            counts = np.sum([part["counts"][k] for part in parts], axis=0)
+            self._rates.adopt(k, counts, float(np.sum([part["series_s"][k] for part in parts])))
+        wanted = self._rates.threshold(series, self._per_week)
+        self._objectives["threshold"][:] = np.clip(wanted, self._floor, self._ceiling)
 
     # -- state ---------------------------------------------------------------------------------------------------------
 

@@ -26,8 +26,11 @@ CHANNELS = (
     "peers",
     "job",  # a known job explains it, so it is no anomaly
     "missed job",
+    "forest",  # the values of its service together, in a version that was trained with this family
 )
-NONE, LEVEL, SEASON, SHIFT, VARIANCE, FLAT, CONSTANT, STOPPED, NOVELTY, PEERS, JOB, MISSED = range(len(CHANNELS))
+NONE, LEVEL, SEASON, SHIFT, VARIANCE, FLAT, CONSTANT, STOPPED, NOVELTY, PEERS, JOB, MISSED, FOREST = range(
+    len(CHANNELS)
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,13 +161,13 @@ class Deviation:
         with np.errstate(invalid="ignore"):
             return np.where(wait_s > LONGEST_WARMUP_S, np.nan, wait_s)
 
-    def inherit(self, rows: I32, sources: I32) -> None:
+    def inherit(self, rows: I32, sources: I32, donor: Deviation | None = None) -> None:
         """Let K rows begin with what K others have learned, as if they had had a few points of that themselves.
 
         So they adopt their own level within some ten points, and meanwhile the threshold is higher: six times at the
-        first point, twice after 16. What the others did at this moment is left out.
+        first point, twice after 16. What the others did at this moment is left out. They are those of a donor if any.
         """
-        self.memory.copy(rows, sources)
+        self.memory.copy(rows, sources, donor.memory if donor else None)
         state = self.memory.read(rows)
         for name in OF_THE_MOMENT:
             state[name][:] = 0.0

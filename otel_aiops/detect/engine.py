@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +22,8 @@ from otel_aiops.otlp.points import F64, I32, Bool
 from otel_aiops.series.batch import Batch
 from otel_aiops.series.columns import checked
 
+GONE, TRAINED = -1, -2
+ORIGINS = {GONE: "a peer that is gone", TRAINED: "a series like it that was trained"}
 LARGEST = 4e18  # values beyond are taken for this one, so that squares of differences fit float32
 
 
@@ -91,7 +93,7 @@ class Engine:
         self._novelty = NoveltyTier(config.novelty_memory, way_back=config.preset == "novelty")
         self._alerts = Alerts()
         self._rows = 0
-        self._inherited = np.empty((0, 2), np.int32)  # rows that began with what others knew, and those; -1 when gone
+        self._inherited = np.empty((0, 2), np.int32)  # rows that began with what others knew, and those, or ORIGINS
         self._last: _Last | None = None
 
     @property
@@ -179,27 +181,27 @@ class Engine:
             alert=score,
         )
 
-    def inherit(self, rows: I32, sources: I32) -> None:
-        """Let K new rows (unique) begin with what K others have learned, where those are warm.
+    def inherit(self, rows: I32, sources: I32, donor: Engine | None = None) -> None:
+        """Let K new rows (unique) begin with what K others have learned, where those are warm; rows of a donor if any.
 
         They are scored from their first point on. The threshold is six times as high at first and falls with every
         point of their own (see `Deviation.inherit`). The memory of values is copied too, and counts once they are warm.
         """
-        both = np.concatenate([rows, sources])
-        self._deviation.memory.reserve(both)
-        points = self._deviation.memory.read(both)["points"]
-        known = len(rows)
-        warm = points[known:] >= self.config.warmup_points
+        source = donor or self
+        self._deviation.memory.reserve(rows)
+        source._deviation.memory.reserve(sources)
+        warm = source._deviation.memory.read(sources)["points"] >= self.config.warmup_points
         rows, sources = rows[warm], sources[warm]
         if not len(rows):
             return
         self._novelty.forget(rows)
-        self._deviation.inherit(rows, sources)
-        self._novelty.inherit(rows, sources)
-        without = rows[self._novelty.own_clock(rows) != self._novelty.own_clock(sources)]  # no slot for the period
+        self._deviation.inherit(rows, sources, source._deviation)
+        self._novelty.inherit(rows, sources, source._novelty)
+        without = rows[self._novelty.own_clock(rows) != source._novelty.own_clock(sources)]  # no slot for the period
         self._deviation.begin_seasons(without, np.full((len(without), HOURS), np.nan))
         kept = self._inherited[~np.isin(self._inherited[:, 0], rows)]
         still = self._deviation.memory.read(kept[:, 0])["points"] < self.config.warmup_points
+        sources = sources if donor is None else np.full(len(rows), TRAINED, np.int32)
         self._inherited = np.concatenate([kept[still], np.stack([rows, sources], axis=1)])
 
     def _with_inherited(
@@ -217,7 +219,7 @@ class Engine:
         self._alerts.clear(rows[rows < self._alerts.rows])
         if len(self._inherited):
             self._inherited = self._inherited[~np.isin(self._inherited[:, 0], rows)]
-            self._inherited[np.isin(self._inherited[:, 1], rows), 1] = -1
+            self._inherited[np.isin(self._inherited[:, 1], rows), 1] = GONE
 
     def reason(self, batch: Batch, scores: Scores, k: int, unit: str = "") -> str:
         """Why point k has its score, in one plain sentence; asked before anything later is learned."""
@@ -237,7 +239,9 @@ class Engine:
         state = self._deviation.memory.read(rows)
         warmup_s = float(self._deviation.warmup_s(rows, state["interval_s"])[0])
         origin = self._inherited[self._inherited[:, 0] == row, 1].tolist()
-        begun = None if not origin else name(origin[0]) if origin[0] >= 0 else "a peer that is gone"
+        begun = None
+        if origin:
+            begun = name(origin[0]) if origin[0] >= 0 else ORIGINS[origin[0]]
         now = {key: float(value[0]) for key, value in state.items()}
         return explain.note(now, self.config.warmup_points, warmup_s, begun, self._novelty.rhythm(row))
 
@@ -274,6 +278,91 @@ class Engine:
         """Go by hours of the week again where a configuration before this one went by other periods."""
         rows = self._novelty.drop_rhythms()
         self._deviation.begin_seasons(rows, np.full((len(rows), HOURS), np.nan))
+
+
+def placed(arrays: Mapping[str, NDArray[Any]], rows: I32, size: int) -> dict[str, NDArray[Any]]:
+    """The state of an engine of `size` rows in which row `rows[i]`, all different, has what row i of `arrays` had.
+
+    The rows that nothing is given to are as new. What is no state is found by `Engine.restore`. Raises: StateError.
+    """
+    found = {}
+    for path, array in arrays.items():
+        if path.startswith(("deviation/", "alerts/")) or path == "novelty/slot":
+            if len(array) > len(rows):
+                raise StateError(f"{path}: expected the state of {len(rows)} rows, got that of {len(array)}")
+            wide = np.full((size, *array.shape[1:]), -1 if path == "novelty/slot" else 0, array.dtype)
+            wide[rows[: len(array)]] = array  # a part is as long as the highest row that it has seen
+            found[path] = wide
+        elif path == "inherited/rows":
+            found[path] = np.where(array >= 0, rows[np.maximum(array, 0)] if len(rows) else 0, array).astype(
+                array.dtype
+            )
+        else:
+            found[path] = array.copy()
+    return found
+
+
+def united(parts: Sequence[tuple[Mapping[str, NDArray[Any]], I32]], size: int) -> dict[str, NDArray[Any]]:
+    """The state of an engine of `size` rows made of those of several, each with the rows that its own become.
+
+    All these rows are different. What is no state is found by `Engine.restore`. Raises: StateError.
+    """
+    whole: dict[str, list[NDArray[Any]]] = {}
+    shift = 0
+    for arrays, rows in parts:
+        of = placed(arrays, rows, size)
+        for path in ("novelty/slot", "novelty/free"):
+            of[path] = np.where(of[path] >= 0, of[path] + shift, of[path]).astype(of[path].dtype)
+        shift += len(of["novelty/level/level"])
+        for path, array in of.items():
+            by_row = path.startswith(("deviation/", "alerts/")) or path == "novelty/slot"
+            if by_row and path in whole:
+                whole[path][0][rows] = array[rows]
+            else:
+                whole.setdefault(path, []).append(array)
+    return {path: np.concatenate(arrays) if len(arrays) > 1 else arrays[0] for path, arrays in whole.items()}
+
+
+def gathered(arrays: Mapping[str, NDArray[Any]], rows: I32) -> dict[str, NDArray[Any]]:
+    """The state of an engine whose row i has what row `rows[i]`, all different, of `arrays` had; of no others.
+
+    Who began with what another knew is not kept.
+    """
+    found = {}
+    for path, array in arrays.items():
+        if path.startswith(("deviation/", "alerts/")) or path == "novelty/slot":
+            empty = np.full((1, *array.shape[1:]), -1 if path == "novelty/slot" else 0, array.dtype)
+            found[path] = np.concatenate([array, empty])[np.minimum(rows, len(array))]
+        else:
+            found[path] = array.copy()
+    found["inherited/rows"] = np.empty((0, 2), np.int32)
+    left = np.setdiff1d(arrays["novelty/slot"], found["novelty/slot"]).astype(np.int32)
+    found["novelty/free"] = np.concatenate([arrays["novelty/free"], left[left >= 0]])
+    return found
+
+
+def copied(arrays: Mapping[str, NDArray[Any]], rows: I32, times: int) -> dict[str, NDArray[Any]]:
+    """The state of an engine that has what `rows`, all different, of `arrays` had so many times, one behind the other.
+
+    Row ``k * len(rows) + i`` has what row ``rows[i]`` had. Who began with what another knew is not kept.
+    """
+    slot = np.append(arrays["novelty/slot"], np.int32(-1))[np.minimum(rows, len(arrays["novelty/slot"]))]
+    held = slot[slot >= 0]
+    number = np.where(slot >= 0, np.cumsum(slot >= 0) - 1, -1)
+    found = {}
+    for path, array in arrays.items():
+        if path == "novelty/slot":
+            many = [np.where(number >= 0, number + k * len(held), -1) for k in range(times)]
+            found[path] = np.concatenate(many).astype(np.int32)
+        elif path in ("novelty/free", "inherited/rows"):
+            found[path] = array[:0].copy()
+        elif path.startswith("novelty/"):
+            found[path] = np.concatenate([array[held]] * times)
+        else:
+            empty = np.zeros((1, *array.shape[1:]), array.dtype)
+            part = np.concatenate([array, empty])[np.minimum(rows, len(array))]
+            found[path] = np.concatenate([part] * times)
+    return found
 
 
 def prepare(tell: Callable[[str], None]) -> None:

@@ -245,12 +245,12 @@ def service_name(labels: Labels) -> int:
     """64 bits for `service.name` and `service.namespace`, or for the whole resource where the service is unknown."""
     resource = dict(labels.resource)
     service, namespace = text(resource.get("service.name")), text(resource.get("service.namespace"))
-    return _bits((service, namespace) if service else labels.resource)
+    return bits((service, namespace) if service else labels.resource)
 
 
 def kin_names(labels: Sequence[Labels]) -> list[int]:
     """64 bits for each series, equal for peers; 0 for one that has nothing by which its instance is told."""
-    return [0 if _lonely(one, kin := peer_key(one)) else _bits(_identity(kin)) for one in labels]
+    return [0 if _lonely(one, kin := peer_key(one)) else bits(_identity(kin)) for one in labels]
 
 
 def _lonely(labels: Labels, kin: Labels) -> bool:
@@ -265,7 +265,8 @@ def _identity(kin: Labels) -> tuple[Any, ...]:
     return kin.name, kin.unit, kin.kind, kin.stat, kin.resource, kin.scope_name, kin.scope_attributes, kin.attributes
 
 
-def _bits(value: tuple[Any, ...] | Attributes) -> int:
+def bits(value: tuple[Any, ...] | Attributes) -> int:
+    """64 bits that are equal for equal values, and never 0."""
     # not hash(): it differs between processes
     return int.from_bytes(blake2b(repr(value).encode("utf-8", "replace"), digest_size=8).digest(), "little") or 1
 

@@ -123,11 +123,11 @@ class Memory:
             whole = column.dtype.kind == "u"
             column[place] = np.clip(state[name], 0, np.iinfo(column.dtype).max) if whole else state[name]
 
-    def copy(self, rows: I32, sources: I32) -> None:
-        """Give K rows what K others have, the profile too."""
+    def copy(self, rows: I32, sources: I32, donor: Memory | None = None) -> None:
+        """Give K rows what K others have, the profile too; others of a donor where there is one."""
         self.reserve(rows)
-        self.reserve(sources)
-        self._columns.copy(rows, sources)
+        (donor or self).reserve(sources)
+        self._columns.copy(rows, sources, (donor or self)._columns)
 
     def forget(self, rows: I32) -> None:
         """Rows that are given to other series start anew."""

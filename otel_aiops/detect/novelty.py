@@ -235,17 +235,21 @@ class NoveltyTier:
         self._rhythms.clear(np.arange(self._used))
         return rows
 
-    def inherit(self, rows: I32, sources: I32) -> None:
-        """Let K rows begin with copies of what K others remember, where those have a slot and there are slots left."""
-        self._rows = max(self._rows, int(max(rows.max(), sources.max())) + 1)
-        self._slots.reserve(self._rows)
-        has = self._slots.of["slot"][sources] >= 0
+    def inherit(self, rows: I32, sources: I32, donor: NoveltyTier | None = None) -> None:
+        """Let K rows begin with copies of what K others remember, where those have a slot and there are slots left.
+
+        The others are of a donor where there is one.
+        """
+        source = donor or self
+        self._reserve(rows)
+        source._reserve(sources)
+        has = source._slots.of["slot"][sources] >= 0
         rows, sources = rows[has], sources[has]
         slots = self._slots_of(rows)
         given = slots >= 0
-        slots, models = slots[given], self._slots.of["slot"][sources[given]]
-        for part in self._parts.values():
-            part.copy(slots, models)
+        slots, models = slots[given], source._slots.of["slot"][sources[given]]
+        for name, part in self._parts.items():
+            part.copy(slots, models, source._parts[name])
         self._rhythms.begin(slots)
         self._level.of["count"][slots] = WARM + 1  # so that the mean soon is that of the series itself
 

@@ -85,6 +85,11 @@ class Ledger:
         used = np.flatnonzero(self._slots.of["row"][: self._used] >= 0)
         return sorted(map(self._of, used.tolist()), key=lambda one: -one.ratio * np.exp(-one.shift))
 
+    def since(self, time_ns: int) -> list[Raised]:
+        """The alerts that began at a time or later, as far as they are remembered, the first first."""
+        found = np.flatnonzero(self._slots.of["since_ns"][: self._used] >= time_ns)
+        return sorted(map(self._of, found.tolist()), key=lambda one: (one.since_ns, one.fingerprint))
+
     def find(self, fingerprint: int, time_ns: int) -> Raised | None:
         """The alert that a series had nearest to a time, within ten minutes of it; None for none."""
         of, used = self._slots.of, self._used

@@ -98,6 +98,14 @@ class Rates:
         found = [np.interp(-np.log(a), -rate, levels) for a, rate in zip(allowed, rates, strict=True)]
         return np.exp(np.array(found, np.float64))
 
+    def learned(self) -> tuple[F64, F64]:
+        """(alerts at each threshold, seconds of series in which they were counted) of each objective."""
+        return self._counts.copy(), self._series_s.copy()
+
+    def adopt(self, objective: int, counts: F64, series_s: float) -> None:
+        """Take over what was counted elsewhere for an objective."""
+        self._counts[objective], self._series_s[objective] = counts, series_s
+
     def state(self, rows: int) -> Arrays:
         """Everything counted."""
         return {

@@ -31,7 +31,8 @@ class Scored:
     """A batch with its scores, index by index.
 
     `applied` says what policies and jobs changed, None for nothing; `told` are the jobs of the points of the channels
-    "job" and "missed job"; `alerted` says which points are alerts, None where nobody asked.
+    "job" and "missed job"; `alerted` says which points are alerts, None where nobody asked. Where another version than
+    the champion serves some of the points, `other` is what it says of all.
     """
 
     batch: Batch
@@ -39,6 +40,7 @@ class Scored:
     applied: Applied | None = None
     told: Told | None = None
     alerted: Alerted | None = None
+    other: Scored | None = None
 
     @property
     def untouched(self) -> Scores:

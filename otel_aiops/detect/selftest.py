@@ -12,7 +12,7 @@ from otel_aiops.detect.engine import Engine, EngineConfig
 from otel_aiops.detect.faults import Copies
 from otel_aiops.detect.report import Limits, Played, Report, judge
 from otel_aiops.errors import ConfigError
-from otel_aiops.otlp.points import F64, Bool, Kind, Points, Stream, Temporality
+from otel_aiops.otlp.points import F64, I32, I64, Bool, Kind, Points, Stream, Temporality
 from otel_aiops.series.align import Align, AlignConfig
 from otel_aiops.series.forms import VALUE, Form
 from otel_aiops.series.table import Rows
@@ -216,7 +216,7 @@ def play(
     probability = np.full((steps, count), np.nan, np.float32)
     for step, column in enumerate(np.ascontiguousarray(values.T)):
         time_ns = start_ns + round(step * interval_s * 1e9)
-        for batch in aligner.step(*_gauges(column, time_ns), now_ns=time_ns).batches:
+        for batch in aligner.step(*_present(column, time_ns), now_ns=time_ns).batches:
             scores = detector.score(batch)
             detector.learn(batch, scores)
             score[step, batch.rows], probability[step, batch.rows] = scores.score, scores.probability
@@ -228,9 +228,14 @@ def play(
     return Played(score.T, probability.T)
 
 
-def _gauges(column: F64, time_ns: int) -> tuple[Points, Rows]:
-    """What is present in a column, (R,), as points of gauges that all came at one time, and their rows."""
+def _present(column: F64, time_ns: int) -> tuple[Points, Rows]:
+    """What is present in a column, (R,), as points that all came at one time, and their rows."""
     rows = np.flatnonzero(np.isfinite(column)).astype(np.int32)
+    return gauges(rows, np.full(len(rows), time_ns, np.int64), column[rows])
+
+
+def gauges(rows: I32, time_ns: I64, value: F64) -> tuple[Points, Rows]:
+    """K values of series, (K,) each, as points of gauges that came together, and their rows."""
     count = len(rows)
     zeros = np.zeros(count, np.int32)
     points = Points(
@@ -238,8 +243,8 @@ def _gauges(column: F64, time_ns: int) -> tuple[Points, Rows]:
         stream=zeros,
         attributes=[b""] * count,
         start_ns=np.zeros(count, np.int64),
-        time_ns=np.full(count, time_ns, np.int64),
-        value=column[rows],
+        time_ns=time_ns,
+        value=value,
         count=np.full(count, np.nan),
         stale=np.zeros(count, np.bool_),
         layouts=(),

@@ -14,6 +14,8 @@ import sqlalchemy as sql
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
+from otel_aiops.detect.lessons import Verdict
+from otel_aiops.detect.serving import Rollout
 from otel_aiops.errors import ConfigError, StateError, StorageError
 from otel_aiops.incidents.codec import decode, encode
 from otel_aiops.incidents.incident import Incident, Severity, State
@@ -65,6 +67,23 @@ DECISIONS = sql.Table(
     sql.Column("action", sql.Text, nullable=False),
     sql.Column("body", sql.Text, nullable=False),
 )
+VERDICTS = sql.Table(
+    "verdicts",
+    META,
+    sql.Column("id", sql.Text, primary_key=True),  # of its content
+    sql.Column("time_ns", sql.BigInteger, nullable=False, index=True),  # what it is about
+    sql.Column("series", sql.Text, nullable=False),  # canonical text, "" where the series was not known any more
+    sql.Column("body", sql.Text, nullable=False),
+)
+ROLLOUTS = sql.Table(
+    "rollouts",
+    META,
+    sql.Column("id", sql.Text, primary_key=True),  # of its content
+    sql.Column("number", sql.BigInteger, nullable=False),  # in the order in which they were done
+    sql.Column("event_ns", sql.BigInteger, nullable=False),
+    sql.Column("body", sql.Text, nullable=False),
+)
+LATER = (VERDICTS, ROLLOUTS)  # tables that journals of earlier releases have not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +159,8 @@ class Journal:
             found = None
             if sql.inspect(connection).has_table(ABOUT.name):
                 found = connection.scalar(sql.select(ABOUT.c.value).where(ABOUT.c.name == "schema"))
+                for table in LATER:
+                    table.create(connection, checkfirst=True)
             if found is None:
                 META.create_all(connection)
                 connection.execute(self._new(ABOUT, {"name": "schema", "value": str(SCHEMA_VERSION)}))
@@ -174,7 +195,7 @@ class Journal:
         """Write what an operator decided; the same again is passed over."""
         body = _json(decision)
         row = {
-            "id": hashlib.blake2b(body.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest(),
+            "id": _name(body),
             "event_ns": decision.time_ns,
             "incident": decision.incident,
             "who": _column(decision.who),
@@ -183,6 +204,35 @@ class Journal:
         }
         with self._transaction() as connection:
             connection.execute(self._new(DECISIONS, row))
+
+    def judged(self, verdict: Verdict, series: str) -> None:
+        """Write what somebody said of a series, whose canonical text is given; the same again is passed over."""
+        body = json.dumps(verdict.to_json(), sort_keys=True, separators=(",", ":"))
+        row = {"id": _name(body), "time_ns": verdict.time_ns, "series": _column(series), "body": body}
+        with self._transaction() as connection:
+            connection.execute(self._new(VERDICTS, row))
+
+    def verdicts(self, *, from_ns: int = 0, until_ns: int = 2**63 - 1) -> tuple[tuple[str, Verdict], ...]:
+        """(canonical text of the series, verdict) on a stretch of time, in its order."""
+        query = sql.select(VERDICTS.c.series, VERDICTS.c.body)
+        query = query.where(VERDICTS.c.time_ns >= from_ns, VERDICTS.c.time_ns < until_ns)
+        with self._transaction() as connection:
+            rows = connection.execute(query.order_by(VERDICTS.c.time_ns, VERDICTS.c.id)).all()
+        return tuple((str(series), Verdict.from_json(json.loads(body))) for series, body in rows)
+
+    def rolled(self, order: Rollout) -> None:
+        """Write what was done with model versions, with its evidence; the same again is passed over."""
+        body = order.to_bytes().decode()
+        with self._transaction() as connection:
+            number = (connection.scalar(sql.select(sql.func.max(ROLLOUTS.c.number))) or 0) + 1
+            row = {"id": _name(body), "number": number, "event_ns": order.time_ns, "body": body}
+            connection.execute(self._new(ROLLOUTS, row))
+
+    def rollouts(self, *, limit: int = 100) -> tuple[Rollout, ...]:
+        """What was done with model versions, the latest first; kept for good."""
+        query = sql.select(ROLLOUTS.c.body).order_by(ROLLOUTS.c.number.desc()).limit(limit)
+        with self._transaction() as connection:
+            return tuple(Rollout.from_bytes(body.encode()) for body in connection.scalars(query))
 
     def page(self, wanted: Filter | None = None, *, limit: int = 100, offset: int = 0) -> Page:
         """The last revisions of incidents, those that started last first."""
@@ -241,6 +291,7 @@ class Journal:
                 for first in range(0, len(gone), 500):
                     connection.execute(sql.delete(table).where(table.c.incident.in_(gone[first : first + 500])))
             connection.execute(sql.delete(DECISIONS).where(DECISIONS.c.event_ns < least_ns))
+            connection.execute(sql.delete(VERDICTS).where(VERDICTS.c.time_ns < least_ns))
         return len(gone)
 
     @contextmanager
@@ -329,6 +380,11 @@ def _where(wanted: Filter) -> list[Any]:
 
 def _suspect(incident: Incident) -> str:
     return incident.suspects[0].service if incident.suspects else ""
+
+
+def _name(body: str) -> str:
+    """An id by content, so that the same is written once."""
+    return hashlib.blake2b(body.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _column(text: str) -> str:

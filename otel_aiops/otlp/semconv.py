@@ -202,6 +202,38 @@ def _selftest() -> Iterator[Metric]:
     yield Metric("otel_aiops.selftest.failures", "counter", "{test}", failed)
 
 
+def _quality() -> Iterator[Metric]:
+    yield Metric(
+        "otel_aiops.governance.attributes",
+        "counter",
+        "{attribute}",
+        "Attributes that were dropped or hashed before anything was stored.",
+        ("action",),
+    )
+    yield Metric(
+        "otel_aiops.quality.points",
+        "counter",
+        "{point}",
+        "Points of metrics that were taken, by service; of 200 services, and of the others together.",
+        (SERVICE,),
+    )
+    yield Metric(
+        "otel_aiops.quality.problems",
+        "counter",
+        "{point}",
+        "What is bad about the data of a service: gap, reset, duplicate, late, future, absent, two_senders, "
+        "unit_change, temporality_change, type_change.",
+        (SERVICE, "problem"),
+    )
+    yield Metric("otel_aiops.quality.series", "gauge", "{series}", "Scored series of a service.", (SERVICE,))
+    late = "Share of the points of a service that came after newer ones of their series, since the start."
+    yield Metric("otel_aiops.quality.late", "gauge", "1", late, (SERVICE,))
+    skew = (
+        "How far the newest points of a service are behind the clock here, the least of the last 10 s; below 0: ahead."
+    )
+    yield Metric("otel_aiops.quality.clock_skew", "gauge", "s", skew, (SERVICE,))
+
+
 def _budgets() -> Iterator[Metric]:
     """Budget against actual of every objective; see `otel_aiops.detect.budget`."""
     gauges = {
@@ -217,6 +249,18 @@ def _budgets() -> Iterator[Metric]:
     opened = "Alerts that were paid from the budget, those of one service within minutes as one."
     yield Metric("otel_aiops.alerts.opened", "counter", "{alert}", opened, (OBJECTIVE,))
     yield Metric("otel_aiops.verdicts.learned", "counter", "{verdict}", "Verdicts of operators that were learned.")
+
+
+def _models() -> Iterator[Metric]:
+    """Model versions that run; see `otel_aiops.lifecycle.comparison`."""
+    info = "Always 1, for each version that runs: the champion, and a shadow, canary or the former champion beside it."
+    yield Metric("otel_aiops.model.info", "gauge", "", info, ("version", "role"))
+    ratio = "Share of the points over their threshold since the last order."
+    yield Metric("otel_aiops.model.over.ratio", "gauge", "1", ratio, ("role",))
+    alerts = "Alerts of series since the last order; those of a shadow nobody saw."
+    yield Metric("otel_aiops.model.alerts", "gauge", "{alert}", alerts, ("role",))
+    error = "Largest distance of the distribution of probabilities from the uniform one that they should have."
+    yield Metric("otel_aiops.model.calibration.error", "gauge", "1", error, ("role",))
 
 
 def _other_signals() -> Iterator[Metric]:
@@ -284,6 +328,7 @@ OWN_METRICS: tuple[Metric, ...] = (
         (*_RECEIVER, "outcome"),
     ),
     *_exporter(),
+    *_quality(),
     Metric("otel_aiops_exporter_queue_size", "gauge", "{request}", "Requests in the sending queue.", _EXPORTER),
     Metric(
         "otel_aiops_exporter_queue_capacity",
@@ -364,6 +409,15 @@ OWN_METRICS: tuple[Metric, ...] = (
         "Time from the receipt of a body to its scores.",
         buckets=_SECONDS,
     ),
+    Metric(
+        "otel_aiops.registry.failures",
+        "counter",
+        "{change}",
+        "Times that the registry could not be told who serves; it is tried again.",
+    ),
+    Metric(
+        "otel_aiops.rollout.failures", "counter", "{order}", "Orders that failed; all stayed as it was.", ("action",)
+    ),
     Metric("otel_aiops.step.failures", "counter", "{request}", "Bodies whose step ended in a fault."),
     Metric("otel_aiops.step.queue.size", "gauge", "{request}", "Accepted bodies that wait to be scored."),
     Metric("otel_aiops.step.queue.capacity", "gauge", "{request}", "Accepted bodies that may wait to be scored."),
@@ -371,6 +425,7 @@ OWN_METRICS: tuple[Metric, ...] = (
     *_other_signals(),
     *_incidents(),
     *_budgets(),
+    *_models(),
     *_selftest(),
     Metric(
         "otel_aiops.config.reload.success", "gauge", "", "1 when the last reload of the configuration worked, else 0."

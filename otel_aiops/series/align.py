@@ -15,6 +15,7 @@ from otel_aiops.series.batch import Batch
 from otel_aiops.series.buckets import Buckets, gather, percentiles
 from otel_aiops.series.columns import Arrays, Columns, checked, joined
 from otel_aiops.series.forms import Form
+from otel_aiops.series.quality import Quality
 from otel_aiops.series.table import Rows
 
 SEEN_BEFORE_SILENCE = 5  # points after which a stream has shown how often it reports
@@ -133,9 +134,14 @@ class Align:
         self._columns = Columns(COLUMNS)
         self._buckets = Buckets()
         self._rows = 0
+        self._quality: Quality | None = None  # of the points that are being read
 
-    def step(self, points: Points, rows: Rows, *, now_ns: int) -> Aligned:
-        """The values of N points whose rows were found; `now_ns` is when they were received."""
+    def step(self, points: Points, rows: Rows, *, now_ns: int, quality: Quality | None = None) -> Aligned:
+        """The values of N points whose rows were found; `now_ns` is when they were received.
+
+        `quality` is told what of it is bad, by service.
+        """
+        self._quality = quality
         counts: Counter[str] = Counter()
         batches, ended = [], [np.empty(0, np.int32)]
         self._reserve(rows)
@@ -149,6 +155,8 @@ class Align:
             batch = self._values(points, rows, fresh, counts)
             if batch is not None:
                 batches.append(batch)
+        if quality is not None:
+            quality.received(now_ns)
         return Aligned(tuple(batches), joined(ended, np.int32), {k: v for k, v in sorted(counts.items()) if v})
 
     def silence(self, event_ns: int) -> Silence:
@@ -202,6 +210,9 @@ class Align:
         if future.any() or unset.any():
             counts["future"] += int((future & known).sum())
             counts["absent"] += int((unset & known).sum())
+            if self._quality is not None:
+                self._quality.problem("future", first[future & known])
+                self._quality.problem("absent", first[unset & known])
             known = known & ~future & ~unset
         return np.flatnonzero(known)
 
@@ -214,11 +225,19 @@ class Align:
         if not newer.all():
             counts["duplicate"] += int((time_ns == before_ns).sum())
             counts["late"] += int((time_ns < before_ns).sum())
+            if self._quality is not None:
+                same = time_ns == before_ns
+                self._quality.same_time(head[same], points.value[index[same]])
+                self._quality.problem("late", head[time_ns < before_ns])
             index, head, time_ns, before_ns = index[newer], head[newer], time_ns[newer], before_ns[newer]
         interval_s = np.where(before_ns > 0, (time_ns - before_ns) / 1e9, np.nan)
         usual_s = column["interval_s"][head]
         with np.errstate(invalid="ignore"):
-            counts["gap"] += int(((interval_s > self._config.gap_intervals * usual_s) & (usual_s > 0)).sum())
+            gap = (interval_s > self._config.gap_intervals * usual_s) & (usual_s > 0)
+        counts["gap"] += int(gap.sum())
+        if self._quality is not None:
+            self._quality.points(head, time_ns, points.value[index])
+            self._quality.problem("gap", head[gap])
         # A gap says little of how often a stream reports; without the bound one long one would hide the next silence.
         change = np.minimum(interval_s, 2 * usual_s) - usual_s
         usual_s = np.where(usual_s > 0, usual_s + INTERVAL_WEIGHT * change, np.fmax(interval_s, 0.0))
@@ -256,7 +275,10 @@ class Align:
         of = points.stream[fresh.index]
         value = points.value[fresh.index]
         counters = rate[of]
-        counts["absent"] += int((~np.isfinite(value[~counters])).sum())
+        missing = ~np.isfinite(value) & ~counters
+        counts["absent"] += int(missing.sum())
+        if self._quality is not None:
+            self._quality.problem("absent", fresh.head[missing])
         if counters.any():
             some = fresh if counters.all() else fresh[counters]
             increase, length_s, _ = self._increase(points, points.value, some, delta[of[counters]], counts)
@@ -278,6 +300,10 @@ class Align:
         with np.errstate(invalid="ignore"):
             reset = ~delta & (restarted | (now < before)) & (fresh.before_ns > 0)
         counts["reset"] += int(reset.sum())
+        if self._quality is not None:
+            self._quality.problem("reset", fresh.head[reset])
+            self._quality.starts(fresh.head, start_ns, start_before, fresh.before_ns, delta)
+            self._quality.problem("absent", fresh.head[absent])
         base = np.where(delta | reset, 0.0, before)
         since_ns = np.where(delta & (start_ns > 0) | restarted & reset, start_ns, fresh.before_ns)
         length_s = np.where(since_ns > 0, (fresh.time_ns - since_ns) / 1e9, np.nan)

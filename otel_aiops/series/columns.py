@@ -82,10 +82,10 @@ class Columns:
         for name, (_, _, empty) in self._spec.items():
             self.of[name][rows] = empty
 
-    def copy(self, rows: NDArray[Any], sources: NDArray[Any]) -> None:
-        """Give K rows (unique, none of them a source) what K others have."""
-        for array in self.of.values():
-            array[rows] = array[sources]
+    def copy(self, rows: NDArray[Any], sources: NDArray[Any], donor: Columns | None = None) -> None:
+        """Give K rows (unique, none of them a source) what K others have, of these columns or of a donor like them."""
+        for name, array in self.of.items():
+            array[rows] = (donor or self).of[name][sources]
 
     def state(self, size: int) -> Arrays:
         """Copies of the first rows."""

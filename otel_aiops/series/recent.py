@@ -69,17 +69,17 @@ def recorded(directory: Path, *, series: int, points: int, seed: int) -> Recent 
     random = np.random.default_rng(seed)
     chosen = [names[k] for k in sorted(random.permutation(len(names))[:series].tolist())]
     code_of = {name: k for k, name in enumerate(chosen)}
-    columns: list[tuple[I64, I64, F64]] = []
+    parts: list[tuple[I64, I64, F64]] = []
     for hour in hours[:MOST_HOURS]:
-        columns.append(_columns(segments.read(hour * HOUR_NS, (hour + 1) * HOUR_NS, chosen), code_of))
-        if sum(len(part[0]) for part in columns) >= points * len(chosen):
+        parts.append(columns(segments.read(hour * HOUR_NS, (hour + 1) * HOUR_NS, chosen), code_of))
+        if sum(len(part[0]) for part in parts) >= points * len(chosen):
             break
-    code, time_ns, value = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    code, time_ns, value = (np.concatenate(column) for column in zip(*parts, strict=True))
     return on_grid(code, time_ns, value, points=points) if len(code) else None
 
 
-def _columns(table: pa.Table, code_of: dict[str, int]) -> tuple[I64, I64, F64]:
-    """(code, time, value) of the rows of a segment."""
+def columns(table: pa.Table, code_of: dict[str, int]) -> tuple[I64, I64, F64]:
+    """(code, time, value) of the rows of a segment, in its order; -1 is the code of a series without one."""
     import pyarrow as pa
 
     if not len(table):

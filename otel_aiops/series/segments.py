@@ -88,7 +88,7 @@ class Segments:
             parts = self.parts()
             while reach := max((p.last for p in parts if p.first <= through < p.last), default=0):
                 through = reach
-            kept = _visible(p for p in parts if p.last <= through)
+            kept = visible(p for p in parts if p.last <= through)
             self._delete(set(parts) - set(kept))
         return through
 
@@ -134,7 +134,7 @@ class Segments:
         in `damages`; what is left of its hour is merged the next time.
         """
         hours: dict[int, list[Part]] = defaultdict(list)
-        for part in _visible(self.parts(end_hour=watermark_ns // HOUR_NS)):
+        for part in visible(self.parts(end_hour=watermark_ns // HOUR_NS)):
             if part.last <= through:
                 hours[part.hour].append(part)
         merged = 0
@@ -191,11 +191,22 @@ class Segments:
             tables += self._read_hour(hour, wanted)
         return pa.concat_tables(tables).unify_dictionaries()
 
+    def hour(self, hour: int) -> list[Part]:
+        """The files of an hour that count; one that is sorted when the hour has been merged."""
+        return visible(self.parts(hour, hour + 1))
+
+    def merge_into(self, parts: Sequence[Part], target: Path, *, rows: int = MERGE_ROWS) -> None:
+        """Write the rows of some files of an hour to a file elsewhere, as a merge of the hour would write them.
+
+        Raises DamagedFile, FileNotFoundError when a file is gone, and OSError when the target cannot be written.
+        """
+        _write_file(target, _merged([part.path for part in parts], rows))
+
     def names(self, hour: int) -> list[str]:
         """The series that have points in an hour, in order. Raises StateError and StorageError as `read` does."""
         for _ in range(ATTEMPTS):
             with suppress(FileNotFoundError):
-                return sorted(set().union(*(_names(part.path) for part in _visible(self.parts(hour, hour + 1)))))
+                return sorted(set().union(*(_names(part.path) for part in visible(self._parts_of(hour)))))
         raise StorageError(f"files of {self._hour_directory(hour)} vanish while they are read")
 
     def series(self, start_ns: int, end_ns: int) -> list[str]:
@@ -206,8 +217,8 @@ class Segments:
         for hour in {p.hour for p in self.parts(start_ns // HOUR_NS, -(-end_ns // HOUR_NS))}:
             for _ in range(ATTEMPTS):
                 with suppress(FileNotFoundError):
-                    for part in _visible(self.parts(hour, hour + 1)):
-                        for batch in _batches(part.path, ["series"]):
+                    for part in visible(self._parts_of(hour)):
+                        for batch in batches(part.path, ["series"]):
                             codes = pc.unique(batch["series"].indices)
                             found.update(pc.take(batch["series"].dictionary, codes).to_pylist())
                     break
@@ -218,8 +229,12 @@ class Segments:
     def _read_hour(self, hour: int, wanted: Any) -> list[pa.Table]:
         for _ in range(ATTEMPTS):
             with suppress(FileNotFoundError):
-                return [_read_file(part.path, wanted) for part in _visible(self.parts(hour, hour + 1))]
+                return [_read_file(part.path, wanted) for part in visible(self._parts_of(hour))]
         raise StorageError(f"files of {self._hour_directory(hour)} vanish while they are read")
+
+    def _parts_of(self, hour: int) -> list[Part]:
+        """The files of one hour; the directories of others are not looked at, of which there may be thousands."""
+        return sorted(_parts_in(hour, self._hour_directory(hour)))
 
     def _hours(self) -> Iterator[tuple[int, Path]]:
         for day_directory, day in _named_directories(self._directory, "date"):
@@ -257,7 +272,7 @@ class Segments:
                 directory.parent.rmdir()
 
 
-def _visible(parts: Iterable[Part]) -> list[Part]:
+def visible(parts: Iterable[Part]) -> list[Part]:
     """The files that count: those that no other covers."""
     hours: dict[int, list[Part]] = defaultdict(list)
     for part in parts:
@@ -339,7 +354,7 @@ def _seal(file: BinaryIO) -> None:
     file.write(SEAL + zlib.crc32(footer).to_bytes(4, "little") + footer)
 
 
-def _check_seal(path: Path) -> None:
+def check_seal(path: Path) -> None:
     """DamagedFile when the footer is not what was written: Arrow may hang or abort over such a footer."""
     found = footer = b""
     with path.open("rb") as file:
@@ -357,13 +372,13 @@ def _check_seal(path: Path) -> None:
 def _read_file(path: Path, wanted: Any) -> pa.Table:
     import pyarrow.parquet as pq
 
-    with _reading(path):
-        _check_seal(path)
+    with reading(path):
+        check_seal(path)
         return pq.read_table(path, schema=_schema(), partitioning=None, filters=wanted, page_checksum_verification=True)
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Turn what Arrow says about a file that it cannot read into a DamagedFile."""
     import pyarrow as pa
 
@@ -375,12 +390,12 @@ def _reading(path: Path) -> Iterator[None]:
         raise DamagedFile(path, error) from error
 
 
-def _batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+def batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     """A file piece by piece, checked."""
     import pyarrow.parquet as pq
 
-    with _reading(path):
-        _check_seal(path)
+    with reading(path):
+        check_seal(path)
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             rows = 0
             for batch in file.iter_batches(MERGE_ROWS, columns=columns):
@@ -411,14 +426,14 @@ def _merged(paths: list[Path], limit: int) -> Iterator[pa.Table]:
 
 def _names(path: Path) -> set[str]:
     """The series of a file."""
-    return set().union(*(batch["series"].dictionary.to_pylist() for batch in _batches(path, ["series"])))
+    return set().union(*(batch["series"].dictionary.to_pylist() for batch in batches(path, ["series"])))
 
 
 def _names_and_counts(paths: list[Path]) -> tuple[list[str], Any]:
     """All series of some files in order, and how many rows each has."""
     totals: dict[str, int] = defaultdict(int)
     for path in paths:
-        for batch in _batches(path, ["series"]):
+        for batch in batches(path, ["series"]):
             codes = np.bincount(batch["series"].indices.to_numpy(), minlength=len(batch["series"].dictionary))
             for name, count in zip(batch["series"].dictionary.to_pylist(), codes.tolist(), strict=True):
                 totals[name] += count
@@ -432,7 +447,7 @@ def _pieces(path: Path, names: list[str], low: int, high: int) -> Iterator[pa.Re
     import pyarrow.compute as pc
 
     wanted = pa.array(names[low:high], pa.string())
-    for batch in _batches(path):
+    for batch in batches(path):
         ranks = pc.index_in(batch["series"].dictionary, wanted)
         rank = pc.take(ranks, batch["series"].indices)
         arrays = [rank, *(batch[name] for name in _schema().names[1:])]

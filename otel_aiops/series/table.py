@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from otel_aiops.errors import ConfigError, StateError
 from otel_aiops.labels import Labels
 from otel_aiops.otlp.attributes import attributes, resource, scope
-from otel_aiops.otlp.points import I32, I64, Bool, Kind, Points, Stream
+from otel_aiops.otlp.points import I32, I64, Bool, Kind, Points, Stream, Temporality
 from otel_aiops.series.cardinality import SAMPLE, Cardinality, Refusals, busiest, worst_metric
 from otel_aiops.series.columns import Arrays, Columns, Expected, checked, joined, pack, unpack
 from otel_aiops.series.forms import Form, Forms
@@ -336,6 +336,11 @@ class SeriesTable:
         """The stream and attributes of a row as first received. Raises: KeyError if the row has no series."""
         head = self.stream_row(row)
         return Source(self._entry(head).stream, self._raw[head], self.stats(row)[row - head])
+
+    def temporality(self, rows: I32) -> list[Temporality]:
+        """How the streams of K rows that have series add up."""
+        heads = self._column("head")[rows]
+        return [self._entry(row).stream.temporality for row in heads.tolist()]
 
     def stream_row(self, row: int) -> int:
         """The first of the rows that the same stream and attributes have. Raises: KeyError if the row has no series."""

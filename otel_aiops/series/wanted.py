@@ -30,9 +30,21 @@ class Wanted:
         if not self.text or (brace and not inner.endswith("}")):
             raise BadInput(f'series: expected a name or name{{key="value"}}, got {wanted!r}')
         try:
-            self._selector = Selector(dict(self._pairs(inner[:-1])))
+            self._pairs_given = dict(self._pairs(inner[:-1]))
+            self._selector = Selector(self._pairs_given)
         except re.error as error:
             raise BadInput(f"series: not a regular expression in {wanted!r}: {error}") from error
+
+    @property
+    def match(self) -> dict[str, str]:
+        """The same as keys and values of a Selector.
+
+        >>> Wanted('latency:p95{route=~"/p.*"}').match
+        {'route': '~/p.*', 'name': 'latency', 'stat': 'p95'}
+        """
+        name, colon, stat = self.name.rpartition(":")
+        named = {"name": name, "stat": stat} if colon and name else {"name": self.name} if self.name else {}
+        return self._pairs_given | named
 
     def matches(self, labels: Labels) -> bool:
         """Whether a series may be meant."""

@@ -15,10 +15,11 @@ from starlette.routing import Route
 from starlette.schemas import SchemaGenerator
 
 from otel_aiops import __version__
-from otel_aiops.errors import BadInput, ConfigError, Overloaded, TooLarge, Unauthorized
-from otel_aiops.server import incident_api
+from otel_aiops.errors import BadInput, ConfigError, Overloaded, StateError, TooLarge, Unauthorized
+from otel_aiops.server import incident_api, lifecycle_api
 from otel_aiops.server.asking import integer, posted, posted_json, required
 from otel_aiops.server.incident_api import IncidentBackend
+from otel_aiops.server.lifecycle_api import LifecycleBackend
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_PATHS = frozenset({"/", "/-/healthy", "/-/ready"})  # orchestrators ask these without credentials
@@ -40,6 +41,8 @@ class Backend(Protocol):
 
     def budgets(self) -> dict[str, Any]: ...
 
+    def objectives(self) -> dict[str, Any]: ...
+
     def verdicts(self, *, limit: int) -> dict[str, Any]: ...
 
     def judge(self, tree: Any) -> dict[str, Any]:
@@ -59,10 +62,18 @@ class Backend(Protocol):
 
     def selftest(self) -> dict[str, Any] | None: ...
 
+    def datasets(self) -> dict[str, Any]: ...
+
+    def dataset(self, name: str) -> dict[str, Any] | None: ...
+
+
+class Desk(IncidentBackend, LifecycleBackend, Protocol):
+    """All that is looked after at the desk."""
+
 
 def build(
     backend: Backend,
-    incidents: IncidentBackend,
+    desk: Desk,
     authenticate: Callable[[str | None], None] | None,
     max_body_bytes: int,
 ) -> Starlette:
@@ -79,9 +90,12 @@ def build(
             Route("/api/v1/anomalies", routes.anomalies),
             Route("/api/v1/alerts", routes.alerts),
             Route("/api/v1/budgets", routes.budgets),
+            Route("/api/v1/objectives", routes.objectives),
+            Route("/api/v1/objectives/{name}", routes.objective),
             Route("/api/v1/verdicts", routes.verdicts, methods=["GET"]),
             Route("/api/v1/verdicts", routes.judge, methods=["POST"]),
-            *incident_api.routes(incidents, max_body_bytes),
+            *incident_api.routes(desk, max_body_bytes),
+            *lifecycle_api.routes(desk, max_body_bytes),
             Route("/api/v1/services", routes.services),
             Route("/api/v1/series", routes.series),
             Route("/api/v1/series/{fingerprint}", routes.explain),
@@ -89,12 +103,15 @@ def build(
             Route("/api/v1/forecast", routes.forecast),
             Route("/api/v1/backfill", routes.backfill, methods=["POST"]),
             Route("/api/v1/selftest", routes.selftest),
+            Route("/api/v1/datasets", routes.datasets),
+            Route("/api/v1/datasets/{id}", routes.dataset),
             Route("/api/v1/openapi.json", routes.openapi, include_in_schema=False),
         ],
         middleware=middleware,
         exception_handlers={
             BadInput: _problem(400),
             ConfigError: _problem(400),  # of a value in a query
+            StateError: _problem(409),  # what is kept is not what was written
             TooLarge: _problem(413),
             Overloaded: _overloaded,
             404: _not_found,
@@ -163,6 +180,26 @@ class _Routes:
         responses: {200: {description: "an object with a list `budgets`, the default one last"}}
         """
         return JSONResponse(await run_in_threadpool(self._backend.budgets))
+
+    async def objectives(self, request: Request) -> Response:
+        """
+        summary: Every objective with its hash, its series in scope, and its alerts of the last week against its budget.
+        responses: {200: {description: "an object with a list `objectives`"}}
+        """
+        return JSONResponse(await run_in_threadpool(self._backend.objectives))
+
+    async def objective(self, request: Request) -> Response:
+        """
+        summary: One objective by its name.
+        responses: {200: {description: a JSON object}, 404: {description: no such objective}}
+        """
+        name = request.path_params["name"]
+        found = (await run_in_threadpool(self._backend.objectives))["objectives"]
+        named = [one for one in found if one["name"] == name]
+        if not named:
+            there = ", ".join(one["name"] for one in found) or "none"
+            return JSONResponse({"error": f"no objective is called {name}; there are {there}"}, 404)
+        return JSONResponse(named[0])
 
     async def verdicts(self, request: Request) -> Response:
         """
@@ -277,6 +314,24 @@ class _Routes:
         if report is None:
             return JSONResponse({"error": "no self-test has ended yet"}, 404)
         return JSONResponse(report)
+
+    async def datasets(self, request: Request) -> Response:
+        """
+        summary: The datasets that models may learn from, the newest first, and what the quality gate says of each.
+        responses: {200: {description: "an object with a list `datasets`, and `damaged`: those that cannot be read"}}
+        """
+        return JSONResponse(await run_in_threadpool(self._backend.datasets))
+
+    async def dataset(self, request: Request) -> Response:
+        """
+        summary: One dataset by its id, the whole manifest with segments, labels, exclusions and profile.
+        responses: {200: {description: a JSON object}, 404: {description: no such dataset}}
+        """
+        name = request.path_params["id"]
+        found = await run_in_threadpool(lambda: self._backend.dataset(name))
+        if found is None:
+            return JSONResponse({"error": f"no dataset has the id {name}"}, 404)
+        return JSONResponse(found)
 
     async def openapi(self, request: Request) -> Response:
         generator = SchemaGenerator({"openapi": "3.1.0", "info": {"title": "otel-aiops", "version": __version__}})

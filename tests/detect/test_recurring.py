@@ -240,7 +240,7 @@ def test_state_saved_in_the_middle_gives_the_same_bits_and_an_old_one_knows_no_j
     saved = known.state()
     restored, old = Pipeline(PipelineConfig()), Pipeline(PipelineConfig())
     restored.restore(saved)
-    old.restore({name: array for name, array in saved.items() if not name.startswith("jobs/")})
+    old.restore({name: array for name, array in saved.items() if not name.startswith("serving/champion/jobs/")})
     assert known.scorer.jobs.note(0) == restored.scorer.jobs.note(0) == "every day at 06:00"
     assert "Known jobs: every day at 06:00." in known.note(0) and old.scorer.jobs.note(0) == ""
     channels = set()

@@ -1,0 +1,272 @@
+"""Commands that judge model versions: evaluate one on held-out points, the gate, and the backtest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from otel_aiops.cli.terminal import NO, ConfigOption, DataDirOption, JsonOption, bar, load_config, prepare, print_table
+
+if TYPE_CHECKING:
+    from otel_aiops.config import Config
+    from otel_aiops.lifecycle.backtest import Backtest
+    from otel_aiops.lifecycle.objective import Objective
+    from otel_aiops.lifecycle.report import Report
+    from otel_aiops.lifecycle.truth import Label
+
+VersionArgument = Annotated[str, typer.Argument(metavar="VERSION", help="The id of a model version.")]
+DatasetOption = Annotated[str, typer.Option(help="A dataset; that of the version without it, or the newest.")]
+AgainstOption = Annotated[str, typer.Option(help="The champion; without it the version that this one replaces.")]
+ObjectiveOption = Annotated[
+    str, typer.Option(help="The name of an objective of the configuration; all series without.")
+]
+LabelsOption = Annotated[list[Path] | None, typer.Option(help="Labels as JSON lines or CSV; again for more.")]
+
+SHOWN = (
+    ("alerts", "{:.0f}"),
+    ("false_a_week", "{:.1f}"),
+    ("precision", "{:.0%}"),
+    ("recall", "{:.0%}"),
+    ("covered", "{:.0%}"),
+    ("delay_s", "{:.0f} s"),
+    ("fault_recall", "{:.0%}"),
+    ("calibration_error", "{:.3f}"),
+    ("cases_wrong", "{:.0f}"),
+    ("us_per_point", "{:.0f} µs"),
+    ("bytes_per_series", "{:.0f}"),
+)
+
+
+def evaluate(
+    version: VersionArgument,
+    dataset: DatasetOption = "",
+    against: AgainstOption = "",
+    objective: ObjectiveOption = "",
+    labels: LabelsOption = None,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge a version on points that it has not learned from, beside the champion and a seasonal-naive baseline.
+
+    The report stands beside the version as report.json and report.html. Labels are those of the dataset; verdicts of
+    the journal become frozen cases.
+    """
+    settings = load_config(config)
+    directory = data_dir or Path(settings.storage.directory)
+    report = _evaluated(settings, directory, version, dataset, against, objective, labels)
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+        return
+    columns = [side.figures() for side in report.sides]
+    rows = [(name.replace("_", " "), *(_text(shown, one[name]) for one in columns)) for name, shown in SHOWN]
+    print_table(("", *(f"{side.role} {side.name}" for side in report.sides)), rows)
+    for note in report.notes:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(str(directory / "lifecycle" / "models" / version / "report.html"))
+
+
+def gate(
+    version: VersionArgument,
+    against: AgainstOption = "",
+    dataset: DatasetOption = "",
+    objective: ObjectiveOption = "",
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether a version may serve, as Markdown; exit code 1 when it may not.
+
+    Uses the report of the version, or evaluates it when there is none, or it is against another champion or dataset.
+    """
+    from otel_aiops.lifecycle.gate import gate as decide
+    from otel_aiops.lifecycle.report import saved
+    from otel_aiops.lifecycle.version import Models
+
+    settings = load_config(config)
+    directory = data_dir or Path(settings.storage.directory)
+    models = Models(directory / "lifecycle" / "models")
+    models.version(version)
+    report = saved(models.folder(version))
+    champion = report.side("champion") if report else None
+    other = against and (champion is None or champion.name != against)
+    if (
+        report is None
+        or other
+        or (dataset and dataset != report.dataset)
+        or (objective and objective != report.objective)
+    ):
+        report = _evaluated(settings, directory, version, dataset, against, objective, None)
+    wanted = _objective(settings, report.objective)
+    verdict = decide(report, settings.lifecycle.gate, wanted.cost if wanted else None)
+    typer.echo(json.dumps(verdict.to_json()) if as_json else verdict.markdown())
+    if not verdict.passed:
+        raise typer.Exit(NO)
+
+
+def backtest(
+    version: Annotated[str, typer.Argument(metavar="[VERSION]", help="The id of a model version.")] = "",
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="The configuration to try.")] = None,
+    present: Annotated[Path | None, typer.Option(help="The configuration in use; defaults without it.")] = None,
+    days: Annotated[float, typer.Option(help="How many of the newest recorded days.")] = 30.0,
+    labels: LabelsOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how many alerts recorded days would have had with a version, or a configuration, and what it would miss.
+
+    Nothing is saved, and the service may be running. Incidents are those of the journal, and of files of labels.
+    """
+    from otel_aiops.lifecycle.backtest import Setup
+    from otel_aiops.lifecycle.backtest import backtest as run
+    from otel_aiops.lifecycle.evaluate import Candidate
+    from otel_aiops.lifecycle.version import Models
+    from otel_aiops.series.archive import Archive
+
+    if not days > 0:
+        raise typer.BadParameter(f"expected a number of days > 0, got {days}", param_hint="--days")
+    if not version and config is None:
+        raise typer.BadParameter("expected a VERSION, or --config FILE")
+    used = load_config(present)
+    tried = load_config(config) if config else used
+    directory = data_dir or Path(used.storage.directory)
+    candidate = Candidate.of(Models(directory / "lifecycle" / "models"), version) if version else None
+    name = f"version {version}" if version else "this configuration"
+    archive, truth = Archive(directory), (*_journal(used, directory), *_read(labels))
+    prepare()
+    with bar("backtest") as progress:
+        found = run(
+            archive,
+            Setup(name, tried.pipeline(), candidate),
+            Setup("the configuration in use", used.pipeline()),
+            truth,
+            days=days,
+            limits=used.lifecycle.evaluation,
+            progress=progress,
+        )
+    if as_json:
+        typer.echo(json.dumps(found.to_json()))
+    else:
+        _tell(found)
+
+
+def _tell(found: Backtest) -> None:
+    from datetime import UTC, datetime
+
+    from otel_aiops.lifecycle.page import series_text
+
+    typer.echo(found.sentence())
+    for one in found.after.missed:
+        began = datetime.fromtimestamp(one.start_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M")
+        where = ", ".join((*one.services, *map(series_text, one.series))) or "all"
+        also = "" if one in found.newly_missed else " (missed by the configuration in use too)"
+        typer.echo(f"  missed: {one.name}, {began} UTC, {where}{also}")
+    if found.drawn_of > found.series:
+        typer.echo(f"  of {found.drawn_of} series {found.series} were drawn")
+
+
+def _evaluated(
+    settings: Config,
+    directory: Path,
+    version: str,
+    dataset: str,
+    against: str,
+    objective: str,
+    labels: list[Path] | None,
+) -> Report:
+    """Evaluate a version and keep its report."""
+    from otel_aiops.errors import BadInput
+    from otel_aiops.lifecycle.cases import Cases
+    from otel_aiops.lifecycle.dataset import Datasets
+    from otel_aiops.lifecycle.evaluate import Candidate, held_out, since
+    from otel_aiops.lifecycle.evaluate import evaluate as run
+    from otel_aiops.lifecycle.report import save
+    from otel_aiops.lifecycle.version import Models
+
+    models, datasets, cases = Models(directory / "lifecycle" / "models"), Datasets.of(directory), Cases.of(directory)
+    wanted, candidate = _objective(settings, objective), Candidate.of(models, version)
+    name = dataset or candidate.lineage.dataset or next((one.id for one in datasets.list()), "")
+    if not name:
+        raise BadInput("expected a dataset; make one with: otel-aiops dataset build")
+    parent = against or candidate.lineage.parent
+    champion = Candidate.of(models, parent) if parent and (against or parent in models.list()) else None
+    limits = settings.lifecycle.evaluation
+    prepare()
+    _freeze(settings, directory, cases)
+    since_ns = since(datasets.load(name), candidate.lineage, limits)
+    data = held_out(datasets, name, since_ns=since_ns, truth=_read(labels), match=wanted, config=limits)
+    with bar("evaluate") as progress:
+        report = run(
+            candidate,
+            data,
+            settings.pipeline(),
+            champion=champion,
+            cases=cases,
+            objective=wanted,
+            limits=limits,
+            progress=progress,
+        )
+    save(report, models.folder(version))
+    return report
+
+
+def _objective(settings: Config, name: str) -> Objective | None:
+    if not name:
+        return None
+    known = {one.name: one for one in settings.objectives}
+    if name not in known:
+        raise typer.BadParameter(f"expected one of {', '.join(known) or 'none'}, got {name}", param_hint="--objective")
+    return known[name]
+
+
+def _freeze(settings: Config, directory: Path, cases: Any) -> None:
+    """Make cases of the verdicts of the journal, while the points around them are still recorded."""
+    from otel_aiops.lifecycle.cases import freeze_verdicts
+    from otel_aiops.series.archive import Archive
+
+    with _opened(settings, directory) as journal:
+        verdicts = journal.verdicts() if journal else ()
+    named = sorted({series for series, _ in verdicts if series})
+    if named and (directory / "segments").is_dir():
+        freeze_verdicts(cases, verdicts, Archive(directory).points(named), named)
+
+
+def _journal(settings: Config, directory: Path) -> tuple[Label, ...]:
+    """Incidents as labels; verdicts are of alerts, which are what is tried here."""
+    from otel_aiops.lifecycle.sources import of_journal
+
+    with _opened(settings, directory) as journal:
+        found = of_journal(journal, 0, 2**62).labels if journal else ()
+    return tuple(one for one in found if one.source == "incident")
+
+
+class _opened:
+    """The journal of a data directory; None where there is none."""
+
+    def __init__(self, settings: Config, directory: Path) -> None:
+        from otel_aiops.incidents.journal import FILE, Journal
+
+        there = settings.journal.url or (directory / FILE).exists()
+        self._journal = Journal(settings.journal, directory) if there else None
+
+    def __enter__(self) -> Any:
+        if self._journal is not None:
+            self._journal.open()
+        return self._journal
+
+    def __exit__(self, *_: object) -> None:
+        if self._journal is not None:
+            self._journal.close()
+
+
+def _read(labels: list[Path] | None) -> tuple[Label, ...]:
+    from otel_aiops.lifecycle.truth import read_labels
+
+    return tuple(one for path in labels or () for one in read_labels(path))
+
+
+def _text(shown: str, value: float) -> str:
+    return shown.format(value) if value == value else "-"

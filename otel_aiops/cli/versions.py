@@ -1,0 +1,232 @@
+"""Commands for model versions: which are there, which run, and changing that."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from otel_aiops.cli.incidents import LimitOption, WhoOption, WhyOption, _span, _time
+from otel_aiops.cli.terminal import (
+    ConfigOption,
+    DataDirOption,
+    JsonOption,
+    TokenOption,
+    UrlOption,
+    ask,
+    load_config,
+    print_texts,
+    service,
+    show,
+)
+
+models = typer.Typer(help="Model versions of a running service: list them and look at one.", no_args_is_help=True)
+rollout = typer.Typer(help="Which version serves, and what runs beside it: shadow, canary, promote, roll back.")
+
+IdArgument = Annotated[str, typer.Argument(metavar="VERSION", help="The id of a model version.")]
+
+
+@models.command("list")
+def list_models(url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False) -> None:
+    """List the model versions with their role, and what is wrong with those that were changed."""
+    found = ask(url, token, "models", {})
+    if as_json:
+        show(found)
+        return
+    rows = [
+        (
+            *(one["id"], one["role"], ", ".join(one.get("aliases") or ()), one.get("series", ""), _until(one)),
+            one.get("problem") or one["lineage"]["why"],
+        )
+        for one in found["models"]
+    ]
+    print_texts(("version", "role", "registry", "series", "learned until", "why"), rows)
+    typer.echo(f"{found['total']} versions")
+
+
+@models.command("show")
+def show_model(name: IdArgument, url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False) -> None:
+    """Show a version: settings, where it comes from, and its report."""
+    found = ask(url, token, f"models/{quote(name, safe='')}", {})
+    if as_json:
+        show(found)
+        return
+    told = {"version": found["id"], "role": found["role"] or "none", "series": found["series"]} | found["lineage"]
+    settings = {f"settings.{key}": value for key, value in found["settings"]["detection"].items()}
+    for key, value in {**told, "learned until": _until(found), **settings, "digest": found["digest"]}.items():
+        if value not in ("", None):
+            typer.echo(f"{key:26} {value}")
+
+
+@models.command("save")
+def save(
+    who: WhoOption = "",
+    why: WhyOption = "",
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Register what serves, as it is now, as a version."""
+    found = _post("models", {"who": who, "why": why}, url, token)
+    if as_json:
+        show(found)
+    else:
+        typer.echo(f"{found['id']}: {found['series']} series")
+
+
+@models.command("register")
+def register(
+    name: IdArgument, config: ConfigOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False
+) -> None:
+    """Put a version of a data directory into the registry, with its lineage and report; the service may be running."""
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from otel_aiops.lifecycle.registry import Registry
+    from otel_aiops.lifecycle.report import saved
+    from otel_aiops.lifecycle.version import Models
+
+    settings = load_config(config)
+    directory = data_dir or Path(settings.storage.directory)
+    folder = Models(directory / "lifecycle" / "models")
+    version, _ = folder.load(name)
+    registry = Registry(directory, settings.lifecycle.registry)
+    found = registry.register(version, saved(folder.folder(name)))
+    if as_json:
+        show(asdict(found))
+    else:
+        typer.echo(f"{name}: version {found.number} of {settings.lifecycle.registry.name} in {registry.uri}")
+
+
+@rollout.command("show")
+def show_rollout(url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False) -> None:
+    """Show who serves, what runs beside it, and how both do on the same points."""
+    _tell(ask(url, token, "rollout", {}), as_json)
+
+
+@rollout.command("shadow")
+def shadow(
+    name: IdArgument,
+    who: WhoOption = "",
+    why: WhyOption = "",
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a version score beside the champion; nobody sees its scores and alerts but the comparison."""
+    _roll({"action": "shadow", "version": name, "who": who, "why": why}, url, token, as_json)
+
+
+@rollout.command("canary")
+def canary(
+    name: IdArgument,
+    share: Annotated[float, typer.Option(help="Of the series, in 0 to 1; always the same ones.", min=0, max=1)] = 0.1,
+    who: WhoOption = "",
+    why: WhyOption = "",
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a version serve a share of the series."""
+    _roll({"action": "canary", "version": name, "share": share, "who": who, "why": why}, url, token, as_json)
+
+
+@rollout.command("promote")
+def promote(
+    name: IdArgument,
+    who: WhoOption = "",
+    why: WhyOption = "",
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the version beside the champion the champion; the former one goes on beside it."""
+    _roll({"action": "promote", "version": name, "who": who, "why": why}, url, token, as_json)
+
+
+@rollout.command("stop")
+def stop(
+    who: WhoOption = "",
+    why: WhyOption = "",
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End the version beside the champion."""
+    _roll({"action": "stop", "who": who, "why": why}, url, token, as_json)
+
+
+@rollout.command("history")
+def history(
+    limit: LimitOption = 20, url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False
+) -> None:
+    """List what was done with versions: when, by whom and why; with --json also the evidence of the time."""
+    found = ask(url, token, "rollout/history", {"limit": str(limit)})
+    if as_json:
+        show(found)
+        return
+    rows = [(_time(one["time"]), one["action"], one["version"], one["who"], one["why"]) for one in found["rollouts"]]
+    print_texts(("time", "action", "version", "who", "why"), rows)
+
+
+def rollback(
+    who: WhoOption = "",
+    why: WhyOption = "",
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go back: a challenger ends, or else the champion before this one serves again."""
+    _roll({"action": "rollback", "who": who, "why": why}, url, token, as_json)
+
+
+def _roll(asked: dict[str, Any], url: str | None, token: str | None, as_json: bool) -> None:
+    _tell(_post("rollout", asked, url, token), as_json)
+
+
+def _post(what: str, asked: dict[str, Any], url: str | None, token: str | None) -> Any:
+    body = json.dumps({key: value for key, value in asked.items() if value != ""}).encode()
+    with service(url, token) as api:
+        return api.post(f"/api/v1/{what}", body, {"Content-Type": "application/json"})
+
+
+def _tell(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        show(found)
+        return
+    typer.echo(f"champion: {found['champion'] or 'what the service has learned, without a version yet'}")
+    if found["other"] is None:
+        typer.echo("nothing runs beside it" + (f"; before it was {found['previous']}" if found["previous"] else ""))
+        return
+    share = f", which serves {found['share']:.1%} of the series" if found["share"] else ""
+    typer.echo(f"beside it: {found['other']} as {found['role']}{share}")
+    compared = found["comparison"]
+    rows = [
+        (word, *(_number(compared[side][key]) for side in ("champion", "other")))
+        for word, key in (
+            ("points scored", "points"),
+            ("share over the threshold", "over_ratio"),
+            ("alerts", "alerts"),
+            ("alerts a week", "a_week"),
+            ("error of the probabilities", "calibration_error"),
+            ("alerts said to be false", "false_alerts"),
+            ("missed, as was said", "missed"),
+        )
+    ]
+    print_texts((f"in {_span(86_400 * compared['days'])}", "champion", found["role"]), rows)
+    typer.echo(f"{compared['alerts_of_both']} alerts of the champion were also alerts of the other one")
+    for reason in (found["advice"] or {"reasons": ()})["reasons"]:
+        typer.echo(f"advice: {found['advice']['action'] or 'wait'}, because {reason}")
+    for side, word in (("only_champion", "only the champion"), ("only_other", f"only the {found['role']}")):
+        for one in compared[side]:
+            typer.echo(f"{word}: {_time(one['since'])} {one['series']}, {one['peak']:.1f} thresholds")
+
+
+def _until(one: dict[str, Any]) -> str:
+    return _time(one["until"]) if one.get("until") else ""
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""The lifecycle of models: objectives, datasets, training, evaluation, registry, rollout, monitoring."""

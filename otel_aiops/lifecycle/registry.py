@@ -1,0 +1,351 @@
+"""The registry: model versions, their lineage and who serves, in MLflow, where other tools can see them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
+from otel_aiops.lifecycle.report import Report, saved
+from otel_aiops.lifecycle.version import BUNDLE, Models, ModelVersion
+from otel_aiops.series.disk import make_directory
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+NAME = "otel-aiops"
+FILE = "mlflow.db"
+FOLDER = "lifecycle"
+ALIASES = ("champion", "challenger", "shadow", "previous")
+ID, DIGEST, SIGNATURE = "otel_aiops.version", "otel_aiops.digest", "otel_aiops.signature"
+MOST_VALUE = 5_000  # characters of a tag
+MOST_PARAM = 6_000
+RETRIES = "0"  # of a request; whoever asks tries again later
+COMMAND = [sys.executable, "-m", "otel_aiops.lifecycle.registry"]
+POLL_S = 0.2
+FAILED, CHANGED = 1, 4  # exit codes: it did not work; what is registered is something else
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryConfig:
+    """Where MLflow is. What it does not answer in time is tried again later, and serving never waits for it."""
+
+    enabled: bool = True  # tell it of versions and of who serves
+    uri: str = ""  # of its tracking server or database; "" is MLFLOW_TRACKING_URI, or a file in the data directory
+    name: str = NAME  # of the registered model
+    timeout: float = 30.0  # for one change, with its process
+    retry: float = 300.0  # after a failure
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError."""
+        if not self.name or any(one in self.name for one in "/:"):
+            raise ConfigError("name", f"expected a name without / and :, got {self.name!r}")
+        for name in ("timeout", "retry"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(name, f"must be > 0 s, got {getattr(self, name)}")
+
+
+class Tracker(Protocol):
+    """Keeps the trials of a search."""
+
+    def trial(self, number: int, settings: Mapping[str, Any], figures: Mapping[str, float]) -> None: ...
+
+    def done(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A version as the registry has it; `number` is that of MLflow."""
+
+    id: str
+    number: str
+    digest: str
+    aliases: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class Registry:
+    """One registered model of MLflow. Every call may wait for its server, at most about `timeout` a request.
+
+    Raises: Overloaded when it does not answer, or refuses. Nothing is unpickled, and no model flavour is used: a
+    version's source is its folder, which serving reads and checks itself.
+    """
+
+    def __init__(self, directory: Path, config: RegistryConfig | None = None) -> None:
+        """`directory` is the data directory of a service."""
+        self.config = config or RegistryConfig()
+        self._directory = directory
+        self._made: MlflowClient | None = None
+
+    @property
+    def uri(self) -> str:
+        """Of the tracking server or the database."""
+        own = f"sqlite:///{(self._directory / FOLDER / FILE).resolve()}"
+        return self.config.uri or os.environ.get("MLFLOW_TRACKING_URI") or own
+
+    @property
+    def exists(self) -> bool:
+        """Whether there may be anything in it: nothing is made by looking."""
+        return not self.uri.startswith("sqlite:") or Path(self.uri.removeprefix("sqlite:///")).exists()
+
+    def register(self, version: ModelVersion, report: Report | None = None, **tags: str) -> Registered:
+        """Put a version into the registry with its lineage, settings and figures; one that is there already stays.
+
+        Raises: StateError when the registry has another digest under this id.
+        """
+        with self._client() as client:
+            found = self._find(client, version.id)
+            if found is not None:
+                verify(found, version)
+            else:
+                run = client.create_run(self._experiment(client), run_name=version.id)
+                _log(client, run.info.run_id, _flat(version.settings.to_json()), {})
+                about = {**_tags(version), **tags}
+                made = client.create_model_version(
+                    self.config.name,
+                    source=self._source(version.id),
+                    run_id=run.info.run_id,
+                    tags=about,
+                    await_creation_for=0,  # there is nothing to upload
+                )
+                client.set_terminated(run.info.run_id)
+                found = Registered(version.id, str(made.version), version.digest, (), about)
+            if report is not None:
+                self._figures(client, found, report)
+            return found
+
+    def set_aliases(self, wanted: Mapping[str, str]) -> None:
+        """Say who serves: the id of a registered version by alias; of ALIASES, those that are not named have none."""
+        if unknown := sorted(set(wanted) - set(ALIASES)):
+            raise BadInput(f"alias: expected one of {', '.join(ALIASES)}, got {unknown[0]!r}")
+        with self._client() as client:
+            numbers = {one.id: one.number for one in self._all(client)}
+            now = dict(client.get_registered_model(self.config.name).aliases)
+            for alias in ALIASES:
+                number = numbers.get(wanted.get(alias, ""))
+                if number is not None and str(now.get(alias)) != number:
+                    client.set_registered_model_alias(self.config.name, alias, number)
+                elif number is None and alias in now:
+                    client.delete_registered_model_alias(self.config.name, alias)
+
+    def versions(self) -> list[Registered]:
+        """All that are registered, in the order of their numbers."""
+        with self._client() as client:
+            aliases: dict[str, list[str]] = {}
+            for alias, number in client.get_registered_model(self.config.name).aliases.items():
+                aliases.setdefault(str(number), []).append(alias)
+            return [
+                Registered(one.id, one.number, one.digest, tuple(sorted(aliases.get(one.number, ()))), one.tags)
+                for one in self._all(client)
+            ]
+
+    def check(self, version: ModelVersion) -> None:
+        """See that a version is the one that was registered. Raises: StateError when it is not."""
+        with self._client() as client:
+            found = self._find(client, version.id)
+        if found is None:
+            raise StateError(f"version {version.id} is not in the registry {self.uri}")
+        verify(found, version)
+
+    def tracker(self, name: str) -> Tracker:
+        """Keeps the trials of a search as runs below one."""
+        with self._client() as client:
+            parent = client.create_run(self._experiment(client), run_name=name)
+        return _Runs(self, parent.info.run_id)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _source(self, name: str) -> str:
+        """Where a version is: its folder; a server takes no paths of other machines, so there it is only named."""
+        if "://" in self.uri and self.uri.split("://")[0] in ("http", "https"):
+            return f"{NAME}:/{name}"
+        return (self._directory / FOLDER / "models" / name).resolve().as_uri()
+
+    def _figures(self, client: MlflowClient, found: Registered, report: Report) -> None:
+        number = client.get_model_version(self.config.name, found.number)
+        metrics = {f"{side.role}.{name}": float(v) for side in report.sides for name, v in side.figures().items()}
+        _log(client, number.run_id, {}, metrics)
+
+    def _find(self, client: MlflowClient, name: str) -> Registered | None:
+        return next((one for one in self._all(client) if one.id == name), None)
+
+    def _all(self, client: MlflowClient) -> list[Registered]:
+        found, token = [], None
+        while True:
+            page = client.search_model_versions(f"name='{self.config.name}'", page_token=token)
+            found += [
+                Registered(one.tags[ID], str(one.version), one.tags.get(DIGEST, ""), (), dict(one.tags))
+                for one in page
+                if ID in one.tags
+            ]
+            token = page.token
+            if not token:
+                return sorted(found, key=lambda one: int(one.number))
+
+    def _experiment(self, client: MlflowClient) -> str:
+        known = client.get_experiment_by_name(self.config.name)
+        if known is not None:
+            return str(known.experiment_id)
+        artifacts = None
+        if self.uri.startswith("sqlite:"):
+            artifacts = (self._directory / FOLDER / "artifacts").resolve().as_uri()
+        return str(client.create_experiment(self.config.name, artifact_location=artifacts))
+
+    @contextmanager
+    def _client(self) -> Iterator[MlflowClient]:
+        """The client, with the registered model made. Raises: Overloaded."""
+        try:
+            yield self._made or self._open()
+        except AiopsError:
+            raise
+        except Exception as error:  # of MLflow, its database, and the network: it has no common root
+            raise Overloaded(f"registry {self.uri}: {str(error).splitlines()[0][:300]}") from error
+
+    def _open(self) -> MlflowClient:
+        if self.uri.startswith("sqlite:"):
+            make_directory(self._directory / FOLDER)
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", RETRIES)
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, int(self.config.timeout))))
+        for name in ("mlflow", "alembic"):  # what they say of their tables is of no use here
+            logging.getLogger(name).setLevel(logging.WARNING)
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        try:
+            client.get_registered_model(self.config.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            client.create_registered_model(self.config.name)
+        self._made = client
+        return client
+
+
+def verify(found: Registered, version: ModelVersion) -> None:
+    """See that a version is what the registry has under its id. Raises: StateError."""
+    if found.digest != version.digest or found.tags.get(SIGNATURE) != _signature(version):
+        raise StateError(f"version {version.id}: the registry has another digest or signature: it was changed")
+
+
+class _Runs:
+    """Trials as runs of MLflow below one."""
+
+    def __init__(self, registry: Registry, parent: str) -> None:
+        self._registry, self._parent = registry, parent
+
+    def trial(self, number: int, settings: Mapping[str, Any], figures: Mapping[str, float]) -> None:
+        with self._registry._client() as client:
+            tags = {"mlflow.parentRunId": self._parent}
+            experiment = self._registry._experiment(client)
+            run = client.create_run(experiment, run_name=f"trial {number}", tags=tags)
+            _log(client, run.info.run_id, _flat(settings), figures)
+            client.set_terminated(run.info.run_id)
+
+    def done(self) -> None:
+        with self._registry._client() as client:
+            client.set_terminated(self._parent)
+
+
+def _log(client: MlflowClient, run: str, settings: Mapping[str, Any], figures: Mapping[str, float]) -> None:
+    """Parameters and numbers of a run; NaN is left out."""
+    from mlflow.entities import Metric, Param
+
+    params = [Param(name, str(value)[:MOST_PARAM]) for name, value in settings.items()]
+    metrics = [Metric(name, float(value), 0, 0) for name, value in figures.items() if value == value]
+    client.log_batch(run, metrics=metrics, params=params)
+
+
+def _tags(version: ModelVersion) -> dict[str, str]:
+    """Where a version comes from."""
+    lineage = {f"lineage.{name}": str(value)[:MOST_VALUE] for name, value in asdict(version.lineage).items() if value}
+    return {ID: version.id, DIGEST: version.digest, SIGNATURE: _signature(version), "bundle": BUNDLE, **lineage}
+
+
+def _signature(version: ModelVersion) -> str:
+    """The hash of the signature: names, dtypes and shapes of the arrays."""
+    text = json.dumps(version.to_json()["signature"], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted path."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+# -- beside a service -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What another process is to tell the registry: who serves, by alias; without roles it only looks."""
+
+    directory: str
+    config: RegistryConfig
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+
+def tell(job: Job, stopped: Callable[[], bool] = lambda: False) -> list[Registered]:
+    """Register the versions that serve, set their aliases, and say what is registered, in a process of its own.
+
+    MLflow is large and its server may never answer: so it costs a service no memory, and what takes longer than
+    `timeout`, or is `stopped`, is killed. Raises: StateError when the registry has something else, Overloaded.
+    """
+    pipe = subprocess.PIPE
+    data: bytes | None = json.dumps(asdict(job)).encode()
+    until_s = time.monotonic() + job.config.timeout
+    with subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True) as child:
+        while True:
+            try:
+                out, words = child.communicate(data, timeout=POLL_S)
+                break
+            except subprocess.TimeoutExpired:
+                data = None
+                if stopped() or time.monotonic() > until_s:
+                    os.killpg(child.pid, signal.SIGKILL)
+                    child.communicate()
+                    raise Overloaded(f"registry: no answer within {job.config.timeout:g} s") from None
+    if child.returncode == 0:
+        return [Registered(**{**one, "aliases": tuple(one["aliases"])}) for one in json.loads(out)]
+    lines = words.decode("utf-8", "replace").strip().splitlines() or [f"it ended with {child.returncode}"]
+    raise (StateError if child.returncode == CHANGED else Overloaded)(lines[-1][:300])
+
+
+def main() -> int:
+    """A job on the standard input; what is registered then on the standard output."""
+    tree = json.loads(sys.stdin.read())
+    config = RegistryConfig(**tree["config"])
+    directory, roles = Path(tree["directory"]), tree["roles"]
+    registry, models = Registry(directory, config), Models(directory / FOLDER / "models")
+    try:
+        for name in dict.fromkeys(roles.values()):
+            registry.register(models.version(name), saved(models.folder(name)))
+        if roles:
+            registry.set_aliases(roles)
+        print(json.dumps([asdict(one) for one in registry.versions()]))
+    except AiopsError as error:
+        print(str(error), file=sys.stderr)
+        return CHANGED if isinstance(error, StateError) else FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""The search: which settings there are, which of them are tried next, and what came of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from otel_aiops.detect.engine import EngineConfig
+from otel_aiops.errors import BadInput
+from otel_aiops.lifecycle.version import Settings
+
+LEAST_FOLDS = 3
+GROUP = 4  # trials that are asked for at once, whatever the number of processes
+
+Search = Literal["halving", "optuna"]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The values that a setting may have: numbers in [low, high], by their logarithm and rounded, or some words."""
+
+    low: float = 0.0
+    high: float = 0.0
+    whole: bool = False
+    words: tuple[str, ...] = ()
+
+    def draw(self, share: float) -> float | int | str:
+        """The value at a share in [0, 1) of the span.
+
+        >>> Span(10, 1000, whole=True).draw(0.5), Span(words=("a", "b")).draw(0.7)
+        (100, 'b')
+        """
+        if self.words:
+            return self.words[int(share * len(self.words))]
+        value = self.low * (self.high / self.low) ** share
+        return round(value) if self.whole else float(f"{value:.3g}")
+
+
+SPACE: Mapping[str, Span] = {
+    "threshold": Span(3.0, 12.0),
+    "warmup_points": Span(10, 120, whole=True),
+    "memory_points": Span(60, 3000, whole=True),
+    "adapt_after": Span(1800.0, 86_400.0),
+    "seasons": Span(words=("auto", "week", "off")),
+    "preset": Span(words=("default", "novelty")),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneConfig:
+    """How long is searched, and how trials are judged."""
+
+    trials: int = 24  # the first is the settings that one begins with
+    folds: int = LEAST_FOLDS  # in time, each judged on its newest quarter
+    held_out: float = 0.2  # of the window, its newest part, that nothing here looks at
+    max_series: int = 40  # drawn from those in scope, those with labels first
+    search: Search = "halving"  # or optuna, which is an extra: pip install otel-aiops[hpo]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises: BadInput."""
+        for name, least in (("trials", 1), ("folds", LEAST_FOLDS), ("max_series", 1)):
+            if getattr(self, name) < least:
+                raise BadInput(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        if not 0.05 <= self.held_out <= 0.5:
+            raise BadInput(f"held_out: expected a share in 0.05 .. 0.5, got {self.held_out}")
+        if self.search not in ("halving", "optuna"):
+            raise BadInput(f"search: expected halving or optuna, got {self.search!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Settings that were tried, and how they did in the folds that they came to; the mean of these is `figures`."""
+
+    number: int
+    settings: Settings
+    folds: tuple[dict[str, float], ...] = ()
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Means over the folds; NaN where nothing is known."""
+        names = self.folds[0] if self.folds else {}
+        known = {name: [fold[name] for fold in self.folds if fold[name] == fold[name]] for name in names}
+        return {name: sum(of) / len(of) if of else math.nan for name, of in known.items()}
+
+    @property
+    def cost(self) -> float:
+        """The mean cost."""
+        return self.figures.get("cost", math.inf)
+
+
+@dataclass(slots=True)
+class Drawn:
+    """Settings by chance, evenly over the space, after those that one begins with."""
+
+    first: Settings
+    tuning: TuneConfig
+    _rng: np.random.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rng = np.random.default_rng(self.tuning.seed)
+
+    def next(self, done: int) -> list[Trial]:
+        """All at once: so they are halved together."""
+        if done:
+            return []
+        found = [Trial(0, self.first)]
+        for number in range(1, self.tuning.trials):
+            values = {name: span.draw(float(self._rng.random())) for name, span in SPACE.items()}
+            found.append(Trial(number, _with(self.first, values)))
+        return found
+
+    def told(self, trials: Sequence[Trial]) -> None:
+        """Nothing is learned from them."""
+
+
+class Optuna:
+    """Settings that Optuna proposes (TPE), some at a time, each group halved by itself.
+
+    Source: Akiba et al., Optuna: A Next-generation Hyperparameter Optimization Framework, 2019.
+    """
+
+    def __init__(self, first: Settings, tuning: TuneConfig) -> None:
+        try:
+            import optuna
+        except ImportError as error:
+            raise BadInput("search: optuna is not installed; pip install 'otel-aiops[hpo]'") from error
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._first, self._tuning = first, tuning
+        self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=tuning.seed))
+        self._study.enqueue_trial({name: getattr(first.detection, name) for name in SPACE})
+        self._asked: dict[int, Any] = {}
+
+    def next(self, done: int) -> list[Trial]:
+        """The next group."""
+        found = []
+        for number in range(done, min(done + GROUP, self._tuning.trials)):
+            self._asked[number] = asked = self._study.ask()
+            values = {name: _suggested(asked, name, span) for name, span in SPACE.items()}
+            found.append(Trial(number, self._first if not number else _with(self._first, values)))
+        return found
+
+    def told(self, trials: Sequence[Trial]) -> None:
+        """What they cost."""
+        for one in trials:
+            self._study.tell(self._asked.pop(one.number), one.cost)
+
+
+def _suggested(asked: Any, name: str, span: Span) -> Any:
+    if span.words:
+        return asked.suggest_categorical(name, span.words)
+    suggest = asked.suggest_int if span.whole else asked.suggest_float
+    return suggest(name, span.low, span.high, log=True)
+
+
+def _with(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    detection: EngineConfig = replace(settings.detection, **values)
+    return replace(settings, detection=detection)

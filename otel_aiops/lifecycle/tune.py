@@ -1,0 +1,347 @@
+"""Tuning: which settings find most under the alert budget, searched in folds of time that never see the newest part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from otel_aiops.detect.budget import LEAST_BUDGET, Alerted, BudgetConfig, per_week
+from otel_aiops.detect.rates import WEEK_S
+from otel_aiops.errors import BadInput
+from otel_aiops.labels import Labels
+from otel_aiops.lifecycle.dataset import Datasets
+from otel_aiops.lifecycle.objective import CostConfig, Objective
+from otel_aiops.lifecycle.rehearse import FAULT_SHARE, rehearse
+from otel_aiops.lifecycle.scope import fault_kinds
+from otel_aiops.lifecycle.search import LEAST_FOLDS, Drawn, Optuna, Trial, TuneConfig
+from otel_aiops.lifecycle.tables import SeriesTable
+from otel_aiops.lifecycle.train import ruled
+from otel_aiops.lifecycle.truth import ANOMALY, Label
+from otel_aiops.lifecycle.version import Settings
+from otel_aiops.lifecycle.workers import Told, work
+from otel_aiops.otlp.points import F64, I64
+from otel_aiops.pipeline import PipelineConfig
+from otel_aiops.series.archive import Points
+from otel_aiops.series.batch import Batch
+
+KEPT = 3  # of so many trials one goes on to the next fold
+LATE_NS = 600_000_000_000  # an alert so soon after an event still tells of it
+
+Show = Callable[[float, float, str], None]  # (done, total, text)
+
+
+class Tracker(Protocol):
+    """Where somebody keeps what was tried. Figures that are NaN are not known."""
+
+    def trial(self, number: int, settings: Settings, figures: Mapping[str, float]) -> None:
+        """One trial, when it is judged."""
+
+    def done(self, settings: Settings, figures: Mapping[str, float]) -> None:
+        """What was chosen in the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """How settings did in the newest quarter of a fold, at the threshold that its budget led to.
+
+    `events` are labelled ones, `told` those with an alert; `faults` were put in, `found` have one. `false_alerts` were
+    paid for and are not near an event.
+    """
+
+    events: int
+    told: int
+    faults: int
+    found: int
+    false_alerts: int
+    weeks: float
+    threshold: float
+
+    def figures(self, cost: CostConfig, a_week: float) -> dict[str, float]:
+        """Recall, false alerts a week, and the cost: of a miss times the share that is missed, and of a false alert
+        times the false alerts as a share of the budget. Labelled events and faults count the same.
+        """
+        shares = [found / tried for found, tried in ((self.told, self.events), (self.found, self.faults)) if tried]
+        recall = sum(shares) / len(shares) if shares else math.nan
+        false = self.false_alerts / self.weeks if self.weeks > 0 else 0.0
+        missed = 1.0 if math.isnan(recall) else 1.0 - recall
+        paid = cost.miss * missed + cost.false_alert * false / a_week
+        return {"cost": paid, "recall": recall, "false_alerts_a_week": false, "threshold": self.threshold}
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """Everything that decides how settings are judged."""
+
+    directory: Path  # of the datasets
+    dataset: str
+    series: tuple[str, ...]
+    start_ns: int
+    ends_ns: tuple[int, ...]  # of the folds
+    config: PipelineConfig
+    budget: BudgetConfig
+    cost: CostConfig
+    kinds: tuple[str, ...]
+    labels: tuple[Label, ...]
+    seed: int
+
+    @property
+    def a_week(self) -> float:
+        """Alerts a week that these series may have."""
+        return per_week(self.budget.budget)
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """All trials, the best first, and the time from which on nothing was looked at."""
+
+    trials: tuple[Trial, ...]
+    start_ns: int
+    until_ns: int
+    series: int
+    folds: int = LEAST_FOLDS
+
+    @property
+    def best(self) -> Trial:
+        """The one with the least cost of those that were judged in all folds."""
+        return self.trials[0]
+
+    def plain_values(self) -> dict[str, Any]:
+        """For machines."""
+        trials = [
+            {"number": one.number, "folds": len(one.folds), **_known(one.figures), **asdict(one.settings.detection)}
+            for one in self.trials
+        ]
+        told = {"best": self.best.settings.to_json(), "series": self.series}
+        return {**told, "from": self.start_ns / 1e9, "until": self.until_ns / 1e9, "trials": trials}
+
+
+def tune(
+    datasets: Datasets,
+    name: str,
+    settings: Settings,
+    config: PipelineConfig,
+    *,
+    objective: Objective | None = None,
+    tuning: TuneConfig | None = None,
+    processes: int = 1,
+    tracker: Tracker | None = None,
+    progress: Show | None = None,
+) -> Tuned:
+    """Search settings for a dataset, beginning with those that are given; equal calls give equal answers.
+
+    Every fold is learned from its beginning on, each point scored before it is learned, and judged on its newest
+    quarter, which begins where the fold before ends: recall of labelled events and of faults put in, at the threshold
+    that keeps the objective's budget. The best third of the trials goes on to the next fold (successive halving;
+    Jamieson and Talwalkar 2016, algorithm 1). The newest part of the window is not read.
+    Raises: BadInput when the gate of the dataset says no, or nothing is in scope, or Optuna is not installed.
+    """
+    tuning = tuning or TuneConfig()
+    study = studied(datasets, name, ruled(config, settings, objective), objective, tuning)
+    propose = (Optuna if tuning.search == "optuna" else Drawn)(settings, tuning)
+    done: list[Trial] = []
+    while group := propose.next(len(done)):
+        judged = _halved(study, group, processes, _telling(progress, len(done), len(group), tuning.trials))
+        propose.told(judged)
+        done += judged
+        if tracker:
+            for one in judged:
+                tracker.trial(one.number, one.settings, one.figures)
+    order = sorted(done, key=lambda one: (-len(one.folds), one.cost, one.number))
+    tuned = Tuned(tuple(order), study.start_ns, study.ends_ns[-1], len(study.series), len(study.ends_ns))
+    if tracker:
+        tracker.done(tuned.best.settings, tuned.best.figures)
+    return tuned
+
+
+def studied(
+    datasets: Datasets, name: str, config: PipelineConfig, objective: Objective | None, tuning: TuneConfig
+) -> Study:
+    """What trials are judged by: folds that end where the newest quarter of the next one begins. Raises: BadInput."""
+    made = datasets.trainable(name)
+    table = datasets.series(name)
+    inside = [k for k, text in enumerate(table.names) if not objective or objective.matches(Labels.from_json(text))]
+    if not inside:
+        raise BadInput(f"dataset {name} has no series in the scope of the objective")
+    start_ns, end_ns = made.window.start_ns, made.window.end_ns
+    seen_ns = round((1 - tuning.held_out) * (end_ns - start_ns))
+    shares = [(1 - FAULT_SHARE) ** (tuning.folds - 1 - k) for k in range(tuning.folds)]
+    labels = tuple(label for label in made.labels if label.start_ns < start_ns + seen_ns)
+    drawn = _drawn(table, inside, labels, tuning)
+    budget = objective.alert_budget() if objective else BudgetConfig(name="all", budget=config.budget)
+    a_week = max(per_week(budget.budget) * len(drawn) / len(inside), LEAST_BUDGET)
+    return Study(
+        directory=datasets.directory,
+        dataset=name,
+        series=tuple(table.names[k] for k in drawn),
+        start_ns=start_ns,
+        ends_ns=tuple(start_ns + round(seen_ns * share) for share in shares),
+        config=replace(config, budgets=()),
+        budget=replace(budget, budget=a_week, match={}),
+        cost=objective.cost if objective else CostConfig(),
+        kinds=fault_kinds(objective or Objective(name="all")),
+        labels=labels,
+        seed=tuning.seed,
+    )
+
+
+# -- judging ------------------------------------------------------------------------------------------------------
+
+
+def judge(study: Study, settings: Settings, fold: int, told: Told | None = None) -> Judged:
+    """How settings do in a fold, which is learned from its beginning on."""
+    end_ns = study.ends_ns[fold]
+    points = _points(study, end_ns)
+    since_ns = end_ns - round(FAULT_SHARE * (end_ns - study.start_ns))
+    labels = [Labels.from_json(text) for text in study.series]
+    heard = _Heard(study, labels, since_ns, end_ns, points)
+    _, faults = rehearse(
+        points,
+        labels,
+        replace(study.config, detection=settings.detection),
+        study.budget,
+        interval_s=_interval_s(points),
+        kinds=study.kinds,
+        seed=study.seed,
+        told=told,
+        heard=heard,
+    )
+    weeks = (end_ns - since_ns) / 1e9 / WEEK_S
+    events, told_of = heard.events()
+    return Judged(events, told_of, faults.tried, faults.found, heard.false_alerts(), weeks, heard.threshold)
+
+
+class _Heard:
+    """Notes the alerts of the judged part of a fold, and tells which labelled events have one."""
+
+    def __init__(self, study: Study, labels: Sequence[Labels], since_ns: int, end_ns: int, points: Points) -> None:
+        self._since_ns = since_ns
+        self._opened: list[tuple[I64, I64]] = []  # rows, times
+        self._paid: list[tuple[I64, I64]] = []
+        self.threshold = math.nan
+        present = np.bincount(points.code[points.time_ns >= since_ns], minlength=points.series) > 0
+        self._events = []  # start, end, rows
+        for label in study.labels:
+            if label.kind == ANOMALY and since_ns <= label.start_ns < end_ns:
+                rows = [k for k, one in enumerate(labels) if present[k] and _means(label, study.series[k], one)]
+                if rows:
+                    self._events.append((label.start_ns, label.end_ns + LATE_NS, np.array(rows)))
+
+    def __call__(self, batch: Batch, alerted: Alerted) -> None:
+        if len(alerted.threshold):
+            self.threshold = float(alerted.threshold[0])
+        late = batch.time_ns >= self._since_ns
+        for flags, kept in ((alerted.opened, self._opened), (alerted.counted, self._paid)):
+            k = np.flatnonzero(flags & late)
+            if len(k):
+                kept.append((batch.rows[k].astype(np.int64), batch.time_ns[k]))
+
+    def events(self) -> tuple[int, int]:
+        """(labelled events of the judged part, those that have an alert)."""
+        rows, time_ns = _joined(self._opened)
+        return len(self._events), sum(bool(self._of(one, rows, time_ns).any()) for one in self._events)
+
+    def false_alerts(self) -> int:
+        """Alerts that were paid for and have no event."""
+        rows, time_ns = _joined(self._paid)
+        real = np.zeros(len(rows), bool)
+        for one in self._events:
+            real |= self._of(one, rows, time_ns)
+        return int((~real).sum())
+
+    @staticmethod
+    def _of(event: tuple[int, int, Any], rows: I64, time_ns: I64) -> Any:
+        start_ns, end_ns, mine = event
+        return (time_ns >= start_ns) & (time_ns < end_ns) & np.isin(rows, mine)
+
+
+def _joined(parts: Sequence[tuple[I64, I64]]) -> tuple[I64, I64]:
+    none = np.empty(0, np.int64)
+    return np.concatenate([none, *(rows for rows, _ in parts)]), np.concatenate([none, *(times for _, times in parts)])
+
+
+def _means(label: Label, text: str, labels: Labels) -> bool:
+    """Whether a label is about a series."""
+    return label.series == text if label.series else label.service in ("", labels.service)
+
+
+def _points(study: Study, end_ns: int) -> Points:
+    """The points of the drawn series until the end of a fold."""
+    order = {text: k for k, text in enumerate(study.series)}
+    code, time_ns, value = [], [], []
+    for chunk in Datasets(study.directory).read(study.dataset, series=set(order), end_ns=end_ns):
+        numbers = np.array([order[text] for text in chunk.names], np.int32)
+        code.append(np.repeat(numbers, np.diff(chunk.ends, prepend=0)))
+        time_ns.append(chunk.time_ns)
+        value.append(chunk.value)
+    codes = np.concatenate([np.empty(0, np.int32), *code])
+    times, values = np.concatenate([np.empty(0, np.int64), *time_ns]), np.concatenate([np.empty(0), *value])
+    rank = np.lexsort((codes, times))
+    return Points(codes[rank], times[rank], values[rank], len(study.series))
+
+
+def _interval_s(points: Points) -> float:
+    """The middle distance of two points of a series."""
+    order = np.argsort(points.code, kind="stable")
+    step_s: F64 = np.diff(points.time_ns[order]) / 1e9
+    same = np.diff(points.code[order]) == 0
+    return float(np.median(step_s[same])) if same.any() else math.nan
+
+
+def _drawn(table: SeriesTable, inside: Sequence[int], labels: Sequence[Label], tuning: TuneConfig) -> list[int]:
+    """As many series as can be looked at: those with labels first, then by chance."""
+    named = {label.series for label in labels if label.kind == ANOMALY}
+    order = np.random.default_rng(tuning.seed).permutation(len(inside)).tolist()
+    order.sort(key=lambda k: table.names[inside[k]] not in named)
+    return sorted(inside[k] for k in order[: tuning.max_series])
+
+
+# -- searching ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    study: Study
+    settings: Settings
+    fold: int
+
+
+def _run(task: _Task, told: Told) -> dict[str, float]:
+    return judge(task.study, task.settings, task.fold, told).figures(task.study.cost, task.study.a_week)
+
+
+def _telling(progress: Show | None, done: int, group: int, trials: int) -> Told:
+    """Tells how far all trials are from how far a group of them is."""
+
+    def tell(share: float) -> None:
+        if progress:
+            progress(done + share * group, trials, f"{done + group} of {trials} trials")
+
+    return tell
+
+
+def _halved(study: Study, trials: Sequence[Trial], processes: int, tell: Told) -> list[Trial]:
+    """All trials, judged in the first fold, the best third of them in the next one, and so on."""
+    known = {one.number: one for one in trials}
+    left = list(known)
+    for fold in range(len(study.ends_ns)):
+        tasks = [_Task(study, known[number].settings, fold) for number in left]
+        found = work(_run, tasks, count=processes, told=partial(_step, tell, fold, len(study.ends_ns)))
+        for number, figures in zip(left, found, strict=True):
+            known[number] = replace(known[number], folds=(*known[number].folds, figures))
+        left.sort(key=lambda number: (known[number].cost, number))
+        left = left[: max(1, -(-len(left) // KEPT))]
+    return list(known.values())
+
+
+def _step(tell: Told, fold: int, folds: int, share: float) -> None:
+    tell((fold + share) / folds)
+
+
+def _known(figures: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: None if value != value else value for name, value in figures.items()}

@@ -1,0 +1,132 @@
+"""The part of the API that is about model versions, described by OpenAPI as the others."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from otel_aiops.server.asking import integer, posted_json
+
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # names in a report run nothing
+
+
+class LifecycleBackend(Protocol):
+    """What the API shows and does; any thread. None where there is no such thing, BadInput that names the key."""
+
+    def models(self) -> dict[str, Any]: ...
+
+    def model(self, name: str) -> dict[str, Any] | None: ...
+
+    def report_page(self, name: str) -> str | None: ...
+
+    def save_model(self, asked: Any) -> dict[str, Any]: ...
+
+    def rollout(self) -> dict[str, Any]: ...
+
+    def roll(self, asked: Any) -> dict[str, Any]: ...
+
+    def rollouts(self, *, limit: int) -> dict[str, Any]: ...
+
+
+def routes(backend: LifecycleBackend, max_body_bytes: int) -> list[Route]:
+    """All of them, in the order of the documents."""
+    of = _Routes(backend, max_body_bytes)
+    return [
+        Route("/api/v1/models", of.models, methods=["GET"]),
+        Route("/api/v1/models", of.save, methods=["POST"]),
+        Route("/api/v1/models/{id}", of.model),
+        Route("/api/v1/models/{id}/report", of.report),
+        Route("/api/v1/rollout", of.rollout, methods=["GET"]),
+        Route("/api/v1/rollout", of.roll, methods=["POST"]),
+        Route("/api/v1/rollout/history", of.history),
+    ]
+
+
+class _Routes:
+    def __init__(self, backend: LifecycleBackend, max_body_bytes: int) -> None:
+        self._backend = backend
+        self._max_body_bytes = max_body_bytes
+
+    async def models(self, request: Request) -> Response:
+        """
+        summary: The model versions that are registered, with role and lineage; of a changed one, what is wrong.
+        responses: {200: {description: "an object with `total` and a list `models`"}}
+        """
+        return JSONResponse(await run_in_threadpool(self._backend.models))
+
+    async def save(self, request: Request) -> Response:
+        """
+        summary: Register what serves, as it is now, as a model version.
+        requestBody:
+          content:
+            application/json:
+              schema:
+                type: object
+                required: [who]
+                properties: {who: {type: string}, why: {type: string}}
+        responses: {200: {description: the version}, 400: {description: what was expected}}
+        """
+        tree = await posted_json(request, self._max_body_bytes, "who wants it")
+        return JSONResponse(await run_in_threadpool(lambda: self._backend.save_model(tree)))
+
+    async def model(self, request: Request) -> Response:
+        """
+        summary: One model version with its settings, lineage and report.
+        responses: {200: {description: a JSON object}, 404: {description: no such version}}
+        """
+        name = request.path_params["id"]
+        found = await run_in_threadpool(lambda: self._backend.model(name))
+        if found is None:
+            return JSONResponse({"error": f"no model version has the id {name[:100]}"}, 404)
+        return JSONResponse(found)
+
+    async def report(self, request: Request) -> Response:
+        """
+        summary: How a model version did on points that it had not learned from, as a page for a browser.
+        responses: {200: {description: an HTML page}, 404: {description: it was not evaluated}}
+        """
+        name = request.path_params["id"]
+        found = await run_in_threadpool(lambda: self._backend.report_page(name))
+        if found is None:
+            return JSONResponse({"error": f"no model version {name[:100]} has a report"}, 404)
+        return HTMLResponse(found, headers={"Content-Security-Policy": PAGE_POLICY})
+
+    async def rollout(self, request: Request) -> Response:
+        """
+        summary: Which version serves, which runs beside it, and how both do on the same points.
+        responses: {200: {description: a JSON object}}
+        """
+        return JSONResponse(await run_in_threadpool(self._backend.rollout))
+
+    async def roll(self, request: Request) -> Response:
+        """
+        summary: Let a version run as shadow or canary, promote it, stop it, or roll back; done when this answers.
+        requestBody:
+          content:
+            application/json:
+              schema:
+                type: object
+                required: [action, who]
+                properties:
+                  action: {type: string, enum: [shadow, canary, promote, rollback, stop]}
+                  version: {type: string, description: id of a model version}
+                  share: {type: number, description: "of the series, for a canary"}
+                  who: {type: string}
+                  why: {type: string}
+        responses: {200: {description: which versions run now}, 400: {description: what was expected}}
+        """
+        tree = await posted_json(request, self._max_body_bytes, "an order")
+        return JSONResponse(await run_in_threadpool(lambda: self._backend.roll(tree)))
+
+    async def history(self, request: Request) -> Response:
+        """
+        summary: What was done with model versions, the latest first, with who, why and the evidence of the time.
+        parameters: [{in: query, name: limit, schema: {type: integer, default: 100}}]
+        responses: {200: {description: "an object with a list `rollouts`"}}
+        """
+        limit = integer(request, "limit", 100, 10_000)
+        return JSONResponse(await run_in_threadpool(lambda: self._backend.rollouts(limit=limit)))

@@ -1,0 +1,143 @@
+"""The commands about datasets, and the API over the same files."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from typer.testing import CliRunner
+
+from otel_aiops.cli import app
+from otel_aiops.detect.lessons import Verdict
+from otel_aiops.incidents.journal import Journal, JournalConfig
+from otel_aiops.series.segments import HOUR_NS
+from otel_aiops.server.api import build
+from otel_aiops.server.http_server import HttpServer
+from otel_aiops.views import Views
+from tests.lifecycle.recording import SERIES, START_NS, fingerprint, record, regular
+
+RUNNER = CliRunner()
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    result = RUNNER.invoke(app, ["dataset", *map(str, arguments)], env={"COLUMNS": "200", "USER": "ann"})
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.output
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    assert time.time_ns() > START_NS + 40 * HOUR_NS
+    record(tmp_path, regular())
+    return tmp_path
+
+
+def test_the_whole_life_of_a_dataset(data: Path) -> None:
+    (data / "labels.jsonl").write_text(
+        '{"start": "2026-05-03T14:00:00Z", "end": "2026-05-03T14:10:00Z", "service": "pay"}'
+    )
+    journal = Journal(JournalConfig(), data)
+    journal.open()
+    verdict = Verdict(series=fingerprint(SERIES[0]), time_ns=START_NS + HOUR_NS, kind="true_alert", ratio=1.5)
+    journal.judged(verdict, SERIES[0])
+    journal.close()
+    (data / "config.yaml").write_text(
+        "incidents: {grouping: {maintenance: [{name: move, start: '2026-05-03T15:00:00Z', end: '2026-05-03T15:30:00Z',"
+        " services: [pay]}]}}\ndatasets: {load_tests: [{match: {test.id: '~.+'}}]}\n"
+    )
+    made = json.loads(
+        run(
+            *("build", "-d", data, "-c", data / "config.yaml", "--labels", data / "labels.jsonl", "--json"),
+            *("--match", '{service="cart"}', "--match", 'load{service="pay"}', "--why", "a test"),
+            *("--exclude", "2026-05-03T16:00:00Z/2026-05-03T16:10:00Z"),
+            *("--load-test", '2026-05-03T17:00:00Z/2026-05-03T17:10:00Z/{service="cart"}'),
+        )
+    )
+    assert made["trainable"] and made["about"]["who"] == "ann"
+    content = made["content"]
+    assert content["window"] == [START_NS, START_NS + 30 * HOUR_NS]
+    assert [one["source"] for one in content["exclusions"]] == ["maintenance", "given", "load test"]
+    assert sorted(one["source"] for one in content["labels"]) == ["file", "verdict"]
+    assert content["profile"]["rows_excluded"] == 3 * 30 + 6 * 10 + 3 * 10
+    name = made["id"]
+    assert name in run("list", "-d", data) and "good enough to learn from" in run("show", name, "-d", data)
+    listed = json.loads(run("list", "-d", data, "--json"))
+    assert listed["datasets"][0]["why"] == "a test" and listed["damaged"] == {}
+    assert "every byte is as it was" in run("verify", name, "-d", data)
+    segment = next((data / "lifecycle/datasets/segments").iterdir())
+    segment.unlink()
+    assert "is missing" in run("verify", name, "-d", data, code=1)
+    assert json.loads(run("verify", name, "-d", data, "--json", code=1))["problems"]
+    models = data / "lifecycle/models/v1"
+    models.mkdir(parents=True)
+    (models / "model.json").write_text(json.dumps({"dataset": name}))
+    assert "model versions v1 cite it" in run("delete", name, "-d", data, code=1)
+    (models / "model.json").unlink()
+    assert "deleted" in run("delete", name, "-d", data)
+    assert "no dataset" in run("delete", name, "-d", data, code=1)
+
+
+def test_bad_data_gives_exit_code_1_and_reasons(data: Path) -> None:
+    window = ("--start", "2026-05-03T14:00:00Z", "--end", "2026-05-03T16:00:00Z")
+    out = run("build", "-d", data, *window, code=1)
+    assert "not good enough to learn from:" in out and "expected points of at least 1 days, got 0.08" in out
+    out = run("build", "-d", data, *window, "--force", "only a bench")
+    assert "used all the same, ann: only a bench" in out
+    assert "forced" in run("list", "-d", data)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--labels", "nowhere.jsonl"], "nowhere.jsonl: expected a file"),
+        (["--exclude", "nowhere.csv"], "nowhere.csv: expected a file"),
+        (["--exclude", "soon/later"], "start: expected ISO 8601"),
+        (["--match", "{bad"], "series: expected a name"),
+        (["--start", "soon"], "--start: expected ISO 8601"),
+        (["--window", "much"], "expected a duration"),
+        (["--match", "nothing"], "got none"),
+        (["--alertmanager", "example"], "expected a URL"),
+    ],
+)
+def test_wrong_usage_is_told(data: Path, arguments: list[str], message: str) -> None:
+    result = RUNNER.invoke(app, ["dataset", "build", "-d", str(data), *arguments])
+    assert result.exit_code != 0 and message in str(result.exception) + result.output
+
+
+def test_an_empty_directory_has_nothing_to_offer(tmp_path: Path) -> None:
+    result = RUNNER.invoke(app, ["dataset", "build", "-d", str(tmp_path)])
+    assert "expected recorded points of at least one complete hour" in str(result.exception)
+    assert json.loads(run("list", "-d", tmp_path, "--json")) == {"datasets": [], "damaged": {}}
+
+
+def test_a_damaged_manifest_is_listed_as_such(data: Path) -> None:
+    name = json.loads(run("build", "-d", data, "--json"))["id"]
+    (data / f"lifecycle/datasets/{name}.json").write_text("{")
+    assert "cannot be read" in run("list", "-d", data)
+
+
+def test_the_api_shows_datasets(data: Path) -> None:
+    class Service:
+        directory = data
+
+    views: Any = Views(Service())  # type: ignore[arg-type]
+    server = HttpServer(build(views, views, None, 1_000), "127.0.0.1:0", None, path="api")
+    server.bind()
+    server.start()
+    url = f"http://127.0.0.1:{server.port}/api/v1/datasets"
+    try:
+        assert requests.get(url, timeout=10).json() == {"datasets": [], "damaged": {}}
+        name = json.loads(run("build", "-d", data, "--json", "--end", "2026-05-04T18:00:00Z"))["id"]
+        assert requests.get(url, timeout=10).json()["datasets"][0]["id"] == name
+        found = requests.get(f"{url}/{name}", timeout=10).json()
+        assert found["id"] == name and found["content"]["rows"] == 28 * 360
+        assert requests.get(f"{url}/0123456789abcdef", timeout=10).status_code == 404
+        (data / f"lifecycle/datasets/{name}.json").write_text("{")
+        broken = requests.get(f"{url}/{name}", timeout=10)
+        assert broken.status_code == 409 and "cannot be read" in broken.json()["error"]
+    finally:
+        server.stop(1.0)

@@ -1,0 +1,187 @@
+"""Tuning: the same answer to the same question, nothing of the newest part, and what the cost says."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from otel_aiops.detect.engine import EngineConfig
+from otel_aiops.errors import BadInput
+from otel_aiops.lifecycle.dataset import Datasets
+from otel_aiops.lifecycle.manifest import Window
+from otel_aiops.lifecycle.objective import CostConfig, Objective
+from otel_aiops.lifecycle.search import SPACE, Span, TuneConfig
+from otel_aiops.lifecycle.truth import Label
+from otel_aiops.lifecycle.tune import Judged, Tuned, judge, studied, tune
+from otel_aiops.lifecycle.version import Settings
+from otel_aiops.pipeline import PipelineConfig
+from otel_aiops.series.segments import HOUR_NS
+from tests.lifecycle.recording import MINUTE_NS, NOW_NS, SERIES, START_NS, columns, record
+
+HOURS = 5
+STEPS = HOURS * 60
+WINDOW = Window(START_NS, START_NS + HOURS * HOUR_NS)
+SETTINGS = Settings(EngineConfig(seasons="off", novelty_memory=0))
+CONFIG = PipelineConfig()
+FEW = TuneConfig(trials=4, max_series=2)
+OBJECTIVE = Objective(name="carts", match={"service": "cart"}, budget="1/hour")
+SPIKE = int(STEPS * 0.8 * 0.9)  # in the newest quarter of the last fold
+
+
+def made(directory: Path, *, other_end: bool = False, force: str = "a test", labels: tuple[Label, ...] = ()) -> str:
+    """A dataset with a spike in the first series; `other_end` changes what is held out."""
+    value = np.random.default_rng(5).normal(100, 5, (STEPS, len(SERIES)))
+    value[SPIKE, 0] += 500
+    if other_end:
+        value[int(STEPS * 0.8) :] *= 3
+    time_ns = START_NS + np.repeat(np.arange(STEPS), len(SERIES)) * MINUTE_NS
+    record(directory, columns(SERIES, np.tile(np.arange(len(SERIES)), STEPS), time_ns, value.ravel()))
+    return Datasets.of(directory).build(WINDOW, (), labels, now_ns=NOW_NS, force=force).id
+
+
+def tuned(directory: Path, tuning: TuneConfig = FEW, **more: Any) -> Tuned:
+    labels = more.pop("labels", ())
+    name = made(directory, other_end=more.pop("other_end", False), labels=labels)
+    return tune(Datasets.of(directory), name, SETTINGS, CONFIG, objective=OBJECTIVE, tuning=tuning, **more)
+
+
+class Kept:
+    """A tracker in memory."""
+
+    def __init__(self) -> None:
+        self.trials: dict[int, tuple[Settings, dict[str, float]]] = {}
+        self.best: Settings | None = None
+
+    def trial(self, number: int, settings: Settings, figures: Mapping[str, float]) -> None:
+        self.trials[number] = settings, dict(figures)
+
+    def done(self, settings: Settings, figures: Mapping[str, float]) -> None:
+        self.best = settings
+
+
+def test_trials_are_judged_alike_and_the_newest_part_changes_nothing(tmp_path: Path) -> None:
+    kept, told = Kept(), []
+    found = tuned(tmp_path / "a", tracker=kept, progress=lambda done, total, _: told.append(done / total))
+    again = tuned(tmp_path / "b", other_end=True)
+    assert [repr(one) for one in found.trials] == [repr(one) for one in again.trials]
+    assert found.until_ns == START_NS + round(0.8 * HOURS * HOUR_NS)
+    assert sorted(kept.trials) == [0, 1, 2, 3] and kept.trials[0][0] == SETTINGS
+    assert kept.best == found.best.settings and kept.best == kept.trials[found.best.number][0]
+    assert sorted(len(one.folds) for one in found.trials) == [1, 1, 2, 3]
+    assert len(found.best.folds) == 3 and 0 <= found.best.figures["recall"] <= 1
+    assert told == sorted(told) and told[-1] == pytest.approx(1.0)
+    plain = found.plain_values()
+    assert plain["best"] == found.best.settings.to_json() and len(plain["trials"]) == 4
+    for settings, _ in list(kept.trials.values())[1:]:
+        for name in ("threshold", "warmup_points", "memory_points", "adapt_after"):
+            assert SPACE[name].low <= getattr(settings.detection, name) <= SPACE[name].high
+
+
+def test_labelled_events_count_where_they_are_judged(tmp_path: Path) -> None:
+    spike_ns = START_NS + SPIKE * MINUTE_NS
+    label = Label(start_ns=spike_ns, end_ns=spike_ns + MINUTE_NS, series=SERIES[0])
+    quiet = replace(label, start_ns=spike_ns - 15 * MINUTE_NS, end_ns=spike_ns - 14 * MINUTE_NS, series=SERIES[1])
+    other = replace(label, service="pay", series="")  # out of scope
+    normal = replace(label, kind="normal")
+    name = made(tmp_path, labels=(label, quiet, other, normal))
+    study = studied(Datasets.of(tmp_path), name, CONFIG, OBJECTIVE, FEW)
+    assert set(study.series) == {SERIES[0], SERIES[1]}, "those with labels come first"
+    last = judge(study, SETTINGS, 2)
+    assert (last.events, last.told) == (2, 1) and last.faults > 0
+    assert judge(study, SETTINGS, 0).events == 0, "they are not in what the first fold judges"
+    unlabelled = judge(replace(study, labels=()), SETTINGS, 2)
+    assert unlabelled.false_alerts == last.false_alerts + 1 and unlabelled.events == 0
+
+
+def test_the_cost_weighs_misses_and_false_alerts() -> None:
+    cost = CostConfig(miss=10, false_alert=1)
+    judged = Judged(events=2, told=1, faults=4, found=4, false_alerts=3, weeks=0.5, threshold=2.0)
+    assert judged.figures(cost, a_week=6.0) == {
+        "cost": pytest.approx(10 * 0.25 + 1 * 1.0),
+        "recall": pytest.approx(0.75),
+        "false_alerts_a_week": pytest.approx(6.0),
+        "threshold": 2.0,
+    }
+    nothing = replace(judged, events=0, told=0, faults=0, found=0).figures(cost, a_week=6.0)
+    assert math.isnan(nothing["recall"]) and nothing["cost"] == pytest.approx(11.0)
+
+
+def test_folds_are_judged_one_behind_the_other(tmp_path: Path) -> None:
+    study = studied(Datasets.of(tmp_path), made(tmp_path), CONFIG, None, replace(FEW, folds=4, max_series=99))
+    judged_from = [end - 0.25 * (end - START_NS) for end in study.ends_ns]
+    assert judged_from[1:] == pytest.approx(list(study.ends_ns[:-1])) and len(study.ends_ns) == 4
+    assert pickle.loads(pickle.dumps(study)) == study, "processes get it"
+    assert len(study.series) == len(SERIES) and study.a_week == pytest.approx(7.0)
+
+
+def test_what_cannot_be_tuned_is_refused(tmp_path: Path) -> None:
+    name = made(tmp_path, force="")
+    with pytest.raises(BadInput, match="not good enough"):
+        tune(Datasets.of(tmp_path), name, SETTINGS, CONFIG, tuning=FEW)
+    nobody = Objective(name="nobody", match={"service": "nobody"})
+    with pytest.raises(BadInput, match="no series in the scope"):
+        studied(Datasets.of(tmp_path / "b"), made(tmp_path / "b"), CONFIG, nobody, FEW)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"trials": 0}, "trials"), ({"folds": 2}, "folds"), ({"held_out": 0.9}, "held_out"), ({"search": "x"}, "search")],
+)
+def test_settings_of_the_search_are_checked(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=f"^{message}: expected"):
+        TuneConfig(**wrong)
+
+
+def test_spans_keep_to_their_limits() -> None:
+    for span in SPACE.values():
+        drawn = [span.draw(share) for share in (0.0, 0.3, 0.999999)]
+        assert span.words or all(span.low <= float(one) <= span.high for one in drawn)
+    assert Span(words=("a", "b", "c")).draw(0.999999) == "c"
+
+
+def test_optuna_is_only_needed_when_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(BadInput, match=r"otel-aiops\[hpo\]"):
+        tuned(tmp_path, replace(FEW, search="optuna"))
+
+
+def test_optuna_is_asked_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studies: list[Study] = []
+
+    class Study:
+        def __init__(self, sampler: object) -> None:
+            self.queued: list[dict[str, Any]] = []
+            self.costs: list[float] = []
+            studies.append(self)
+
+        def enqueue_trial(self, values: dict[str, Any]) -> None:
+            self.queued.append(values)
+
+        def ask(self) -> SimpleNamespace:
+            return SimpleNamespace(
+                suggest_categorical=lambda name, words: words[0],
+                suggest_int=lambda name, low, high, log: int(low),
+                suggest_float=lambda name, low, high, log: float(low),
+            )
+
+        def tell(self, asked: object, cost: float) -> None:
+            self.costs.append(cost)
+
+    fake: Any = ModuleType("optuna")
+    fake.logging = SimpleNamespace(set_verbosity=lambda level: None, WARNING=30)
+    fake.samplers = SimpleNamespace(TPESampler=lambda seed: None)
+    fake.create_study = Study
+    monkeypatch.setitem(sys.modules, "optuna", fake)
+    found = tuned(tmp_path, TuneConfig(trials=2, max_series=1, search="optuna"))
+    assert len(studies[0].costs) == 2 and studies[0].queued[0]["threshold"] == SETTINGS.detection.threshold
+    by_number = {one.number: one.settings.detection for one in found.trials}
+    assert by_number[0] == SETTINGS.detection and by_number[1].threshold == 3.0
