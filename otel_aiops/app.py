@@ -113,8 +113,8 @@ class Service:
             self._thread.start()
             self._parts.start()
             self.checkup.start()
-            self.trainer.start()
-            self.conductor.start()
+            self.trainer.errand.start()
+            self.conductor.errand.start()
             self.registrar.start()
         except BaseException:
             self.stop()
@@ -128,8 +128,8 @@ class Service:
             return
         self.ingest.paused = "shutting down"
         self.checkup.stop()
-        self.trainer.stop()
-        self.conductor.stop()
+        self.trainer.errand.stop()
+        self.conductor.errand.stop()
         self.registrar.stop()
         if self._parts:
             self._parts.stop_receiving(self.config.service.shutdown_timeout)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import structlog
 
-from otel_aiops.errors import AiopsError
+from otel_aiops.errand import Errand
 from otel_aiops.incidents.past import past_of, read_labels
-from otel_aiops.incidents.precursors import Precursor, Training, train
+from otel_aiops.incidents.precursors import Precursor, PrecursorsConfig, Training, train
 from otel_aiops.incidents.signs import FeatureWindows, Seen, features
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ log = structlog.get_logger("otel_aiops")
 
 S = 1_000_000_000
 FIRST_S = 60.0  # after the start
-STOP_S = 2.0
 WINDOW_NS = 300 * S  # between the times that models learn from, or a multiple of it
 MOST_WINDOWS = 6_000
 MOST_SIGNS = 48  # kinds of signs that models look at, those that are seen most often
@@ -41,16 +40,18 @@ class Report:
 
 
 class Trainer:
-    """One thread. Models reach the step loop as records of the log, so that a replay uses the same at the same place;
+    """Models reach the step loop as records of the log, so that a replay uses the same at the same place;
     the log and the snapshots are also where they are kept.
     """
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._report = Report()
-        self._thread = threading.Thread(target=self._run, name="precursors", daemon=True)
+        failure = "what comes before incidents could not be learned"
+        self.errand = Errand(
+            "precursors", self._due, every_s=lambda: self._config.interval, first_s=FIRST_S, failure=failure
+        )
 
     @property
     def report(self) -> Report:
@@ -58,19 +59,9 @@ class Trainer:
         with self._lock:
             return self._report
 
-    def start(self) -> None:
-        """Begin to train, now and then."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End; a training that runs is not waited for long, and its result is dropped."""
-        self._stopping.set()
-        if self._thread.ident:
-            self._thread.join(STOP_S)
-
     def train(self) -> Report:
         """Learn from all that is known now. Raises: Overloaded, StorageError, StateError."""
-        config = self._service.config.incidents.precursors
+        config = self._config
         seen, known, event_ns = self._service.ask(self._look)
         incidents = self._service.chronicle.journal.past(from_ns=seen.since_ns, most=MOST_PAST)
         labels, problem = read_labels(Path(config.labels)) if config.labels else ([], "")
@@ -79,32 +70,26 @@ class Trainer:
         past = past_of(incidents, [one for one in labels if one[1] >= seen.since_ns])
         trainings = train(past, windows(seen, event_ns), config)
         models = tuple(one.model for one in trainings if one.model is not None)
-        if models != known and not self._stopping.is_set():
+        if models != known and not self.errand.stopping:
             self._service.ingest.foretell(models)
         report = Report(trainings, event_ns, seen.since_ns, len(seen.time_ns), problem)
         with self._lock:
             self._report = report
         return report
 
+    @property
+    def _config(self) -> PrecursorsConfig:
+        return self._service.config.incidents.precursors
+
+    def _due(self) -> None:
+        if self._config.enabled:
+            self.train()
+
     def _look(self) -> tuple[Seen, tuple[Precursor, ...], int]:
         """(all signs, the models in use, the event clock); in the step loop."""
         pipeline = self._service.pipeline
         forewarning = pipeline.analysis.forewarning
         return forewarning.signs.seen(), forewarning.models, pipeline.event_ns
-
-    def _run(self) -> None:
-        wait_s = min(FIRST_S, self._service.config.incidents.precursors.interval)
-        while not self._stopping.wait(wait_s):
-            config = self._service.config.incidents.precursors
-            wait_s = config.interval
-            if not config.enabled:
-                continue
-            try:
-                self.train()
-            except AiopsError as error:
-                log.warning("what comes before incidents could not be learned", error=str(error))
-            except Exception:  # the models of before still count
-                log.exception("what comes before incidents could not be learned")
 
 
 def windows(seen: Seen, event_ns: int) -> FeatureWindows:

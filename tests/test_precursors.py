@@ -180,7 +180,7 @@ def test_what_does_not_come_is_a_miss_and_a_kill_changes_nothing(learned: Path) 
         up.service._snapshot = lambda *_: None  # type: ignore[method-assign]  # as if it were killed
         feed(up, start_s + WARM_S, start_s + WARM_S + 120, db=start_s + WARM_S)
         (said,) = predictions(up)["standing"]
-        up.service.trainer.stop()
+        up.service.trainer.errand.stop()
         up.settle()
         state, history = up.service.ask(up.service.pipeline.state), revisions(up, said["id"])
     with started(learned, "") as up:
