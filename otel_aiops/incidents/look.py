@@ -171,7 +171,7 @@ class _Gathered:
 
     def failures(self) -> None:
         """Errors, put down to the service that made them, or to the callee that was not reached."""
-        found = departures(self.behaviour.failures, self.window["failures"], self.least_usual)
+        found = departures(self.behaviour.failures, self.first, self.last, self.least_usual)
         who, operation, callee = context_parts(found.context)
         for k in range(len(found)):
             outcome = int(found.outcome[k])
@@ -275,7 +275,7 @@ class _Gathered:
         so, else against the caller. A service is discounted by what a callee newly does, and another mix of known
         paths by what its callers do.
         """
-        found = departures(self.behaviour.paths, self.window["paths"], self.least_usual)
+        found = departures(self.behaviour.paths, self.first, self.last, self.least_usual)
         who, operation, event = context_parts(found.context)
         codes = self.behaviour.events.by_number
         new: dict[str, list[float]] = {}
@@ -400,7 +400,7 @@ class _Gathered:
 
     def logs(self) -> None:
         """Warnings and errors that are new or come more often."""
-        found = departures(self.behaviour.logs, self.window["logs"], self.least_usual)
+        found = departures(self.behaviour.logs, self.first, self.last, self.least_usual)
         who, _, severe = context_parts(found.context)
         for k in np.flatnonzero(severe == 1).tolist():
             service, text = self.wording.service(int(who[k])), self.wording.template(int(found.outcome[k]))

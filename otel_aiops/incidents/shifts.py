@@ -8,7 +8,7 @@ import numpy as np
 
 from otel_aiops.incidents.alike import Alike
 from otel_aiops.incidents.behaviour import BINS, GROWTH, SHORTEST_NS
-from otel_aiops.incidents.departures import likelihood_ratio
+from otel_aiops.incidents.departures import likelihood_ratio, more_than
 from otel_aiops.otlp.points import F64, I64, Bool
 from otel_aiops.signals.tally import Tally
 
@@ -19,6 +19,7 @@ NORMAL_IQR = 1.35  # of a normal distribution, in standard deviations
 MIDDLE, UPPER = 0.5, 0.8  # what is slow in one of three instances moves only the upper of the two
 LEAST_UPPER = 12  # observations for a quantile other than the middle
 TAIL = 0.98  # of what is usual; what is slow in one of ten calls moves neither of the two
+FEWER = 0.7  # of the calls that are expected; with so few, those that are slow are counted by the time
 FAR = 10.0  # times that: what waits for something that ran out takes so much longer, and hardly any call usually does
 LEAST_BEYOND, LEAST_SPELLS = 3, 2  # calls beyond it, and slots with any: one hitch is not a change
 EDGES_MS = SHORTEST_NS / 1e6 * np.exp(np.arange(BINS) * GROWTH)  # where bins begin
@@ -52,7 +53,9 @@ class Shifts:
 class Times:
     """How long things take in the slots `first` .. `last` and usually, in contexts that came often enough in both.
 
-    With `alike`, what the calls of a slot have in common makes everything less significant.
+    With `alike`, what the calls of a slot have in common makes everything less significant. Where fewer calls come,
+    they are slower only if more of them are slow in the same time: else what is quick has become rarer, as when a
+    sampler begins that keeps what is slow.
     """
 
     def __init__(
@@ -66,8 +69,9 @@ class Times:
         row[self._pick] = np.arange(len(self._pick))
         cells = np.flatnonzero(row[of] >= 0)
         at = row[of[cells]], tally.outcome[cells]
-        self._before, self._after = np.zeros((2, len(self._pick), BINS))
+        self._before, self._after, self._expected = np.zeros((3, len(self._pick), BINS))
         self._before[at], self._after[at] = tally.usual[cells], window[cells]
+        self._expected[at] = tally.expected(first, last)[cells]
         self._slowest = np.zeros(len(self._pick), np.int64)
         seen = cells[window[cells] > 0]
         order = np.argsort(tally.outcome[seen], kind="stable")
@@ -75,6 +79,8 @@ class Times:
         self._count = now[self._pick]
         self._chance = np.sqrt(alike.effect(tally, first, last)[self._pick]) if alike else np.ones(len(self._pick))
         self._z = _rank_z(self._before, self._after) / self._chance
+        fewer = self._count < FEWER * self._expected.sum(1)
+        self._z = np.where(fewer, np.minimum(self._z, self._more_in_time()), self._z)
         self._usually = np.cumsum(self._before, 1)
         self._spread = (self._quantile_before(0.75) - self._quantile_before(0.25)) / NORMAL_IQR
         self._spread += PART * self._quantile_before(MIDDLE) + FLOOR_MS
@@ -103,12 +109,19 @@ class Times:
         few = few[self._spells(beyond, few) >= LEAST_SPELLS]
         z, after = np.zeros(len(most)), most.copy()
         ratio = likelihood_ratio(usually[few], of_all[few], now[few], self._count[few])
+        ratio = np.minimum(ratio, more_than((self._expected * beyond).sum(1)[few], now[few]))
         z[few] = np.sqrt(2 * np.maximum(ratio, 0.0))
         if times == 1.0:  # what calls of the same seconds have in common makes none of them so slow
             z /= self._chance
         after[few] = _quantile(self._after[few] * beyond[few], MIDDLE)
         found = self._shifts(z, most, after, share)
         return replace(found, effect=found.effect * np.maximum(grown, 0.0))
+
+    def _more_in_time(self) -> F64:
+        """The signed root of twice the likelihood ratio of more calls beyond a time than usual, where it is highest."""
+        beyond, expected = (np.cumsum(counts[:, ::-1], 1) for counts in (self._after, self._expected))
+        z: F64 = np.sqrt(2 * more_than(expected, beyond).max(1, initial=0.0))
+        return z
 
     def _quantile_before(self, q: float) -> F64:
         return _quantile(self._before, q, self._usually)

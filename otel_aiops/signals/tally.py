@@ -122,9 +122,21 @@ class Tally:
 
     def usual_rate(self) -> F64:
         """How often each context usually comes in a slot in which it comes at all, by number."""
-        weight = (1 - self.decay**self._learned_slots) / (1 - self.decay)  # of so many slots, the oldest decayed most
-        rate: F64 = self.per_context(self._usual) / np.maximum(weight, 1.0)
+        rate: F64 = self.per_context(self._usual) / self._weight()
         return rate
+
+    def expected(self, first: int, last: int) -> F64:
+        """How often each cell usually comes in so many slots as its context came in from `first` to `last`, (C,)."""
+        active = np.zeros(len(self.contexts))
+        for slot in self.slots(first, last):
+            active[np.unique(self.context_number[slot.cells])] += 1
+        counts: F64 = self._usual * (active / self._weight())[self.context_number]
+        return counts
+
+    def _weight(self) -> F64:
+        """Of the slots that were learned of each context, the oldest decayed most; at least 1."""
+        weight: F64 = np.maximum((1 - self.decay**self._learned_slots) / (1 - self.decay), 1.0)
+        return weight
 
     def slot_of(self, time_ns: int) -> int:
         """The slot of an event time."""

@@ -30,7 +30,7 @@ def made(usual: Counts, now: Counts) -> Tally:
 
 def found_in(usual: Counts, now: Counts, **more: float) -> Departures:
     tally = made(usual, now)
-    return departures(tally, tally.window(2, 2), **more)  # type: ignore[arg-type]
+    return departures(tally, 2, 2, **more)  # type: ignore[arg-type]
 
 
 def g(c0: float, c1: float, n0: float, n1: float) -> float:
@@ -50,10 +50,12 @@ def naive(usual: Counts, now: Counts) -> dict[tuple[int, int], float]:
         n0, n1 = sum(usual.get(context, {}).values()), sum(outcomes.values())
         for outcome, c1 in outcomes.items():
             c0 = usual.get(context, {}).get(outcome, 0)
-            if n0 < 5 or c1 < 2:
+            few = 2 if c0 == 0 and c1 >= 0.2 * n1 else 3
+            if n0 < 5 or c1 < few:
                 continue
             p0, p1 = (c0 + 0.5) / (n0 + 1), c1 / n1
-            strength = g(c0, c1, n0, n1) * min(1, max(0, (p1 - p0) / 0.1)) if p1 > p0 else 0.0
+            in_time = (c1 * math.log(c1 / c0) - c1 + c0 if c0 else math.inf) if c1 > c0 else 0.0
+            strength = min(g(c0, c1, n0, n1), in_time) * min(1, max(0, (p1 - p0) / 0.1)) if p1 > p0 else 0.0
             if strength > 3:
                 gone = (1 - p0) / (1 - p1 + 2 / n1)
                 strength *= min(1, max(0, math.log(max(p1 / p0, gone)) / math.log(100)))
@@ -97,8 +99,16 @@ def test_an_empty_memory() -> None:
     assert not len(found_in({}, {}))
 
 
-def test_two_of_what_comes_now_and_then_are_chance() -> None:
-    rare, new = {1: {0: 400, 7: 1}}, {1: {0: 400}}
-    assert not len(found_in(rare, {1: {0: 16, 7: 2}}))
-    assert found_in(rare, {1: {0: 16, 7: 3}}).strength[0] > LEAST
-    assert found_in(new, {1: {0: 16, 7: 2}}).strength[0] > LEAST
+def test_two_of_many_are_chance_and_two_of_a_few_are_not() -> None:
+    rare, never = {1: {0: 400, 7: 1}}, {1: {0: 400}}
+    assert not len(found_in(rare, {1: {0: 4, 7: 2}}))
+    assert not len(found_in(never, {1: {0: 16, 7: 2}}))
+    assert found_in(never, {1: {0: 4, 7: 2}}).strength[0] > LEAST
+    assert found_in(never, {1: {0: 16, 7: 3}}).strength[0] > LEAST
+    assert found_in(rare, {1: {0: 16, 7: 6}}).strength[0] > LEAST
+
+
+def test_a_sampler_that_keeps_what_is_rare_makes_nothing_more_frequent() -> None:
+    usual = {1: {0: 900, 7: 60}}
+    assert not len(found_in(usual, {1: {0: 90, 7: 60}})), "as many as always, of the rest one in ten"
+    assert found_in(usual, {1: {0: 90, 7: 120}}).strength[0] > 10, "and twice as many"

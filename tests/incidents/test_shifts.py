@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
 from otel_aiops.incidents.behaviour import BINS, GROWTH, SHORTEST_NS
-from otel_aiops.incidents.shifts import FAR, LEAST_BEYOND, TAIL, Shifts, Times
+from otel_aiops.incidents.shifts import FAR, FEWER, LEAST_BEYOND, TAIL, UPPER, Shifts, Times
 from otel_aiops.signals.tally import Tally
 
 VALUES = st.lists(st.integers(0, 12), min_size=8, max_size=40)
@@ -41,6 +41,7 @@ def quantile_ms(bins: list[int], q: float) -> float:
 @settings(max_examples=80, deadline=None)
 @given(VALUES, VALUES.filter(lambda values: len(values) >= 3))
 def test_equals_scipy_and_a_sorted_list(before: list[int], after: list[int]) -> None:
+    assume(len(after) >= FEWER * len(before))
     _, found = made({5: before}, {5: after})
     assert found.context.tolist() == [5] and found.count.tolist() == [len(after)]
     if len({*before, *after}) > 1:
@@ -94,6 +95,31 @@ def in_slots(usual: list[int], *now: list[int]) -> Times:
         if slot == 1:
             tally.learn(1)
     return Times(tally, 2, 1 + len(now))
+
+
+def loaded(now: list[int]) -> Times:
+    """After slots of 60 calls that take ten bins for the most, and one in 20 that takes far longer."""
+    random, tally = np.random.default_rng(1), Tally(slot_s=5, kept_slots=9, half_life_s=1800, most_cells=1000)
+    for slot in range(1, 61):
+        bins = np.where(random.random(60) < 0.05, 120, random.integers(90, 100, 60)) if slot < 60 else np.array(now)
+        none = np.zeros((len(bins), 2), np.uint64)
+        tally.add(np.full(len(bins), slot), np.full(len(bins), 7), bins, none)
+        tally.learn(min(slot, 59))
+    return Times(tally, 60, 60)
+
+
+def strongest(times: Times) -> float:
+    return max(float((found.z * (found.effect > 0)).max()) for found in (times.shifts(), times.shifts(UPPER)))
+
+
+def test_a_sampler_that_keeps_what_is_slow_makes_nothing_slower() -> None:
+    quick, slow = [92, 95, 97] * 3, [120] * 4
+    assert strongest(loaded(quick + slow)) < 3, "as many slow ones as always, of quick ones one in six"
+    assert strongest(loaded(quick * 4 + slow * 6)) > 4, "more slow ones, and as many calls as always"
+
+
+def test_what_everyone_waits_for_is_slower_though_fewer_calls_come() -> None:
+    assert strongest(loaded([118] * 15)) > 4, "a quarter of the calls, all of them as slow as few ever are"
 
 
 def ratio(c0: int, n0: int, c1: int, n1: int) -> float:

@@ -137,33 +137,33 @@ def test_few_users_are_more_by_chance() -> None:
     assert not road.look().surges
 
 
-def tally(usual: dict[int, int], now: dict[int, int]) -> tuple[Tally, np.ndarray]:
+def tally(usual: dict[int, int], now: dict[int, int]) -> Tally:
     made = Tally(slot_s=SLOT_S, kept_slots=40, half_life_s=1800.0, most_cells=1000)
     for slot, counts in ((0, usual), (1, now)):
         outcomes = np.repeat([*counts], [*counts.values()]).astype(np.int64)
         ones = np.ones(len(outcomes), np.int64)
         made.add(slot * ones, ones, outcomes, np.zeros((len(ones), 2), np.uint64))
     made.learn(0)
-    return made, made.window(1, 1)
+    return made
 
 
 def test_a_part_that_is_slow_moves_the_upper_quantile_only() -> None:
-    made, _ = tally({96: 500, 97: 500}, {96: 20, 97: 20, 120: 20})
+    made = tally({96: 500, 97: 500}, {96: 20, 97: 20, 120: 20})
     middle, upper = (Times(made, 1, 1).shifts(quantile) for quantile in (MIDDLE, UPPER))
     assert middle.effect[0] < 0.5 < 5 < upper.effect[0]
     assert upper.after[0] > 5 * upper.before[0] and upper.z[0] == middle.z[0] > 3
-    few = Times(tally({96: 500, 97: 500}, {96: 3, 97: 3, 120: 3})[0], 1, 1)
+    few = Times(tally({96: 500, 97: 500}, {96: 3, 97: 3, 120: 3}), 1, 1)
     assert len(few.shifts()) == 1 and not len(few.shifts(UPPER))
 
 
 def test_a_choice_that_nobody_makes_any_more_is_as_new_as_one_that_appears() -> None:
-    gone = departures(*tally({1: 400, 2: 600}, {1: 50}))
-    fewer = departures(*tally({1: 400, 2: 600}, {1: 35, 2: 15}))
+    gone = departures(tally({1: 40, 2: 60}, {1: 100}), 1, 1)
+    fewer = departures(tally({1: 40, 2: 60}, {1: 70, 2: 30}), 1, 1)
     assert gone.strength[0] > 20 > 4 * (fewer.strength[0] if len(fewer) else 0)
 
 
 def test_the_usual_rate_is_that_of_slots_in_which_anything_came() -> None:
-    made, _ = tally({1: 7}, {1: 9})
+    made = tally({1: 7}, {1: 9})
     assert made.usual_rate().tolist() == [7.0]
     made.learn(5)
     assert made.usual_rate()[0] == pytest.approx(8, abs=0.02)
