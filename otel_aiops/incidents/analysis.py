@@ -114,11 +114,12 @@ class Analysis:
     @property
     def counts(self) -> Counter[str]:
         """What was left out or mended so far, by reason in plain words."""
-        kept = self.traces.counts + self.topology.counts + self.red.counts + self.deployments.counts
+        kept = self.traces.counts + self.logs.counts + self.topology.counts + self.red.counts + self.deployments.counts
         kept += Counter(self.metrics.counts) + self.incidents.refused()
         kept["outcomes over the limit of cells"] = self.behaviour.refused
         kept["spans and log records too late to be looked at"] = self.behaviour.late
         kept["span names over the limit"] = self.traces.operations.refused
+        kept["peers, exceptions and event names over the limit"] = self.traces.words.refused
         kept["services over the limit"] = self.sources.services.refused
         kept["kinds of signs over the limit"] = self.forewarning.signs.refused
         return kept
