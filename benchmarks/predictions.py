@@ -153,7 +153,7 @@ def replay(
     """Predict S series (T, S) as they come, one batch a step; NaN is no point."""
     foresight, result = Foresight(config or ForesightConfig()), Result()
     for row, of in enumerate(labels):
-        foresight.assign(row, of)
+        foresight.assign(row, of, f"{row:016x}")
     rows = np.arange(len(labels), dtype=np.int32)
     number = {of.service: row for row, of in enumerate(labels)}
     begin = time.perf_counter()

@@ -14,7 +14,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import requests
+from typer.testing import CliRunner
 
+from otel_aiops.chronicle import IncidentFiles
+from otel_aiops.cli import app
 from otel_aiops.cli.terminal import print_table
 from tests.feed import Feed
 from tests.servers import Aiops, wait_for
@@ -172,6 +175,20 @@ def test_serve_with_a_wrong_configuration_ends_with_its_errors(tmp_path: Path) -
     done = cli("serve", "--config", path, "--data-dir", tmp_path / "data")
     assert done.returncode == 3
     assert done.stderr.startswith("otel-aiops: api.endpoint: expected host:port")
+
+
+def test_serve_writes_incidents_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[IncidentFiles] = []
+
+    def run(config: Path | None, data_dir: Path | None, told: IncidentFiles) -> int:
+        asked.append(told)
+        return 0
+
+    monkeypatch.setattr("otel_aiops.app.serve", run)
+    incidents, predictions = tmp_path / "incidents.jsonl", tmp_path / "predictions.jsonl"
+    options = ["--incidents-out", str(incidents), "--predictions-out", str(predictions)]
+    assert CliRunner().invoke(app, ["serve", *options]).exit_code == 0
+    assert asked == [IncidentFiles(incidents, predictions)]
 
 
 def test_serve_reads_its_configuration_again(tmp_path: Path) -> None:

@@ -49,6 +49,15 @@ class TestSignals:
         assert {one.scope_name for one in labels} >= {"otel_aiops.traces"}
         assert {"web", "pay", "bank"} <= {one.service for one in labels}
         assert sum(step.counts.get("scored", 0) for step in steps) > 100
+        drawn = [one for suspect in found[-1].suspects for one in suspect.evidence if one.channel == Channel.ERRORS]
+        assert drawn and {one.service for one in drawn} == {"bank"}
+        for one in drawn:
+            row = pipeline.table.find(int(one.series, 16))
+            assert row is not None
+            shown = pipeline.table.labels(row)
+            assert shown.name == "traces.span.metrics.errors" and shown.service == "bank"
+            assert dict(shown.attributes)["span.name"] == one.what and one.after > one.before
+            assert one.count > 0 and all(len(trace) == 32 for trace in one.traces) and one.traces
         (told,) = pipeline.decide(
             Decision(action=Action.ACKNOWLEDGE, incident=found[0].id, time_ns=pipeline.event_ns, who="me")
         ).incidents

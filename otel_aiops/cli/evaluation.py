@@ -183,7 +183,7 @@ def _evaluated(
     from otel_aiops.lifecycle.dataset import Datasets
     from otel_aiops.lifecycle.evaluate import Candidate, held_out, since
     from otel_aiops.lifecycle.evaluate import evaluate as run
-    from otel_aiops.lifecycle.report import save
+    from otel_aiops.lifecycle.page import save
     from otel_aiops.lifecycle.version import Models
 
     models, datasets, cases = Models(directory / "lifecycle" / "models"), Datasets.of(directory), Cases.of(directory)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
-from otel_aiops.cli.terminal import JsonOption, TokenOption, UrlOption, ask, print_texts, service, show
+from otel_aiops.cli.terminal import (
+    JsonOption,
+    LimitOption,
+    TokenOption,
+    UrlOption,
+    WhoOption,
+    WhyOption,
+    ask,
+    moment,
+    post,
+    print_texts,
+    service,
+    show,
+    span,
+)
 
 incidents = typer.Typer(help="Incidents of a running service: look at them, decide about them.", no_args_is_help=True)
 silences = typer.Typer(help="Silences: incidents that do not page for a time.", no_args_is_help=True)
@@ -21,9 +33,6 @@ incidents.add_typer(maintenance, name="maintenance")
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The id of an incident, as `list` shows it.")]
 NameArgument = Annotated[str, typer.Argument(help="Its name, as `list` shows it.")]
-LimitOption = Annotated[int, typer.Option(help="How many to list at most.", min=0, max=1_000)]
-WhoOption = Annotated[str, typer.Option(help="Who decides so.", envvar="USER")]
-WhyOption = Annotated[str, typer.Option(help="Why.")]
 ServicesOption = Annotated[
     list[str] | None, typer.Option("--service", help="Only of this one, may have * and ?; again for more.")
 ]
@@ -55,7 +64,7 @@ def list_incidents(
     print_texts(
         ("id", "state", "severity", "start", "lasted", "what", "likeliest cause"),
         [
-            (one["id"], one["state"], one["severity"], _time(one["start"]), _lasted(one), one["title"], _cause(one))
+            (one["id"], one["state"], one["severity"], moment(one["start"]), _lasted(one), one["title"], _cause(one))
             for one in found["incidents"]
         ],
     )
@@ -72,7 +81,7 @@ def show_incident(
         show(one)
         return
     typer.echo(f"{one['title']}\n{one['summary']}\n")
-    typer.echo(f"{one['state']}, {one['severity']}, since {_time(one['start'])}, {_lasted(one)}")
+    typer.echo(f"{one['state']}, {one['severity']}, since {moment(one['start'])}, {_lasted(one)}")
     for key, words in (("services", "shown by"), ("blast_radius", "reaches")):
         typer.echo(f"{words}: {', '.join(one[key]) or 'nobody'}")
     if one["suppressed_by"]:
@@ -80,11 +89,13 @@ def show_incident(
     _print_suspects(one["suspects"])
     _print_findings(one["findings"])
     if one["similar_incidents"]:
-        rows = [(like["id"], _time(like["start"]), like["title"], like["suspect"]) for like in one["similar_incidents"]]
+        rows = [
+            (like["id"], moment(like["start"]), like["title"], like["suspect"]) for like in one["similar_incidents"]
+        ]
         print_texts(("similar incident", "start", "what", "cause then"), rows)
     for decision in one["decisions"]:
         why = f": {decision['why']}" if decision["why"] else ""
-        typer.echo(f"{_time(decision['time'])} {decision['action']} by {decision['who']}{why}")
+        typer.echo(f"{moment(decision['time'])} {decision['action']} by {decision['who']}{why}")
 
 
 @incidents.command("timeline")
@@ -101,12 +112,12 @@ def show_timeline(
         show(found)
         return
     print_texts(
-        ("time", "what", "details"), [(_time(line["time"]), line["kind"], line["text"]) for line in found["timeline"]]
+        ("time", "what", "details"), [(moment(line["time"]), line["kind"], line["text"]) for line in found["timeline"]]
     )
     print_texts(
         ("time", "revision", "state", "severity", "suspects"),
         [
-            (_time(one["time"]), one["revision"], one["state"], one["severity"], _ranking(one["suspects"]))
+            (moment(one["time"]), one["revision"], one["state"], one["severity"], _ranking(one["suspects"]))
             for one in found["revisions"]
         ],
     )
@@ -264,7 +275,7 @@ def predictions(
     print_texts(("id", "what", "probability", "in", "between", "said at"), rows)
     typer.echo(f"{found['total']['standing']} stand")
     for what, record in found["records"].items():
-        median = f", median time before: {_span(record['lead_s']['p50'])}" if record["lead_s"]["count"] else ""
+        median = f", median time before: {span(record['lead_s']['p50'])}" if record["lead_s"]["count"] else ""
         typer.echo(f"{what}: {record['hits']} came true, {record['misses']} did not{median}")
     rows = [
         (what, f"{one['predicted']:.2f}", f"{one['happened']:.2f}", one["count"])
@@ -310,17 +321,11 @@ def graph(url: UrlOption = None, token: TokenOption = None, as_json: JsonOption 
 
 
 def _mark(name: str, asked: Mapping[str, str], url: str | None, token: str | None, as_json: bool) -> None:
-    found = _post(url, token, f"incidents/{quote(name, safe='')}", asked)
+    found = post(url, token, f"incidents/{quote(name, safe='')}", asked)
     if as_json:
         show(found)
     else:
         typer.echo(f"{found['id']} is {found['state']}: {found['title']}")
-
-
-def _post(url: str | None, token: str | None, what: str, asked: Mapping[str, Any]) -> Any:
-    body = json.dumps({key: value for key, value in asked.items() if value}).encode()
-    with service(url, token) as api:
-        return api.post(f"/api/v1/{what}", body, {"Content-Type": "application/json"})
 
 
 def _list_rules(kind: str, columns: tuple[str, ...], url: str | None, token: str | None, as_json: bool) -> None:
@@ -332,11 +337,11 @@ def _list_rules(kind: str, columns: tuple[str, ...], url: str | None, token: str
 
 
 def _add_rule(kind: str, asked: Mapping[str, Any], url: str | None, token: str | None, as_json: bool) -> None:
-    made = _post(url, token, kind, asked)
+    made = post(url, token, kind, asked)
     if as_json:
         show(made)
     else:
-        typer.echo(f"{made['name']} holds until {_time(made.get('until') or made.get('end'))}")
+        typer.echo(f"{made['name']} holds until {moment(made.get('until') or made.get('end'))}")
 
 
 def _end_rule(kind: str, name: str, asked: dict[str, str], url: str | None, token: str | None) -> None:
@@ -347,9 +352,9 @@ def _end_rule(kind: str, name: str, asked: dict[str, str], url: str | None, toke
 
 def _cell(key: str, value: Any) -> str:
     if key in ("from", "until", "start", "end"):
-        return _time(value) if value else ""
+        return moment(value) if value else ""
     if key == "every":
-        return _span(value) if value else ""
+        return span(value) if value else ""
     if key == "services":
         return ", ".join(value) or "all"
     if isinstance(value, bool):
@@ -370,7 +375,7 @@ def _print_suspects(suspects: list[dict[str, Any]]) -> None:
 
 def _print_findings(findings: list[dict[str, Any]]) -> None:
     rows = [
-        (one["service"], one["channel"], one["evidence"]["text"] or one["evidence"]["what"], _time(one["start"]))
+        (one["service"], one["channel"], one["evidence"]["text"] or one["evidence"]["what"], moment(one["start"]))
         for one in findings
     ]
     print_texts(("service", "channel", "what was found", "since"), rows)
@@ -378,14 +383,14 @@ def _print_findings(findings: list[dict[str, Any]]) -> None:
 
 def _predicted(one: dict[str, Any]) -> tuple[str, ...]:
     said = one["prediction"]
-    between = f"{_span(said['earliest_s'])} to {_span(said['latest_s'])}"
-    return one["id"], one["title"], f"{said['probability']:.0%}", _span(said["lead_s"]), between, _time(one["start"])
+    between = f"{span(said['earliest_s'])} to {span(said['latest_s'])}"
+    return one["id"], one["title"], f"{said['probability']:.0%}", span(said["lead_s"]), between, moment(one["start"])
 
 
 def _learned(one: dict[str, Any]) -> tuple[str, str, str]:
     if not one["model"]:
         return "", "", ""
-    return f"{one['brier']:.3f}", f"{one['base_brier']:.3f}", _span(one["lead_s"]["p50"])
+    return f"{one['brier']:.3f}", f"{one['base_brier']:.3f}", span(one["lead_s"]["p50"])
 
 
 def _before(one: dict[str, Any]) -> str:
@@ -405,20 +410,4 @@ def _cause(one: dict[str, Any]) -> str:
 
 
 def _lasted(one: dict[str, Any]) -> str:
-    return _span(one["end"] - one["start"]) if one["end"] else "lasts"
-
-
-def _span(seconds: float) -> str:
-    """A span in two units at most: 1 h 5 min, 40 s."""
-    whole = round(seconds)
-    units = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
-    parts = []
-    for name, size in units:
-        if whole >= size:
-            parts.append(f"{whole // size} {name}")
-            whole %= size
-    return " ".join(parts[:2]) or "0 s"
-
-
-def _time(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return span(one["end"] - one["start"]) if one["end"] else "lasts"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +18,7 @@ from otel_aiops.cli.terminal import (
     UrlOption,
     ask,
     bar,
+    moment,
     print_table,
     service,
     show,
@@ -109,7 +109,7 @@ def alerts(
     print_table(
         ("series", "objective", "since", "ratio", "peak", "threshold"),
         [
-            (one["series"], one["objective"], _time(one["since"]), *_numbers(one, "ratio", "peak", "threshold"))
+            (one["series"], one["objective"], moment(one["since"]), *_numbers(one, "ratio", "peak", "threshold"))
             for one in found["alerts"]
         ],
     )
@@ -170,7 +170,3 @@ def verdict(
 def _numbers(tree: dict[str, float], *names: str) -> tuple[str, ...]:
     """Numbers of a table: whole ones as they are, others with two digits."""
     return tuple(f"{tree[name]:.2f}" if isinstance(tree[name], float) else str(tree[name]) for name in names)
-
-
-def _time(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +29,9 @@ DataDirOption = Annotated[
 UrlOption = Annotated[str | None, typer.Option(help="A running otel-aiops; without files, --data-dir: localhost:9464.")]
 TokenOption = Annotated[str | None, typer.Option(help="Bearer token for otel-aiops.", envvar="OTEL_AIOPS_TOKEN")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+LimitOption = Annotated[int, typer.Option(help="How many to list at most.", min=0, max=1_000)]
+WhoOption = Annotated[str, typer.Option(help="Who decides so.", envvar="USER")]
+WhyOption = Annotated[str, typer.Option(help="Why.")]
 
 
 def load_config(path: Path | None) -> Config:
@@ -60,6 +64,13 @@ def ask(url: str | None, token: str | None, what: str, parameters: Mapping[str, 
     """What a running service answers, as plain values."""
     with service(url, token) as api:
         return api.get(f"/api/v1/{what}", dict(parameters))
+
+
+def post(url: str | None, token: str | None, what: str, asked: Mapping[str, Any]) -> Any:
+    """What a running service answers to an order, as plain values; what is empty is left out."""
+    body = json.dumps({key: value for key, value in asked.items() if value not in ("", None, [])}).encode()
+    with service(url, token) as api:
+        return api.post(f"/api/v1/{what}", body, {"Content-Type": "application/json"})
 
 
 def show(found: object) -> None:
@@ -113,3 +124,20 @@ def print_texts(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
     Console().print(table)
+
+
+def span(seconds: float) -> str:
+    """A span in two units at most: 1 h 5 min, 40 s."""
+    whole = round(seconds)
+    units = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+    parts = []
+    for name, size in units:
+        if whole >= size:
+            parts.append(f"{whole // size} {name}")
+            whole %= size
+    return " ".join(parts[:2]) or "0 s"
+
+
+def moment(unix_s: float) -> str:
+    """A time in UTC: 2026-01-05 12:00:00."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S")

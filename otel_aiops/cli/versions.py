@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
-from otel_aiops.cli.incidents import LimitOption, WhoOption, WhyOption, _span, _time
 from otel_aiops.cli.terminal import (
     ConfigOption,
     DataDirOption,
     JsonOption,
+    LimitOption,
     TokenOption,
     UrlOption,
+    WhoOption,
+    WhyOption,
     ask,
     load_config,
+    moment,
+    post,
     print_texts,
-    service,
     show,
+    span,
 )
 
 models = typer.Typer(help="Model versions of a running service: list them and look at one.", no_args_is_help=True)
@@ -69,7 +72,7 @@ def save(
     as_json: JsonOption = False,
 ) -> None:
     """Register what serves, as it is now, as a version."""
-    found = _post("models", {"who": who, "why": why}, url, token)
+    found = post(url, token, "models", {"who": who, "why": why})
     if as_json:
         show(found)
     else:
@@ -167,7 +170,7 @@ def history(
     if as_json:
         show(found)
         return
-    rows = [(_time(one["time"]), one["action"], one["version"], one["who"], one["why"]) for one in found["rollouts"]]
+    rows = [(moment(one["time"]), one["action"], one["version"], one["who"], one["why"]) for one in found["rollouts"]]
     print_texts(("time", "action", "version", "who", "why"), rows)
 
 
@@ -183,13 +186,7 @@ def rollback(
 
 
 def _roll(asked: dict[str, Any], url: str | None, token: str | None, as_json: bool) -> None:
-    _tell(_post("rollout", asked, url, token), as_json)
-
-
-def _post(what: str, asked: dict[str, Any], url: str | None, token: str | None) -> Any:
-    body = json.dumps({key: value for key, value in asked.items() if value != ""}).encode()
-    with service(url, token) as api:
-        return api.post(f"/api/v1/{what}", body, {"Content-Type": "application/json"})
+    _tell(post(url, token, "rollout", asked), as_json)
 
 
 def _tell(found: dict[str, Any], as_json: bool) -> None:
@@ -215,17 +212,17 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
             ("missed, as was said", "missed"),
         )
     ]
-    print_texts((f"in {_span(86_400 * compared['days'])}", "champion", found["role"]), rows)
+    print_texts((f"in {span(86_400 * compared['days'])}", "champion", found["role"]), rows)
     typer.echo(f"{compared['alerts_of_both']} alerts of the champion were also alerts of the other one")
     for reason in (found["advice"] or {"reasons": ()})["reasons"]:
         typer.echo(f"advice: {found['advice']['action'] or 'wait'}, because {reason}")
     for side, word in (("only_champion", "only the champion"), ("only_other", f"only the {found['role']}")):
         for one in compared[side]:
-            typer.echo(f"{word}: {_time(one['since'])} {one['series']}, {one['peak']:.1f} thresholds")
+            typer.echo(f"{word}: {moment(one['since'])} {one['series']}, {one['peak']:.1f} thresholds")
 
 
 def _until(one: dict[str, Any]) -> str:
-    return _time(one["until"]) if one.get("until") else ""
+    return moment(one["until"]) if one.get("until") else ""
 
 
 def _number(value: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from otel_aiops.incidents.incident import Channel, Finding, Incident, State, Sus
 from otel_aiops.incidents.incidents import Incidents, IncidentsConfig
 from otel_aiops.incidents.look import Look, Wording, look
 from otel_aiops.incidents.metrics import MetricEvidence, MetricsConfig
+from otel_aiops.incidents.plots import Plots
 from otel_aiops.incidents.precursors import PrecursorsConfig
 from otel_aiops.incidents.rank import Changed, Measured, rank
 from otel_aiops.incidents.reliability import Reliability
@@ -95,6 +96,7 @@ class Analysis:
         self.metrics = MetricEvidence(config.metrics)
         self.foresight = Foresight(config.predict)
         self.forewarning = Forewarning(config.precursors)
+        self.plots = Plots()
         self.requests = Requests([one.service for one in config.grouping.slo])
         self.incidents = Incidents(
             config.grouping, graph=self.topology, rank=self._ranked, failing=self.requests.failing
@@ -114,11 +116,12 @@ class Analysis:
     @property
     def counts(self) -> Counter[str]:
         """What was left out or mended so far, by reason in plain words."""
-        kept = self.traces.counts + self.topology.counts + self.red.counts + self.deployments.counts
+        kept = self.traces.counts + self.logs.counts + self.topology.counts + self.red.counts + self.deployments.counts
         kept += Counter(self.metrics.counts) + self.incidents.refused()
         kept["outcomes over the limit of cells"] = self.behaviour.refused
         kept["spans and log records too late to be looked at"] = self.behaviour.late
         kept["span names over the limit"] = self.traces.operations.refused
+        kept["peers, exceptions and event names over the limit"] = self.traces.words.refused
         kept["services over the limit"] = self.sources.services.refused
         kept["kinds of signs over the limit"] = self.forewarning.signs.refused
         return kept
@@ -171,16 +174,19 @@ class Analysis:
     def welcome(self, rows: I32, labels: Sequence[Labels], fingerprints: U64, event_ns: int) -> None:
         """Meet new series, (K,) each."""
         for row, of, fingerprint in zip(rows.tolist(), labels, fingerprints.tolist(), strict=True):
+            series = f"{fingerprint:016x}"
+            self.plots.assign(row, of, series)
             if not of.scope_name.startswith(OWN_SCOPES):
-                self.metrics.assign(row, of, f"{fingerprint:016x}")
+                self.metrics.assign(row, of, series)
                 self.topology.observe(row, of, event_ns)
-                self.foresight.assign(row, of)
+                self.foresight.assign(row, of, series)
 
     def forget(self, rows: I32) -> None:
         """Rows that now belong to other series."""
         self.metrics.forget(rows)
         self.topology.forget(rows)
         self.foresight.forget(rows)
+        self.plots.forget(rows.tolist())
         self.alerted.ended(rows)
 
     def measure(self, batch: Batch) -> None:
@@ -259,7 +265,8 @@ class Analysis:
         ]
         age_s, warmup_s = (event_ns - self._first_ns) / S, config.warmup
         young = 1 + float(np.clip((YOUNG * warmup_s - age_s) / ((YOUNG - 1) * warmup_s), 0, 1))
-        return self.alarm.step(looks, users, event_ns, lambda name: young * self.deployments.widen([name], event_ns))
+        found = self.alarm.step(looks, users, event_ns, lambda name: young * self.deployments.widen([name], event_ns))
+        return [replace(one, evidence=self.plots.drawn(one.evidence)) for one in found]
 
     def _learn(self, event_ns: int) -> None:
         """Learn what has settled, but nothing of services near an open finding that is not old."""
@@ -297,7 +304,8 @@ class Analysis:
             for one in self.deployments.all_since(start_ns - DEPLOYED_BEFORE_NS)
             if not one.weak and one.time_ns <= end_ns
         ]
-        return rank(seen, self._measured(start_ns, end_ns), deployed, symptom=symptom, among=among)
+        found = rank(seen, self._measured(start_ns, end_ns), deployed, symptom=symptom, among=among)
+        return tuple(replace(one, evidence=tuple(map(self.plots.drawn, one.evidence))) for one in found)
 
     def _ranked(self, incident: Incident, event_ns: int) -> tuple[Suspect, ...]:
         """The suspects of an incident, from everything since it began."""
@@ -344,6 +352,7 @@ class Analysis:
             "metrics": self.metrics,
             "foresight": self.foresight,
             "forewarning": self.forewarning,
+            "plots": self.plots,
             "requests": self.requests,
             "incidents": self.incidents,
         }

@@ -20,11 +20,12 @@ WAITING = 4  # times as many series as are watched may wait for their limit, or 
 
 
 @dataclass(frozen=True, slots=True)
-class _Series:
-    """A series that is watched or waits."""
+class Watched:
+    """A series that is watched or waits; `series` is its fingerprint as 16 hexadecimal digits."""
 
     labels: Labels
     target: Target
+    series: str
 
 
 class Companions:
@@ -37,7 +38,7 @@ class Companions:
     def __init__(self, most: int, rules: Sequence[tuple[Selector, PredictRule]]) -> None:
         self._most = most
         self._rules = rules
-        self._series: dict[int, _Series] = {}  # by row
+        self._series: dict[int, Watched] = {}  # by row
         self._slot: dict[int, int] = {}  # by row
         self._rows: list[int] = []  # by slot, -1 where it is free
         self._free: list[int] = []
@@ -60,10 +61,9 @@ class Companions:
         """Slots in use."""
         return len(self._slot)
 
-    def at(self, slot: int) -> tuple[Labels, Target]:
+    def at(self, slot: int) -> Watched:
         """What a slot watches."""
-        series = self._series[self._rows[slot]]
-        return series.labels, series.target
+        return self._series[self._rows[slot]]
 
     def limit(self, slot: int) -> float:
         """The newest limit by a companion, NaN where none has come yet."""
@@ -83,7 +83,7 @@ class Companions:
         found: Bool = known & (self._is_limit[np.where(known, rows, 0)] if len(self._is_limit) else False)
         return found
 
-    def assign(self, row: int, labels: Labels) -> list[tuple[int, Target]]:
+    def assign(self, row: int, labels: Labels, series: str) -> list[tuple[int, Target]]:
         """Look at a new series; what is watched since now, as (slot, target). The same series again changes nothing."""
         if self._known(row, labels):
             return []
@@ -98,7 +98,7 @@ class Companions:
         if len(self._series) >= WAITING * self._most:
             self.refused += 1
             return []
-        self._series[row] = _Series(labels, target)
+        self._series[row] = Watched(labels, target, series)
         for key in target.keys:
             self._waiting.setdefault(key, {})[row] = None
         limited = np.isfinite(target.limit) or any(key in self._limit_of for key in target.keys)
@@ -117,7 +117,7 @@ class Companions:
             if other in self._slot and self._first(other) == row
         ]
 
-    def forget(self, rows: Iterable[int]) -> list[tuple[int, Labels, Target]]:
+    def forget(self, rows: Iterable[int]) -> list[tuple[int, Watched]]:
         """Forget rows; the slots that are free now, with what they watched."""
         freed = []
         for row in rows:
@@ -133,13 +133,13 @@ class Companions:
             if slot >= 0:
                 self._rows[slot] = self._slot_at[row] = -1
                 self._free.append(slot)
-                freed.append((slot, series.labels, series.target))
+                freed.append((slot, series))
         return freed
 
     def state(self) -> Arrays:
         """What is known, as arrays."""
         table = [
-            [[row, of.labels.to_json(), self._slot.get(row, -1)] for row, of in self._series.items()],
+            [[row, of.labels.to_json(), self._slot.get(row, -1), of.series] for row, of in self._series.items()],
             [[row, labels.to_json(), self._value.get(row)] for row, labels in self._limits.items()],
             [self.size, self._free, self.refused],
         ]
@@ -157,16 +157,16 @@ class Companions:
                 if value is not None:
                     self._value[row] = float(value)
             self._rows, self._free, self.refused = [-1] * size, list(free), int(refused)
-            for row, line, slot in series:
-                self._take_over(row, Labels.from_json(line), slot)
+            for row, line, slot, *name in series:  # older states have no names
+                self._take_over(row, Labels.from_json(line), slot, str(*name))
         except (ValueError, TypeError, IndexError, AttributeError) as error:
             raise StateError(f"expected the table of watched series, got {error}") from error
 
-    def _take_over(self, row: int, labels: Labels, slot: int) -> None:
+    def _take_over(self, row: int, labels: Labels, slot: int, series: str) -> None:
         """One series of a saved state; what the rules no longer want becomes free."""
         target = target_of(labels, self._rules)
         if target is not None:
-            self._series[row] = _Series(labels, target)
+            self._series[row] = Watched(labels, target, series)
             for key in target.keys:
                 self._waiting.setdefault(key, {})[row] = None
         if slot < 0:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from otel_aiops.detect.explain import duration, quantity
 from otel_aiops.errors import ConfigError
-from otel_aiops.incidents.companions import Companions
+from otel_aiops.incidents.companions import Companions, Watched
 from otel_aiops.incidents.incident import Channel, Entry, Evidence, Finding, Incident, Prediction, Severity, State
 from otel_aiops.incidents.reach import SOON_S, THERE, Goal, Reached, reached
 from otel_aiops.incidents.reliability import Reliability
@@ -122,19 +122,19 @@ class Foresight:
         """Series that are watched."""
         return self._companions.watched
 
-    def assign(self, row: int, labels: Labels) -> None:
-        """See whether a new series is worth watching, or is the limit of others."""
+    def assign(self, row: int, labels: Labels, series: str) -> None:
+        """See whether a new series is worth watching, or is the limit of others; `series` is its fingerprint in hex."""
         if self.config.enabled:
-            self._begin(self._companions.assign(row, labels))
+            self._begin(self._companions.assign(row, labels, series))
 
     def forget(self, rows: NDArray[Any]) -> None:
         """Forget rows whose series are gone; what was predicted of them is told as missed."""
         slots = self._companions.forget(np.asarray(rows).tolist())
         of = self._columns.of
-        for slot, labels, target in slots:
+        for slot, watched in slots:
             if of["revision"][slot]:
-                self._done.append(self._ended(slot, labels, target, int(of["seen_ns"][slot]), hit=False))
-        gone = np.array([slot for slot, _, _ in slots], np.intp)
+                self._done.append(self._ended(slot, watched, int(of["seen_ns"][slot]), hit=False))
+        gone = np.array([slot for slot, _ in slots], np.intp)
         self._columns.clear(gone)
         self._rings.clear(gone)
 
@@ -173,9 +173,9 @@ class Foresight:
         concerned = {one.service for one in incident.findings if one.channel in MATCHING}
         found = []
         for slot in np.flatnonzero(self._columns.of["revision"][: self._companions.size] > 0).tolist():
-            labels, _ = self._companions.at(slot)
+            watched = self._companions.at(slot)
             after = incident.detected_ns > self._columns.of["detected_ns"][slot]
-            if after and (labels.service in concerned or fingerprint(labels) in series):
+            if after and (watched.labels.service in concerned or watched.series in series):
                 found.append(self._end(slot, incident.detected_ns, hit=True, into=incident.id))
         return tuple(found)
 
@@ -325,12 +325,9 @@ class Foresight:
 
     def _end(self, slot: int, event_ns: int, *, hit: bool, into: str = "") -> Incident:
         """Close one prediction; `into` is the incident that it foretold."""
-        labels, target = self._companions.at(slot)
-        return self._ended(slot, labels, target, event_ns, hit=hit, into=into)
+        return self._ended(slot, self._companions.at(slot), event_ns, hit=hit, into=into)
 
-    def _ended(
-        self, slot: int, labels: Labels, target: Target, event_ns: int, *, hit: bool, into: str = ""
-    ) -> Incident:
+    def _ended(self, slot: int, watched: Watched, event_ns: int, *, hit: bool, into: str = "") -> Incident:
         of = self._columns.of
         waited_ns = event_ns - int(of["detected_ns"][slot])
         self.reliability.add(float(of["probability"][slot]), lead_s=waited_ns / 1e9 if hit else None)
@@ -342,9 +339,7 @@ class Foresight:
         of["revision"][slot] += 1
         state = State.MERGED if into else State.RESOLVED if hit else State.EXPIRED
         sure = float(of["probability"][slot])
-        told = self._incident(
-            slot, event_ns, state, sure, outcome="hit" if hit else "miss", into=into, of=(labels, target)
-        )
+        told = self._incident(slot, event_ns, state, sure, outcome="hit" if hit else "miss", into=into, of=watched)
         of["revision"][slot] = of["said"][slot] = of["unsaid"][slot] = 0
         of["begun"][slot] = np.nan
         return told
@@ -359,10 +354,11 @@ class Foresight:
         outcome: str = "",
         into: str = "",
         text: str = "",
-        of: tuple[Labels, Target] | None = None,
+        of: Watched | None = None,
     ) -> Incident:
         """The incident that one prediction is now."""
-        labels, target = of or self._companions.at(slot)
+        watched = of or self._companions.at(slot)
+        labels, target = watched.labels, watched.target
         has = {name: array[slot].item() for name, array in self._columns.of.items()}
         prediction = Prediction(
             what="exhaustion",
@@ -377,9 +373,9 @@ class Foresight:
         said = said_of(labels, target, has, sure) + text
         came = f"It came true as incident {into}." if into else "It came true."
         ends = {"": "", "hit": came, "miss": "It did not come true."}[outcome]
-        finding = _finding(labels, target, has, event_ns, said)
+        finding = _finding(watched, has, event_ns, said)
         return Incident(
-            id=f"p-{fingerprint(labels)}-{has['detected_ns'] // 1_000_000_000}",
+            id=f"p-{_hash(labels)}-{has['detected_ns'] // 1_000_000_000}",
             revision=has["revision"],
             state=state,
             severity=Severity.INFO if outcome else Severity.WARNING,
@@ -397,8 +393,8 @@ class Foresight:
         )
 
 
-def fingerprint(labels: Labels) -> str:
-    """A series as 16 hexadecimal digits."""
+def _hash(labels: Labels) -> str:
+    """The identity of a series in the id of a prediction, as 16 hexadecimal digits."""
     return blake2b(labels.to_json().encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
@@ -422,8 +418,9 @@ def _record(found: Reached, k: int) -> str:
     return f" Over {span} a line has saved {saved} of the error of the last value."
 
 
-def _finding(labels: Labels, target: Target, has: Mapping[str, Any], event_ns: int, said: str) -> Finding:
+def _finding(watched: Watched, has: Mapping[str, Any], event_ns: int, said: str) -> Finding:
     """What a person can check: where the series is, and where it goes."""
+    labels = watched.labels
     evidence = Evidence(
         channel=Channel.RESOURCE,
         service=labels.service,
@@ -432,11 +429,11 @@ def _finding(labels: Labels, target: Target, has: Mapping[str, Any], event_ns: i
         after=has["sign"] * has["limit"],
         unit=labels.unit,
         strength=1.0,
-        series=fingerprint(labels),
+        series=watched.series,
         text=said,
     )
     return Finding(
-        key=f"prediction|{labels.service}|{fingerprint(labels)}",
+        key=f"prediction|{labels.service}|{_hash(labels)}",
         service=labels.service,
         channel=Channel.RESOURCE,
         start_ns=has["detected_ns"],

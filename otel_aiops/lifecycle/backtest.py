@@ -11,7 +11,7 @@ import numpy as np
 from otel_aiops.errors import BadInput
 from otel_aiops.lifecycle.evaluate import Candidate, EvaluationConfig, recording_of
 from otel_aiops.lifecycle.events import Alert, Event, alerts_of, caught, events_of
-from otel_aiops.lifecycle.play import Beginning, play
+from otel_aiops.lifecycle.play import Beginning, Recording, play
 from otel_aiops.lifecycle.truth import Label
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.archive import Archive
@@ -96,13 +96,7 @@ def backtest(
     """
     limits = limits or EvaluationConfig()
     texts = archive.series()
-    if not texts:
-        raise BadInput(f"{archive.directory}: expected recorded points, got none")
-    most = max(1, int(limits.most_points / max(1.0, archive.points_of_a_series())))
-    drawn = texts
-    if len(texts) > most:
-        chosen = np.random.default_rng(limits.seed).choice(len(texts), most, replace=False)
-        drawn = [texts[k] for k in sorted(chosen.tolist())]
+    drawn = _drawn(archive, texts, limits)
     points = archive.points(drawn)
     if not len(points):
         raise BadInput(f"{archive.directory}: expected recorded points, got none")
@@ -111,33 +105,63 @@ def backtest(
     recording = recording_of(points, drawn, since_ns, last_ns + 1)
     events = events_of(labels, since_ns, last_ns + 1)
     tolerance_ns = round(limits.tolerance * 1e9)
-    found = []
-    for k, setup in enumerate((before, after)):
-        detection = setup.version.settings.detection if setup.version else setup.config.detection
-        knows = setup.version is not None and setup.version.lineage.until_ns <= since_ns
-        bundle = setup.version.bundle if setup.version and knows else None
-        until_ns = setup.version.lineage.until_ns if setup.version and knows else 0
-
-        def told(share: float, k: int = k, name: str = setup.name) -> None:
-            if progress is not None:
-                progress(TOTAL * (k + share) / 2, TOTAL, name)
-
-        played = play(recording, Beginning(detection, bundle, until_ns), setup.config, kinds=(), told=told)
-        outcomes = caught(events, played.opened, tolerance_ns)
-        found.append(
-            Outcome(
-                name=setup.name,
-                begun="history" if bundle is None else "bundle",
-                alerts=alerts_of(played.opened, events, labels, tolerance_ns),
-                missed=tuple(one.event for one in outcomes if not one.caught),
-            )
-        )
+    outcomes = [
+        _outcome(setup, recording, events, labels, tolerance_ns, _told(progress, k, setup.name))
+        for k, setup in enumerate((before, after))
+    ]
     return Backtest(
         start_ns=since_ns,
         end_ns=last_ns,
         series=len(drawn),
         drawn_of=len(texts),
         events=events,
-        before=found[0],
-        after=found[1],
+        before=outcomes[0],
+        after=outcomes[1],
     )
+
+
+def _drawn(archive: Archive, texts: Sequence[str], limits: EvaluationConfig) -> list[str]:
+    """All series, or of too many points those of some, by chance. Raises: BadInput where nothing is recorded."""
+    if not texts:
+        raise BadInput(f"{archive.directory}: expected recorded points, got none")
+    most = max(1, int(limits.most_points / max(1.0, archive.points_of_a_series())))
+    if len(texts) <= most:
+        return list(texts)
+    chosen = np.random.default_rng(limits.seed).choice(len(texts), most, replace=False)
+    return [texts[k] for k in sorted(chosen.tolist())]
+
+
+def _outcome(
+    setup: Setup,
+    recording: Recording,
+    events: tuple[Event, ...],
+    labels: Sequence[Label],
+    tolerance_ns: int,
+    told: Callable[[float], None],
+) -> Outcome:
+    """What a setup would have told; a version that has learned of the days begins with what was before them."""
+    version = setup.version
+    knows = version is not None and version.lineage.until_ns <= recording.since_ns
+    bundle = version.bundle if version and knows else None
+    beginning = Beginning(
+        version.settings.detection if version else setup.config.detection,
+        bundle,
+        version.lineage.until_ns if version and knows else 0,
+    )
+    played = play(recording, beginning, setup.config, kinds=(), told=told)
+    return Outcome(
+        name=setup.name,
+        begun="history" if bundle is None else "bundle",
+        alerts=alerts_of(played.opened, events, labels, tolerance_ns),
+        missed=tuple(one.event for one in caught(events, played.opened, tolerance_ns) if not one.caught),
+    )
+
+
+def _told(progress: Show | None, k: int, name: str) -> Callable[[float], None]:
+    """Shows how far the first or the second setup is."""
+
+    def told(share: float) -> None:
+        if progress is not None:
+            progress(TOTAL * (k + share) / 2, TOTAL, name)
+
+    return told

@@ -172,25 +172,74 @@ def evaluate(
     data, notes = _judged(data)
     sides, opened = [], {}
     for k, (role, one) in enumerate(entries):
-        beginning, begun = _beginning(one, data.recording.since_ns)
-        if one is not None and begun == "history" and one.bundle is not None:
-            notes.append(f"{one.name} has learned from the hold-out, so its settings began anew with the points before")
         told = _told(progress, k, len(entries), role)
-        played = play(data.recording, beginning, config, kinds=kinds, seed=limits.seed, told=told)
-        threshold = float(np.median(played.thresholds))
-        looked = look(cases, beginning, config, threshold, one.lineage.until_ns if one else 2**62) if cases else ()
-        side = _side(role, one, begun, data, played, limits)
-        sides.append(replace(side, cases=looked))
-        opened[role] = played.opened
+        side, opened[role] = _run(role, one, data, config, limits, cases=cases, kinds=kinds, told=told)
+        sides.append(side)
+        notes += _anew(one, side)
+    return _report(
+        candidate,
+        data,
+        config,
+        limits,
+        champion=champion,
+        objective=objective.name if objective else "",
+        sides=tuple(sides),
+        pictures=_pictures(data.recording, opened[CANDIDATE]),
+        notes=tuple(notes),
+    )
+
+
+def _run(
+    role: str,
+    one: Candidate | None,
+    data: HeldOut,
+    config: PipelineConfig,
+    limits: EvaluationConfig,
+    *,
+    cases: Cases | None,
+    kinds: Sequence[str],
+    told: Callable[[float], None] | None,
+) -> tuple[Side, Sequence[Opened]]:
+    """How one detector does on the points that are held out, and the alerts that it opened."""
+    beginning, begun = _beginning(one, data.recording.since_ns)
+    played = play(data.recording, beginning, config, kinds=kinds, seed=limits.seed, told=told)
+    side = _side(role, one, begun, data, played, limits)
+    if cases is None:
+        return side, played.opened
+    looked = look(cases, beginning, config, side.threshold, one.lineage.until_ns if one else 2**62)
+    return replace(side, cases=looked), played.opened
+
+
+def _anew(one: Candidate | None, side: Side) -> list[str]:
+    """What is to be said of a version that had to begin anew."""
+    if one is None or one.bundle is None or side.begun != "history":
+        return []
+    return [f"{one.name} has learned from the hold-out, so its settings began anew with the points before"]
+
+
+def _report(
+    candidate: Candidate,
+    data: HeldOut,
+    config: PipelineConfig,
+    limits: EvaluationConfig,
+    *,
+    champion: Candidate | None,
+    objective: str,
+    sides: tuple[Side, ...],
+    pictures: tuple[Drawn, ...],
+    notes: tuple[str, ...],
+) -> Report:
+    """What is known of the version, with what it was judged by."""
+    of = data.recording
     return Report(
         version=candidate.name,
         dataset=data.dataset,
-        objective=objective.name if objective else "",
-        window=(data.recording.since_ns, data.recording.until_ns),
-        series=len(data.recording.texts),
-        drawn_of=data.drawn_of or len(data.recording.texts),
-        sides=tuple(sides),
-        pictures=_pictures(data.recording, opened[CANDIDATE]),
+        objective=objective,
+        window=(of.since_ns, of.until_ns),
+        series=len(of.texts),
+        drawn_of=data.drawn_of or len(of.texts),
+        sides=sides,
+        pictures=pictures,
         settings=candidate.settings.to_json(),
         changed=_changed(champion.settings, candidate.settings) if champion else {},
         lineage=asdict(candidate.lineage),
@@ -198,7 +247,7 @@ def evaluate(
         budget=sum(per_week(one.budget) for one in config.budgets) or per_week(config.budget),
         tolerance_s=limits.tolerance,
         seed=limits.seed,
-        notes=tuple(notes),
+        notes=notes,
     )
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from otel_aiops.labels import Labels
 from otel_aiops.lifecycle import charts
 from otel_aiops.lifecycle.charts import BLUE, GREY, ORANGE
-
-if TYPE_CHECKING:
-    from otel_aiops.lifecycle.report import Report, Side
+from otel_aiops.lifecycle.report import PAGE, REPORT, Report, Side
+from otel_aiops.series.disk import storage_errors, whole_file
 
 COLOURS = {"candidate": BLUE, "champion": ORANGE, "baseline": GREY}
 ROLES = {"candidate": "this version", "champion": "champion", "baseline": "baseline"}
@@ -42,6 +42,15 @@ margin: 0 5px 0 14px; border-radius: 2px; vertical-align: -1px; } .yes { color: 
 .two { display: grid; grid-template-columns: 340px 1fr; gap: 24px; align-items: start; }
 @media (max-width: 760px) { .cards { grid-template-columns: 1fr 1fr; } .two { grid-template-columns: 1fr; } }
 """
+
+
+def save(report: Report, folder: Path) -> None:
+    """Write a report beside its version, as JSON and as a page. Raises: StorageError."""
+    with storage_errors(f"writing a report to {folder}"):
+        with whole_file(folder / REPORT) as file:
+            file.write(json.dumps(report.to_json(), indent=1, sort_keys=True, allow_nan=False).encode())
+        with whole_file(folder / PAGE) as file:
+            file.write(page(report).encode("utf-8", "replace"))
 
 
 def page(report: Report) -> str:

@@ -24,7 +24,6 @@ from otel_aiops.lifecycle.events import (
     precision,
     recall,
 )
-from otel_aiops.series.disk import storage_errors, whole_file
 
 FORMAT = 1
 REPORT, PAGE = "report.json", "report.html"
@@ -216,17 +215,6 @@ class Report:
             return cls(**values)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise StateError(f"report: expected a report as JSON, got {error!r}") from error
-
-
-def save(report: Report, folder: Path) -> None:
-    """Write a report beside its version, as JSON and as a page. Raises: StorageError."""
-    from otel_aiops.lifecycle.page import page
-
-    with storage_errors(f"writing a report to {folder}"):
-        with whole_file(folder / REPORT) as file:
-            file.write(json.dumps(report.to_json(), indent=1, sort_keys=True, allow_nan=False).encode())
-        with whole_file(folder / PAGE) as file:
-            file.write(page(report).encode("utf-8", "replace"))
 
 
 def saved(folder: Path) -> Report | None:

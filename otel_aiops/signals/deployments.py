@@ -15,7 +15,7 @@ from otel_aiops.series.columns import Arrays, checked
 from otel_aiops.signals.releases import FLAG, LONGEST, SCALED, STRONGEST, Release, flag_of, release_of
 
 MOST_PLACES = 5_000  # services, by namespace and environment
-MOST_FACETS = 64  # of one place: version, image, replica set, and flags
+MOST_FACETS = 64  # of one place: version, image, deployment, replica set, and flags
 MOST_VALUES = 32  # of one facet; the one that was not seen for longest makes room
 MOST_INSTANCES = 1_000  # of one place
 MOST_KEPT = 2_000  # deployments
@@ -48,7 +48,8 @@ class DeploymentsConfig:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One change of what runs. `what` is version, image, replica set, scaled, or flag with the key of the flag.
+    """One change of what runs. `what` is version, image, deployment, replica set, scaled, or flag with the key of the
+    flag.
 
     `before` and `after` are its values; of scaled they are counts of instances. `resource` is the pod, instance or
     host in which it was first seen.

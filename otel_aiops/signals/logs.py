@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +23,11 @@ from otel_aiops.signals.templates import CLASS_NAMES, CLASSES, OTHER, Templates,
 SCOPE = "otel_aiops.logs"
 COUNT_METRIC = "log.record.count"  # as the Collector's count connector has it
 SEVERITY = "severity"
+
+LATE = "log records that came late: counted in a later window"
+AHEAD = "log records ahead of time: counted in an earlier window"
+OVER_RATE = "log records over the rate: counted by severity only"
+OVER_TEMPLATES = "log records over the limit of templates: counted by severity only"
 
 _OPEN = 4  # windows that may be open; see LogsConfig for records of others
 
@@ -83,7 +87,10 @@ def severity_class(severity: U8) -> U8:
 
 
 class Logs:
-    """Log records in their order to templates and windows. One writer; a function of the calls."""
+    """Log records in their order to templates and windows. One writer; a function of the calls.
+
+    `counts` says how many records were not treated like the others, and why.
+    """
 
     def __init__(self, config: LogsConfig) -> None:
         self._config = config
@@ -91,6 +98,7 @@ class Logs:
         self._grace_ns = round(config.grace * 1e9)
         self._most_mined = max(1, round(config.rate * config.window))
         self.templates = Templates(config.templates)
+        self.counts: Counter[str] = Counter()
         self._clear()
 
     def _clear(self) -> None:
@@ -98,13 +106,6 @@ class Logs:
         self._open = OpenWindows()
         self._usual = Usual(self._config.news)
         self._has = Columns(_HAS)
-        self._counts: Counter[str] = Counter()
-
-    def counts(self) -> Mapping[str, int]:
-        """Records that were not treated like the others since the last call: reason in plain words → records."""
-        taken = {name: count for name, count in sorted(self._counts.items()) if count}
-        self._counts.clear()
-        return taken
 
     def add(self, records: LogRecords, services: I32, resources: I32, event_ns: int) -> LogEvents:
         """The events that N records are; services and resources are numbers of `Names`, (N,)."""
@@ -165,8 +166,8 @@ class Logs:
         window = time_ns // self._window_ns
         oldest = max(int(self._closed) + 1, (event_ns - self._grace_ns) // self._window_ns)
         newest = max(oldest, event_ns // self._window_ns + _OPEN - 2)
-        self._counts["late: counted in a later window"] += int((window < oldest).sum())
-        self._counts["ahead of time: counted in an earlier window"] += int((window > newest).sum())
+        self._count(LATE, int((window < oldest).sum()))
+        self._count(AHEAD, int((window > newest).sum()))
         return np.clip(window, oldest, newest)
 
     def _within_rate(self, window: I64, key: I64) -> Bool:
@@ -189,9 +190,13 @@ class Logs:
         template[within] = self.templates.find(
             services[within], classes[within], [bodies[k][:most] for k in index], [names[k] for k in index]
         )
-        self._counts["over the rate: counted by severity only"] += len(services) - len(index)
-        self._counts["over the limit of templates: counted by severity only"] += self.templates.refused - refused
+        self._count(OVER_RATE, len(services) - len(index))
+        self._count(OVER_TEMPLATES, self.templates.refused - refused)
         return template
+
+    def _count(self, reason: str, number: int) -> None:
+        if number:
+            self.counts[reason] += number
 
     def _note(self, services: I32, classes: I64) -> None:
         if len(services):

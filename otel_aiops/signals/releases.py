@@ -9,8 +9,14 @@ from otel_aiops.errors import BadInput
 from otel_aiops.labels import AttributeValue, text
 from otel_aiops.otlp.attributes import resource
 
-VERSION, IMAGE, REPLICA_SET, FLAG, SCALED = "version", "image", "replica set", "flag", "scaled"
-STRONGEST = (VERSION, IMAGE, REPLICA_SET, SCALED)  # what a change is called when a resource shows several at once
+VERSION, IMAGE, WORKLOAD, REPLICA_SET, FLAG, SCALED = "version", "image", "deployment", "replica set", "flag", "scaled"
+STRONGEST = (
+    VERSION,
+    IMAGE,
+    WORKLOAD,
+    REPLICA_SET,
+    SCALED,
+)  # what a change of several is called
 FLAG_PREFIX = "feature_flag."
 INSTANCE_KEYS = ("k8s.pod.name", "service.instance.id", "container.id", "host.name")
 LONGEST = 256  # characters of a value that count
@@ -23,7 +29,8 @@ _POD = re.compile(r"(.+-[bcdfghjklmnpqrstvwxz2456789]{6,10})-[bcdfghjklmnpqrstvw
 @dataclass(frozen=True, slots=True)
 class Release:
     """What runs where: `place` is the service with its namespace and environment, `facets` are its version, image,
-    replica set and flags, as far as they are told; `instance` is the pod, instance or host, "" when none is named.
+    Deployment of Kubernetes, replica set and flags, as far as they are told; `instance` is the pod, instance or host,
+    "" when none is named.
     """
 
     service: str
@@ -49,6 +56,7 @@ def release_of(raw: bytes) -> Release | None:
     facets = {
         VERSION: _text(has, "service.version"),
         IMAGE: _image(has),
+        WORKLOAD: _text(has, "k8s.deployment.name"),
         REPLICA_SET: _text(has, "k8s.replicaset.name") or replica_set_of(_text(has, "k8s.pod.name")),
     }
     told = [(facet, value) for facet, value in facets.items() if value]

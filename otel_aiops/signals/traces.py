@@ -32,7 +32,11 @@ DUPLICATE = "the span has come before"
 DROPPED = "too many spans wait for their traces"
 ORPHAN = "the parent of the span did not come"
 OWN_PARENT = "the span is its own parent"
+CIRCLE = "the parents of the span go round in a circle"
+SKEWED = "the span began before its parent: the clocks of their hosts differ"
 UNMATCHED = "log record of a span that did not come in time"
+
+LEAST_SKEW_NS = 1_000_000  # less is how exactly clocks are read: some SDKs round to ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +329,8 @@ class Traces:
         has = parent >= 0
         orphan = ~has & (spans.parent != 0)
         self._count(ORPHAN, int(orphan.sum()))
+        self._count(CIRCLE, _circling(parent))
+        self._count(SKEWED, int((has & (spans.start_ns[parent] - spans.start_ns >= LEAST_SKEW_NS)).sum()))
         entered = has & (spans.service != spans.service[parent])
         serves = (spans.kind == SpanKind.SERVER) | (spans.kind == SpanKind.CONSUMER)
         entry = entered | serves | (~has & ~orphan)
@@ -457,6 +463,20 @@ def _parents(spans: _Waiting, trace: I32) -> I64:
     index = order[at]
     right = (keys[index] == wanted) & (spans.parent != 0)
     return np.where(right, index, NO_SPAN).astype(np.int64)
+
+
+def _circling(parent: I64) -> int:
+    """How many spans have no root above them: they, or who is above them, are in a circle of parents.
+
+    Each round doubles the distance that is gone up at once, so that it ends after log2 of the deepest trace.
+    """
+    up, on = parent.copy(), np.flatnonzero(parent >= 0)
+    for _ in range(len(parent).bit_length()):
+        up[on] = up[up[on]]
+        on = on[up[on] >= 0]
+        if not len(on):
+            break
+    return len(on)
 
 
 def _find(spans: _Waiting, happened: _Happened) -> I64:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from otel_aiops.errors import ConfigError, StateError
-from otel_aiops.incidents.foresee import EVERY_NS, Foresight, ForesightConfig, fingerprint
+from otel_aiops.incidents.foresee import EVERY_NS, Foresight, ForesightConfig
 from otel_aiops.incidents.incident import Channel, Evidence, Finding, Incident, Severity, State
 from otel_aiops.incidents.targets import PredictRule
 from otel_aiops.labels import Labels
@@ -34,7 +34,7 @@ def feed(foresight: Foresight, rows: list[int], values: F64, *, first: int = 0, 
 def watching(*labels: Labels, **settings: object) -> Foresight:
     foresight = Foresight(ForesightConfig(**settings))  # type: ignore[arg-type]
     for row, of in enumerate(labels):
-        foresight.assign(row, of)
+        foresight.assign(row, of, f"{row:016x}")
     return foresight
 
 
@@ -58,7 +58,7 @@ def test_a_leak_is_foreseen_within_an_hour_renewed_under_one_id_and_hit() -> Non
     assert last.state is State.RESOLVED and last.prediction is not None and last.prediction.outcome == "hit"
     assert foresight.reliability.hits == 1 and foresight.reliability.misses == 0
     assert foresight.reliability.lead_s[0] == (last.end_ns - first.detected_ns) / 1e9 > 600
-    assert "grows by" in first.summary and first.findings[0].evidence.series == fingerprint(MEMORY)
+    assert "grows by" in first.summary and first.findings[0].evidence.series == f"{0:016x}"
 
 
 def test_a_fast_leak_at_10_s_is_foreseen_within_15_minutes() -> None:
@@ -207,7 +207,7 @@ def test_a_restart_changes_nothing() -> None:
         told = feed(before, [0, 1, 2], values[:cut])
         after.restore(before.state())
         for row, of in enumerate(labels):
-            after.assign(row, of)
+            after.assign(row, of, f"{row:016x}")
         assert told + feed(after, [0, 1, 2], values[cut:], first=cut) == expected
         for name, array in whole.state().items():
             np.testing.assert_array_equal(array, after.state()[name], err_msg=name)
@@ -230,13 +230,13 @@ def test_states_that_do_not_fit_are_refused() -> None:
 def test_forgotten_rows_are_missed_and_their_place_is_free_again() -> None:
     foresight = watching(MEMORY, max_series=1)
     other = dataclasses.replace(MEMORY, resource=(("service.name", "search"),))
-    foresight.assign(1, other)
+    foresight.assign(1, other, "1")
     assert (foresight.watched, foresight.refused) == (1, 1)
     feed(foresight, [0], leak(140))
     foresight.forget(np.array([0, 7], np.int32))
     told = foresight.due(START_NS + 140 * EVERY_NS)
     assert [one.prediction.outcome for one in told if one.prediction] == ["miss"]
-    foresight.assign(0, other)
+    foresight.assign(0, other, "0")
     assert foresight.watched == 1
     assert feed(foresight, [0], leak(100)[:30], first=200) == []
 

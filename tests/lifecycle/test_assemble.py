@@ -1,4 +1,4 @@
-"""A dataset with all that is around it: rules of governance, other servers, and old datasets that go."""
+"""A dataset with all that is around it: other servers, and old datasets that go."""
 
 from __future__ import annotations
 
@@ -6,52 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from otel_aiops.errors import StateError
-from otel_aiops.lifecycle import governed
 from otel_aiops.lifecycle.assemble import Around, Wanted, assemble
 from otel_aiops.lifecycle.dataset import DatasetConfig, Datasets
-from otel_aiops.otlp.governance import GovernanceConfig
 from otel_aiops.series.segments import HOUR_NS
 from tests.lifecycle.recording import NOW_NS, START_NS, record, regular
-
-NONE = GovernanceConfig()
-DROP = GovernanceConfig(drop=("user.id",))
-HASH = GovernanceConfig(hash=("user.id",), salt="pepper-and-salt")
-
-
-def test_every_change_is_noted_once(tmp_path: Path) -> None:
-    for at, config in ((1, NONE), (2, NONE), (10, DROP), (15, DROP), (20, HASH), (30, NONE)):
-        governed.note(tmp_path, config, at)
-    assert [one["from_ns"] for one in governed.held(tmp_path, 0, 100)] == [10, 20, 30]
-    (one,) = governed.held(tmp_path, 12, 18)
-    assert one == {"from_ns": 10, "rules": DROP.rules()}
-    assert [one["from_ns"] for one in governed.held(tmp_path, 20, 31)] == [20, 30]
-    assert governed.held(tmp_path, 0, 10) == ()
-    assert "pepper" not in (tmp_path / governed.FILE).read_text()
-
-
-def test_nothing_is_written_where_there_never_was_a_rule(tmp_path: Path) -> None:
-    governed.note(tmp_path, NONE, 5)
-    assert not (tmp_path / "lifecycle").exists() and governed.held(tmp_path, 0, 9) == ()
-
-
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    governed.note(tmp_path, DROP, 5)
-    with (tmp_path / governed.FILE).open("a") as file:
-        file.write("{\n")
-    with pytest.raises(StateError, match=r"governance.jsonl, line 2: expected rules"):
-        governed.held(tmp_path, 0, 9)
-
-
-def test_the_manifest_says_what_held(tmp_path: Path) -> None:
-    record(tmp_path, regular())
-    before, _ = assemble(tmp_path, Wanted(), config=DatasetConfig(), around=Around(), now_ns=NOW_NS)
-    governed.note(tmp_path, DROP, START_NS + 5 * HOUR_NS)
-    after, _ = assemble(tmp_path, Wanted(), config=DatasetConfig(), around=Around(), now_ns=NOW_NS)
-    assert before.governance == () and after.id != before.id
-    assert after.governance == ({"from_ns": START_NS + 5 * HOUR_NS, "rules": DROP.rules()},)
 
 
 def test_old_datasets_go_unless_somebody_needs_them(tmp_path: Path) -> None:

@@ -26,9 +26,9 @@ from otel_aiops.lifecycle.evaluate import (
 from otel_aiops.lifecycle.manifest import Window
 from otel_aiops.lifecycle.naive import SeasonalNaive
 from otel_aiops.lifecycle.objective import Objective
-from otel_aiops.lifecycle.page import page
+from otel_aiops.lifecycle.page import page, save
 from otel_aiops.lifecycle.play import Beginning, play
-from otel_aiops.lifecycle.report import PAGE, REPORT, Report, save, saved
+from otel_aiops.lifecycle.report import PAGE, REPORT, Report, saved
 from otel_aiops.lifecycle.truth import Exclusion, Label
 from otel_aiops.lifecycle.version import Bundle, Lineage, Models, Settings
 from otel_aiops.pipeline import PipelineConfig

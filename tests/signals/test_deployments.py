@@ -81,6 +81,15 @@ def test_a_new_replica_set_of_the_same_version_is_a_deployment() -> None:
     assert story.see(1200, raw(version="3", pod="cart-8d8d9f7b5d-bcdf2")) == ["cart: version 2 -> 3"]  # another one
 
 
+def test_another_deployment_of_kubernetes_is_one() -> None:
+    story = Story()
+    blue = [raw(pod=f"cart-blue-5d9c7b8f6c-bcdf{k}", k8s_deployment_name="cart-blue") for k in (2, 4)]
+    green = [raw(pod=f"cart-green-5d9c7b8f6c-bcdf{k}", k8s_deployment_name="cart-green") for k in (2, 4)]
+    assert story.steadily(0, 1000, *blue) == []
+    assert story.see(1000, *green) == ["cart: deployment cart-blue -> cart-green"], "with its replica set and pods"
+    assert story.steadily(1010, 1500, *green) == []
+
+
 def test_what_comes_with_a_deployment_belongs_to_it() -> None:
     story = Story()
     story.see(0, raw(version="1", container_image_tags=("b", "a"), k8s_replicaset_name="r1"))

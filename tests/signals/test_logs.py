@@ -17,7 +17,17 @@ from otel_aiops.otlp.points import Kind
 from otel_aiops.series.align import Align, AlignConfig
 from otel_aiops.series.table import SeriesTable, TableConfig
 from otel_aiops.signals.log_news import NewsConfig
-from otel_aiops.signals.logs import Logs, LogsConfig, LogWindow, points, severity_class
+from otel_aiops.signals.logs import (
+    AHEAD,
+    LATE,
+    OVER_RATE,
+    OVER_TEMPLATES,
+    Logs,
+    LogsConfig,
+    LogWindow,
+    points,
+    severity_class,
+)
 from otel_aiops.signals.names import Names
 from otel_aiops.signals.templates import TemplatesConfig
 
@@ -119,11 +129,7 @@ def test_late_and_early_records_are_counted_and_told() -> None:
     add(logs, [(1, 5, INFO, "cart is full")], 5)
     assert len(close(logs, 15)) == 1
     add(logs, [(1, 5, INFO, "cart is full"), (1, 9_999, INFO, "cart is full"), (1, 16, INFO, "cart is full")], 16)
-    assert logs.counts() == {
-        "late: counted in a later window": 1,
-        "ahead of time: counted in an earlier window": 1,
-    }
-    assert logs.counts() == {}
+    assert logs.counts == {LATE: 1, AHEAD: 1}
     assert [window.count.sum() for window in close(logs, 500)] == [2, 1]
 
 
@@ -133,7 +139,7 @@ def test_over_the_rate_records_are_counted_and_not_mined() -> None:
     assert add(logs, rows, 1) == [1] * 4
     assert add(logs, [*rows, (1, 1, ERROR, "disk is full"), (2, 1, INFO, "x"), (1, 11, INFO, "cart is full")], 2) == [
         1, 0, 0, 0, 2, 3, 1]  # fmt: skip
-    assert logs.counts() == {"over the rate: counted by severity only": 3}
+    assert logs.counts == {OVER_RATE: 3}
     window = close(logs, 15)[0]
     assert window.count.tolist() == [8, 1, 1]
     assert window.template_count.tolist() == [5, 1, 1]
@@ -142,7 +148,7 @@ def test_over_the_rate_records_are_counted_and_not_mined() -> None:
 def test_over_the_limit_of_templates_records_are_counted() -> None:
     logs = Logs(LogsConfig(templates=TemplatesConfig(per_class=1)))
     assert add(logs, [(1, 0, INFO, "cart is full"), (1, 0, INFO, "disk of two went missing")], 0) == [1, 0]
-    assert logs.counts() == {"over the limit of templates: counted by severity only": 1}
+    assert logs.counts == {OVER_TEMPLATES: 1}
     assert close(logs, 20)[0].count.tolist() == [2]
 
 
@@ -285,7 +291,7 @@ def test_a_million_kinds_of_lines_are_bounded() -> None:
     words = ["".join(letters[int(d)] for d in str(k)) for k in range(20_000)]
     rows = [(1, 1, INFO, f"{a} {b} " * (1 + k % 7)) for k, (a, b) in enumerate(pairwise(words))]
     add(logs, rows, 1)
-    counted = logs.counts()["over the limit of templates: counted by severity only"]
+    counted = logs.counts[OVER_TEMPLATES]
     (window,) = close(logs, 20)
     assert len(window.template) <= 50
     assert window.count.tolist() == [len(rows)] == [window.template_count.sum() + counted]

@@ -13,11 +13,13 @@ from otel_aiops.errors import ConfigError, StateError
 from otel_aiops.otlp.spans import PeerKind, SpanKind
 from otel_aiops.signals.names import OTHER, Names
 from otel_aiops.signals.traces import (
+    CIRCLE,
     DROPPED,
     DUPLICATE,
     ORPHAN,
     OWN_PARENT,
     PATIENCE_TRACES,
+    SKEWED,
     UNMATCHED,
     Traces,
     TracesConfig,
@@ -74,6 +76,15 @@ def distinct(sent: list[Sent]) -> list[Sent]:
     return list({(one.trace, one.span): one for one in sent}.values())
 
 
+def circling(told: list[Told], k: int) -> bool:
+    """Whether one goes up from a span for ever."""
+    for _ in range(len(told) + 1):
+        k = told[k]["parent"]
+        if k < 0:
+            return False
+    return True
+
+
 LOGS = st.lists(st.tuples(st.integers(1, 3), IDS, st.integers(0, 30), st.integers(1, 3)), max_size=6)
 
 
@@ -108,6 +119,7 @@ class TestTwin:
                 assert np.isnan(one["gap_ns"]) or one["gap_ns"] == other["gap_ns"]
         assert traces.counts[DUPLICATE] == len(again)
         assert traces.counts[ORPHAN] == sum(one["orphan"] for told in expected.values() for one in told)
+        assert traces.counts[CIRCLE] == sum(circling(told, k) for told in expected.values() for k in range(len(told)))
         assert traces.counts[OWN_PARENT] == sum(one.parent == one.span for one in sent + again)
         assert (np.diff(trees.trace) >= 0).all() and (np.diff(trees.event_span) >= 0).all() and not len(traces)
 
@@ -155,14 +167,19 @@ class TestTrees:
         assert np.isnan(told["gap_ns"])
 
     def test_clocks_of_hosts_that_differ_do_not_make_negative_times(self) -> None:
-        told = assembled(
-            Sent(1, 1, service="a", start_ns=1000, end_ns=1100),
-            Sent(1, 2, 1, service="b", start_ns=900, end_ns=960),  # before its parent began
-            Sent(1, 3, 1, service="b", start_ns=1200, end_ns=1260),  # after it ended
-            Sent(1, 4, 2, service="c", start_ns=1300, end_ns=1400),
-        )
-        assert [one["exclusive_ns"] for one in told] == [60, 100, 60, 100]
-        assert [one["parent"] for one in told] == [1, -1, 1, 0]
+        traces, ms = made(), 1_000_000
+        sent = [
+            Sent(1, 1, service="a", start_ns=1000 * ms, end_ns=1100 * ms),
+            Sent(1, 2, 1, service="b", start_ns=900 * ms, end_ns=960 * ms),  # before its parent began
+            Sent(1, 3, 1, service="b", start_ns=1200 * ms, end_ns=1260 * ms),  # after it ended
+            Sent(1, 4, 2, service="c", start_ns=1300 * ms, end_ns=1400 * ms),
+            Sent(1, 5, 4, service="d", start_ns=1300 * ms - 9, end_ns=1310 * ms),  # clocks are not read so exactly
+        ]
+        give(traces, sent, S)
+        (told,) = read_trees(closed(traces), traces).values()
+        assert traces.counts == {SKEWED: 1}
+        assert [one["exclusive_ns"] for one in told] == [60 * ms, 100 * ms, 60 * ms, 10 * ms + 9, 90 * ms]
+        assert [one["parent"] for one in told] == [1, -1, 1, 4, 0]
 
     def test_events_are_in_order_of_time_whatever_they_are(self) -> None:
         traces = made()
@@ -253,7 +270,11 @@ class TestBadInput:
         assert traces.close(LATE) is None and len(traces) == 0
 
     def test_parents_in_a_circle_are_parents_and_nothing_turns_round(self) -> None:
-        told = assembled(Sent(1, 1, 3, end_ns=30), Sent(1, 2, 1, end_ns=20), Sent(1, 3, 2, end_ns=10))
+        traces = made()
+        circle = [Sent(1, 1, 3, end_ns=30), Sent(1, 2, 1, end_ns=20), Sent(1, 3, 2, end_ns=10)]
+        give(traces, [*circle, Sent(2, 1), Sent(2, 2, 1), Sent(2, 3, 2), Sent(2, 4, 9)], S)
+        told = read_trees(closed(traces), traces)[1]
+        assert traces.counts == {CIRCLE: 3, ORPHAN: 1}
         assert [one["parent"] for one in told] == [2, 0, 1] and not any(one["user"] for one in told)
         assert all(one["exclusive_ns"] >= 0 for one in told)
 
