@@ -27,6 +27,7 @@ from otel_aiops.incidents.precursors import PrecursorsConfig
 from otel_aiops.incidents.rank import Changed, Measured, rank
 from otel_aiops.incidents.reliability import Reliability
 from otel_aiops.incidents.requests import Requests
+from otel_aiops.incidents.slo_points import SLO_SCOPE, SloPoints
 from otel_aiops.incidents.suppress import Decision
 from otel_aiops.labels import Labels
 from otel_aiops.otlp import flags
@@ -98,6 +99,7 @@ class Analysis:
         self.forewarning = Forewarning(config.precursors)
         self.plots = Plots()
         self.requests = Requests([one.service for one in config.grouping.slo])
+        self.budgets = SloPoints(config.grouping.slo, self.requests)
         self.incidents = Incidents(
             config.grouping, graph=self.topology, rank=self._ranked, failing=self.requests.failing
         )
@@ -179,6 +181,7 @@ class Analysis:
             if not of.scope_name.startswith(OWN_SCOPES):
                 self.metrics.assign(row, of, series)
                 self.topology.observe(row, of, event_ns)
+            if of.scope_name == SLO_SCOPE or not of.scope_name.startswith(OWN_SCOPES):
                 self.foresight.assign(row, of, series)
 
     def forget(self, rows: I32) -> None:
@@ -239,7 +242,7 @@ class Analysis:
         trees = self.traces.close(event_ns)
         if trees is not None:
             self._count(trees, event_ns)
-        made = [self.red.close(event_ns)]
+        made = [self.red.close(event_ns), self.budgets.close(event_ns)]
         for window in self.logs.close(event_ns):
             made.append(points(window, self.sources.services))
             self._news += [news_of(one, self.sources.services[one.service], window) for one in window.news]
@@ -363,6 +366,7 @@ class Analysis:
         tree = {
             "slot": self._slot,
             "first_ns": self._first_ns,
+            "minute": self.budgets.minute,
             "deployed": [encode(one) for one in self._deployed],
         }
         return {**arrays, "clock": json_array(tree)}
@@ -377,6 +381,7 @@ class Analysis:
             owner.restore({key.removeprefix(part): array for key, array in arrays.items() if key.startswith(part)})
         try:
             self._slot, self._first_ns = int(tree["slot"]), int(tree["first_ns"])
+            self.budgets.minute = int(tree.get("minute", -1))  # older ones have none
             self._deployed = [decode(Deployment, one) for one in tree["deployed"]]
         except (KeyError, TypeError, ValueError) as error:
             raise StateError(f"expected the clock of an analysis, got {error!r}") from error

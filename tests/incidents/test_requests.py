@@ -10,8 +10,14 @@ import numpy as np
 import pytest
 
 from otel_aiops.errors import StateError
-from otel_aiops.incidents.requests import BUCKET_NS, KEPT, Requests
+from otel_aiops.incidents.foresee import Foresight, ForesightConfig
+from otel_aiops.incidents.incident import Incident, State
+from otel_aiops.incidents.requests import BUCKET_NS, HOUR_NS, KEPT, Requests
+from otel_aiops.incidents.severity import SloConfig
+from otel_aiops.incidents.slo_points import BUDGET, MINUTE_NS, SLO_SCOPE, SloPoints
+from otel_aiops.labels import Labels
 from otel_aiops.otlp.spans import SpanKind
+from otel_aiops.series.batch import Batch
 from otel_aiops.series.columns import json_array
 from otel_aiops.signals.names import Names
 from otel_aiops.signals.traces import Traces, TracesConfig
@@ -104,6 +110,52 @@ class TestFailing:
             again.restore(requests.state())
             shares.append(again.failing("pay", 1e5, NOW + 20 * BUCKET_NS))
         assert len(set(shares)) == 1
+
+
+class TestErrorBudget:
+    SLO = SloConfig(service="pay", objective=0.99, window=30 * 86_400.0)
+
+    def spent(self, hours: int, share: float) -> tuple[Requests, int]:
+        requests, steps = Requests(["pay"]), hours * 12
+        for step in range(steps):
+            bad = round(share * 20)
+            sent = served("pay", good=20 - bad, bad=bad, at_ns=NOW + step * BUCKET_NS)
+            counted(requests, sent, NOW + step * BUCKET_NS)
+        return requests, NOW + steps * BUCKET_NS
+
+    @pytest.mark.parametrize(("hours", "share"), [(1, 0.0), (2, 0.25), (12, 1.0)])
+    def test_what_is_left_is_what_a_window_allows_less_what_failed(self, hours: int, share: float) -> None:
+        requests, now_ns = self.spent(hours, share)
+        begun_ns = NOW // HOUR_NS * HOUR_NS
+        allowed = 0.01 * 20 * 12 * hours * (720 * HOUR_NS / (now_ns - begun_ns))
+        left = requests.budget_left(self.SLO, now_ns)
+        assert left == pytest.approx(1 - share * 20 * 12 * hours / allowed) and left <= 1
+        assert math.isnan(requests.budget_left(SloConfig(service="web"), now_ns))
+        assert math.isnan(requests.budget_left(self.SLO, now_ns + 31 * 24 * HOUR_NS)), "of another window"
+
+    def test_a_budget_that_runs_out_is_foreseen(self) -> None:
+        requests, now_ns = self.spent(4, 0.0)
+        slo = replace(self.SLO, window=10 * 86_400.0)  # gone after 2.4 hours in which everything fails
+        points, foresight = SloPoints([slo], requests), Foresight(ForesightConfig())
+        labels = Labels(BUDGET, unit="1", scope_name=SLO_SCOPE, resource=(("service.name", "pay"),))
+        foresight.assign(0, labels, "0" * 16)
+        told, values = list[Incident](), []
+        for minute in range(180):
+            time_ns = now_ns + minute * MINUTE_NS
+            counted(
+                requests,
+                served("pay", good=0 if minute > 60 else 4, bad=4 if minute > 60 else 0, at_ns=time_ns),
+                time_ns,
+            )
+            made = points.close(time_ns)
+            assert made is not None and points.close(time_ns) is None, "once a minute"
+            assert made.streams[0].name == BUDGET and made.time_ns.tolist() == [time_ns]
+            values += made.value.tolist()
+            foresight.update(Batch(np.zeros(1, np.int32), made.time_ns, made.value, np.array([60.0])))
+            told += foresight.due(time_ns)
+        assert values[60] == 1.0 > values[-1] > 0
+        assert told[0].state is State.PREDICTED and told[0].services == ("pay",)
+        assert told[0].title == "Error budget of pay runs out"
 
 
 class TestState:
