@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ from tests.tools.collector import CACHE, Unavailable
 
 HELM = "helm.sh/helm/v3/cmd/helm@v3.22.0"
 KUBECTL_VALIDATE = "sigs.k8s.io/kubectl-validate@v0.0.4"  # the schemas of Kubernetes are in it
+OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
+SERVICE_MONITOR = "monitoring.coreos.com_servicemonitors.yaml"
 COMPOSE = "github.com/compose-spec/compose-go/v2/cmd@v2.16.2"  # how `docker compose` reads its files
 
 
@@ -61,6 +64,26 @@ def compose() -> Path:
     return built(COMPOSE)
 
 
+def service_monitor() -> Path:
+    """The path of a folder with the schema of ServiceMonitor, as its operator has it."""
+    home = CACHE / f"go-{OPERATOR.split('/')[-1].replace('@', '-')}"
+    schema = home / SERVICE_MONITOR
+    if schema.exists():
+        return home
+    if not shutil.which("go"):
+        raise Unavailable("fetching the schema of ServiceMonitor needs Go, and `go` is not on the PATH")
+    home.mkdir(parents=True, exist_ok=True)
+    command = ["go", "mod", "download", "-json", OPERATOR]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Unavailable(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-3000:]}")
+    found = Path(json.loads(done.stdout)["Dir"]) / "example" / "prometheus-operator-crd" / SERVICE_MONITOR
+    new = home / f"{SERVICE_MONITOR}.{os.getpid()}"
+    new.write_bytes(found.read_bytes())
+    new.rename(schema)
+    return home
+
+
 if __name__ == "__main__":
-    for get in (compose, kubectl_validate, helm):
+    for get in (compose, kubectl_validate, service_monitor, helm):
         print(get(), flush=True)
