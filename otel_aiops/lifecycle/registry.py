@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -88,6 +89,15 @@ class Registry:
         return self.config.uri or os.environ.get("MLFLOW_TRACKING_URI") or own
 
     @property
+    def place(self) -> str:
+        """The same for people: without a password.
+
+        >>> Registry(Path("."), RegistryConfig(uri="https://ann:secret@mlflow:5000/x")).place
+        'https://mlflow:5000/x'
+        """
+        return re.sub(r"//[^/]*@", "//", self.uri)
+
+    @property
     def exists(self) -> bool:
         """Whether there may be anything in it: nothing is made by looking."""
         return not self.uri.startswith("sqlite:") or Path(self.uri.removeprefix("sqlite:///")).exists()
@@ -148,7 +158,7 @@ class Registry:
         with self._client() as client:
             found = self._find(client, version.id)
         if found is None:
-            raise StateError(f"version {version.id} is not in the registry {self.uri}")
+            raise StateError(f"version {version.id} is not in the registry {self.place}")
         verify(found, version)
 
     def begin(self, name: str, parent: str | None = None) -> str:
@@ -213,7 +223,7 @@ class Registry:
         except AiopsError:
             raise
         except Exception as error:  # of MLflow, its database, and the network: it has no common root
-            raise Overloaded(f"registry {self.uri}: {str(error).splitlines()[0][:300]}") from error
+            raise Overloaded(f"registry {self.place}: {str(error).splitlines()[0][:300]}") from error
 
     def _open(self) -> MlflowClient:
         if self.uri.startswith("sqlite:"):

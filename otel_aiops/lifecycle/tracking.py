@@ -40,7 +40,7 @@ class Tracking:
 
     def __init__(self, directory: Path, config: RegistryConfig, tell: Callable[[str], None]) -> None:
         """`directory` is the data directory of a service."""
-        self.uri = Registry(directory, config).uri
+        self.place = Registry(directory, config).place
         self._config, self._tell = config, tell
         self._about = {"directory": str(directory), "config": asdict(config)}
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -78,7 +78,9 @@ class Tracking:
                 self._child.wait(self._config.timeout)
             except subprocess.TimeoutExpired:
                 self._kill()
-                self._tell(f"not all is tracked in MLflow: {self.uri} did not answer within {self._config.timeout:g} s")
+                self._tell(
+                    f"not all is tracked in MLflow: {self.place} did not answer within {self._config.timeout:g} s"
+                )
             else:
                 if self._child.returncode:
                     self._tell(f"not all is tracked in MLflow: {self._last_words()}")
