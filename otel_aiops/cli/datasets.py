@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from otel_aiops.cli.terminal import NO, ConfigOption, DataDirOption, JsonOption, bar, load_config, print_texts
+from otel_aiops.cli.terminal import (
+    NO,
+    ConfigOption,
+    DataDirOption,
+    JsonOption,
+    bar,
+    find_objective,
+    load_config,
+    print_texts,
+)
 
 if TYPE_CHECKING:
     from otel_aiops.config import Config
@@ -31,6 +41,10 @@ def build(
     data_dir: DataDirOption = None,
     match: Annotated[
         list[str] | None, typer.Option(help='Series as name{key="value", key=~"expression"}; again for more; all.')
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(help="A file, or the name of one of the configuration: its series, label sources, exclusions."),
     ] = None,
     window: Annotated[str, typer.Option(help="How far back from the end, as 14d or 36h.")] = "14d",
     start: Annotated[str | None, typer.Option(help="ISO 8601 in UTC, instead of --window.")] = None,
@@ -64,6 +78,10 @@ def build(
     settings = load_config(config)
     directory = data_dir or Path(settings.storage.directory)
     wanted = _wanted(match, window, start, end, labels, exclude, load_test, with_incidents)
+    if objective:
+        if match:
+            raise typer.BadParameter("expected --match or --objective, got both")
+        wanted = replace(wanted, objective=find_objective(objective, settings))
     with _around(settings, alertmanager, prometheus, token) as around, bar("dataset") as progress:
         made, notes = assemble(
             directory,

@@ -15,6 +15,7 @@ import typer
 if TYPE_CHECKING:
     from otel_aiops.batch.client import Api
     from otel_aiops.config import Config
+    from otel_aiops.lifecycle.objective import Objective
 
 NO = 1  # the answer is no: a check found errors
 USAGE = 2  # wrong usage
@@ -39,6 +40,22 @@ def load_config(path: Path | None) -> Config:
     from otel_aiops.config import Config, load
 
     return load(path).config if path else Config()
+
+
+def find_objective(wanted: str | None, known: Config) -> Objective | None:
+    """An objective by name or file. Raises: BadInput, ConfigErrors."""
+    from otel_aiops.errors import BadInput
+    from otel_aiops.lifecycle.objective import load_objectives
+
+    if wanted is None:
+        return None
+    for one in known.objectives:
+        if one.name == wanted:
+            return one
+    if not Path(wanted).is_file():
+        names = ", ".join(one.name for one in known.objectives) or "none"
+        raise BadInput(f"objective: expected a file or one of {names}, got {wanted}")
+    return load_objectives(Path(wanted))[0]
 
 
 def prepare() -> None:

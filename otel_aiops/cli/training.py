@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from otel_aiops.cli.terminal import ConfigOption, DataDirOption, JsonOption, bar, load_config, prepare, print_texts
+from otel_aiops.cli.terminal import (
+    ConfigOption,
+    DataDirOption,
+    JsonOption,
+    bar,
+    find_objective,
+    load_config,
+    prepare,
+    print_texts,
+)
 
 if TYPE_CHECKING:
     from otel_aiops.config import Config
     from otel_aiops.lifecycle.objective import Objective
+    from otel_aiops.lifecycle.tracking import Run, Tracking
     from otel_aiops.lifecycle.tune import Tuned
     from otel_aiops.lifecycle.version import ModelVersion, Settings
 
@@ -47,9 +58,10 @@ def train(
     from otel_aiops.lifecycle.version import ForestConfig, Settings
 
     known = load_config(config)
-    wanted = _objective(objective, known)
+    wanted = find_objective(objective, known)
     settings = Settings(known.detection, (ForestConfig(),) if forest else ())
-    version = _trained(dataset, settings, known, data_dir, wanted, processes, (parent, who, why))
+    with _tracking(known, data_dir) as tracking:
+        version = _trained(dataset, settings, known, data_dir, wanted, processes, (parent, who, why), tracking)
     typer.echo(json.dumps(version.to_json()) if as_json else f"{version.id}: {version.signature.series} series")
 
 
@@ -80,26 +92,32 @@ def tune(
     from otel_aiops.lifecycle import workers
     from otel_aiops.lifecycle.dataset import Datasets
     from otel_aiops.lifecycle.search import TuneConfig
+    from otel_aiops.lifecycle.tracking import Trials
     from otel_aiops.lifecycle.version import Settings
 
     known = load_config(config)
-    wanted = _objective(objective, known)
+    wanted = find_objective(objective, known)
     asked: Any = {"trials": trials, "folds": folds, "held_out": held_out, "max_series": max_series, "search": search}
-    prepare()
-    with bar("tuning") as progress:
-        tuned = tuning.tune(
-            Datasets.of(data_dir or Path(known.storage.directory)),
-            dataset,
-            Settings(known.detection),
-            known.pipeline(),
-            objective=wanted,
-            tuning=TuneConfig(**asked, seed=seed),
-            processes=processes or workers.processes(),
-            progress=progress,
-        )
-    best = tuned.best.settings
+    how = TuneConfig(**asked, seed=seed)
     told = (parent, who, why)
-    version = _trained(dataset, best, known, data_dir, wanted, processes, told, seed=seed) if train else None
+    prepare()
+    with _tracking(known, data_dir) as tracking:
+        trials_kept = Trials(tracking, dataset, wanted, {**asdict(how), "who": who, "why": why})
+        with bar("tuning") as progress:
+            tuned = tuning.tune(
+                Datasets.of(data_dir or Path(known.storage.directory)),
+                dataset,
+                Settings(known.detection),
+                known.pipeline(),
+                objective=wanted,
+                tuning=how,
+                processes=processes or workers.processes(),
+                tracker=trials_kept,
+                progress=progress,
+            )
+        best, run = tuned.best.settings, trials_kept.run
+        more: Any = {"seed": seed, "below": run}
+        version = _trained(dataset, best, known, data_dir, wanted, processes, told, tracking, **more) if train else None
     _show(tuned, version, as_json)
 
 
@@ -111,19 +129,23 @@ def _trained(
     objective: Objective | None,
     processes: int,
     told: tuple[str, str, str],
+    tracking: Tracking,
     *,
     seed: int = 0,
+    below: Run | None = None,
 ) -> ModelVersion:
     from otel_aiops.lifecycle import workers
     from otel_aiops.lifecycle.dataset import FOLDER, Datasets
+    from otel_aiops.lifecycle.tracking import Training
     from otel_aiops.lifecycle.train import Wanted, train
     from otel_aiops.lifecycle.version import Lineage, Models
 
     directory = data_dir or Path(known.storage.directory)
     parent, who, why = told
     prepare()
+    training = Training(tracking, dataset, settings, objective, parent=parent, below=below)
     with bar("training") as progress:
-        return train(
+        version = train(
             Datasets.of(directory),
             Models(directory / FOLDER / "models"),
             Wanted(dataset=dataset),
@@ -134,22 +156,16 @@ def _trained(
             processes=processes or workers.processes(),
             progress=progress,
         )
+    training.done(version)
+    return version
 
 
-def _objective(wanted: str | None, known: Config) -> Objective | None:
-    """An objective by name or file. Raises: BadInput, ConfigErrors."""
-    from otel_aiops.errors import BadInput
-    from otel_aiops.lifecycle.objective import load_objectives
+def _tracking(known: Config, data_dir: Path | None) -> Tracking:
+    """What is tried is kept in MLflow, while it answers."""
+    from otel_aiops.lifecycle.tracking import Tracking
 
-    if wanted is None:
-        return None
-    for one in known.objectives:
-        if one.name == wanted:
-            return one
-    if not Path(wanted).is_file():
-        names = ", ".join(one.name for one in known.objectives) or "none"
-        raise BadInput(f"objective: expected a file or one of {names}, got {wanted}")
-    return load_objectives(Path(wanted))[0]
+    directory = data_dir or Path(known.storage.directory)
+    return Tracking(directory, known.lifecycle.registry, lambda text: typer.echo(f"note: {text}", err=True))
 
 
 def _show(tuned: Tuned, version: ModelVersion | None, as_json: bool) -> None:

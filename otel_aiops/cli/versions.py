@@ -100,7 +100,7 @@ def register(
     if as_json:
         show(asdict(found))
     else:
-        typer.echo(f"{name}: version {found.number} of {settings.lifecycle.registry.name} in {registry.uri}")
+        typer.echo(f"{name}: version {found.number} of {settings.lifecycle.registry.name} in {registry.place}")
 
 
 @rollout.command("show")

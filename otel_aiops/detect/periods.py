@@ -27,6 +27,8 @@ LEAST_POINTS = 4  # of a period
 MOST_PEAKS = 64  # that are looked at
 PEAKS = 3  # candidates from the autocorrelation, and as many from the spectrum
 REFINE_STEPS = 121
+MOST_MULTIPLES = 16  # of a lag that are looked at
+KNOWN = 0.7  # of the lags, the shortest, have an autocorrelation that is worth looking at
 SAME = 0.02  # candidates nearer than this ratio are one
 ALMOST = 0.6  # a first peak at least so high, in those of the highest, may be the period of which that is a multiple
 CHUNK_CELLS = 2**20  # of series that are looked at together, so that memory is bounded
@@ -254,10 +256,29 @@ def _candidates(x: F64, interval_s: float, config: PeriodsConfig) -> list[list[f
     for one, spectrum in zip(correlation, power, strict=True):
         rough = [*_lags(one[: int(longest) + 2]), *(n / i for i in _highest(spectrum) if i > 0)]
         exact = [_snapped(_refined(one, lag, room), natural) for lag in rough if LEAST_POINTS <= lag <= longest]
-        exact = [lag for lag in [*always, *exact] if LEAST_POINTS <= lag <= longest]
-        exact.sort()
-        found.append([lag for i, lag in enumerate(exact) if i == 0 or lag > exact[i - 1] * (1 + SAME)])
+        found.append(_apart([lag for lag in [*always, *exact] if LEAST_POINTS <= lag <= longest], one))
     return found
+
+
+def _apart(lags: list[float], correlation: F64) -> list[float]:
+    """Lags in order, of those that are almost the same the one at whose multiples the autocorrelation is highest.
+
+    A side lobe of the spectrum is made more exact towards the true period, and may end just before it.
+    """
+    found: list[float] = []
+    for lag in sorted(lags):
+        if found and lag <= found[-1] * (1 + SAME):
+            found[-1] = max(found[-1], lag, key=lambda one: _fit(correlation, one))
+        else:
+            found.append(lag)
+    return found
+
+
+def _fit(correlation: F64, lag: float) -> float:
+    """The mean of an autocorrelation at the multiples of a lag."""
+    times = max(1, min(MOST_MULTIPLES, int(KNOWN * len(correlation) / lag)))
+    places = np.rint(lag * np.arange(1, times + 1)).astype(np.int64)
+    return float(correlation[places].mean())
 
 
 def _highest(y: F64, most: int = PEAKS) -> list[int]:
@@ -301,8 +322,8 @@ def _lags(correlation: F64) -> list[float]:
 
 def _refined(correlation: F64, lag: float, room: F64) -> float:
     """A lag made more exact: the one at whose multiples the autocorrelation is highest, first at few, then at many."""
-    for most, width in ((4, 0.06 * lag + 1), (16, 0.015 * lag + 0.5)):
-        times = max(1, min(most, int(0.7 * len(correlation) / lag)))
+    for most, width in ((4, 0.06 * lag + 1), (MOST_MULTIPLES, 0.015 * lag + 0.5)):
+        times = max(1, min(most, int(KNOWN * len(correlation) / lag)))
         count = _highest_near(correlation, lag, width, times, room)
         lag = float(np.add.reduce(room[1, :count])) / count
     return lag

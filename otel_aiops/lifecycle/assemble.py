@@ -14,11 +14,18 @@ from otel_aiops.incidents.suppress import Maintenance
 from otel_aiops.lifecycle import governed, sources
 from otel_aiops.lifecycle.dataset import DatasetConfig, Datasets, Show, cited, complete_ns
 from otel_aiops.lifecycle.manifest import Manifest, Window
+from otel_aiops.lifecycle.objective import ExclusionSource, Objective
 from otel_aiops.lifecycle.sources import Get, Truth
 from otel_aiops.lifecycle.truth import Exclusion, Label
 from otel_aiops.series.segments import Segments
 
 WINDOW_S = 14 * 86_400.0
+LEFT_OUT: Mapping[ExclusionSource, tuple[str, ...]] = {  # what exclusions say of where they come from
+    "incident": ("incident",),
+    "maintenance": ("maintenance",),
+    "silence": ("silence", "alertmanager silence"),
+    "load_test": ("load test",),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +41,7 @@ class Wanted:
     labels: tuple[Label, ...] = ()
     exclusions: tuple[Exclusion, ...] = ()
     with_incidents: bool = False  # learn from confirmed incidents too
+    objective: Objective | None = None  # its series, when there are no selectors, its label sources and exclusions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +72,21 @@ def assemble(
     Raises: as `Datasets.build`, and of the sources.
     """
     window = window_of(data_directory, wanted, now_ns)
-    found = truth(data_directory, window, config, around)
-    exclusions = found.exclusions
+    found = truth(data_directory, window, config, around, wanted.objective)
+    labels, exclusions = (*wanted.labels, *found.labels), found.exclusions
     if wanted.with_incidents:
         exclusions = tuple(one for one in exclusions if one.source != "incident")
+    selectors = wanted.selectors
+    if objective := wanted.objective:
+        selectors = selectors or (dict(objective.match),)
+        labels = tuple(one for one in labels if one.source in (objective.data.labels or (one.source,)))
+        left_out = {source for name in objective.data.leave_out for source in LEFT_OUT[name]}
+        exclusions = tuple(one for one in exclusions if one.source in (left_out or (one.source,)))
     datasets = Datasets.of(data_directory)
     made = datasets.build(
         window,
-        wanted.selectors,
-        (*wanted.labels, *found.labels),
+        selectors,
+        labels,
         (*wanted.exclusions, *exclusions),
         now_ns=now_ns,
         who=who,
@@ -106,15 +120,20 @@ def window_of(data_directory: Path, wanted: Wanted, now_ns: int) -> Window:
     return Window(max(end_ns - round(wanted.window_s * 1e9), min(oldest_ns, end_ns - 1)), end_ns)
 
 
-def truth(data_directory: Path, window: Window, config: DatasetConfig, around: Around) -> Truth:
-    """What is known of a stretch of time. Raises: StorageError, StateError, BadInput, Overloaded."""
+def truth(
+    data_directory: Path, window: Window, config: DatasetConfig, around: Around, objective: Objective | None = None
+) -> Truth:
+    """What is known of a stretch of time; of incidents, those of the objective's types are labels.
+
+    Raises: StorageError, StateError, BadInput, Overloaded.
+    """
     start_ns, end_ns = window.start_ns, window.end_ns
     found = Truth(exclusions=tuple(sources.of_maintenance(around.maintenance, start_ns, end_ns)))
     if around.journal.url or (data_directory / FILE).exists():
         journal = Journal(around.journal, data_directory)
         with closing(journal):
             journal.open()
-            found += sources.of_journal(journal, start_ns, end_ns)
+            found += sources.of_journal(journal, start_ns, end_ns, objective.incidents if objective else ())
     rules = [(rule.match, rule.services) for rule in config.load_tests]
     segments = Segments(data_directory / "segments")
     found += Truth(exclusions=tuple(sources.of_load_tests(segments, rules, start_ns, end_ns)))

@@ -16,6 +16,8 @@ from otel_aiops.incidents.incident import Channel
 from otel_aiops.labels import Labels, Selector, text
 from otel_aiops.settings import ConfigErrors, Schema, read_text, read_yaml
 
+LabelSource = Literal["verdict", "incident", "file", "alertmanager", "prometheus"]
+ExclusionSource = Literal["incident", "maintenance", "silence", "load_test"]
 Response = Literal["notify", "ticket", "webhook", "command", "scale", "restart", "rollback"]
 
 ENDINGS = (".yaml", ".yml")
@@ -68,6 +70,8 @@ class DataConfig:
     least_history: float = 7 * 86_400.0  # from the first to the newest point in scope
     least_series: int = 1  # in scope, that have enough points and come often enough
     most_gaps: float = 0.2  # share of the time of the series in scope that may be without points
+    labels: tuple[LabelSource, ...] = ()  # whose labels a dataset takes: verdict, incident, file, ...; none is all
+    leave_out: tuple[ExclusionSource, ...] = ()  # what it leaves out: incident, maintenance, ...; none is all
 
     def __post_init__(self) -> None:
         if not 0 < self.least_history < float("inf"):
@@ -76,6 +80,12 @@ class DataConfig:
             raise ConfigError("least_series", f"must be >= 1, got {self.least_series}")
         if not 0 <= self.most_gaps <= 1:
             raise ConfigError("most_gaps", f"must be in [0, 1], got {self.most_gaps}")
+
+    def content(self) -> dict[str, Any]:
+        """What counts of it; sources only where they are named."""
+        sources = {"labels": sorted(set(self.labels)), "leave_out": sorted(set(self.leave_out))}
+        numbers = _floats({"least_history": self.least_history, "most_gaps": self.most_gaps})
+        return {**numbers, "least_series": self.least_series, **{key: some for key, some in sources.items() if some}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +141,7 @@ class Objective:
             "target": _floats(asdict(self.target)),
             "budget": self.alerts_a_week,
             "responses": sorted(set(self.responses)),
-            "data": _floats(asdict(self.data)) | {"least_series": self.data.least_series},
+            "data": self.data.content(),
         }
 
     def _errors(self) -> Iterator[ConfigError]:

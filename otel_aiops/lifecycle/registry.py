@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
 from otel_aiops.lifecycle.report import Report, saved
@@ -31,6 +32,7 @@ ALIASES = ("champion", "challenger", "shadow", "previous")
 ID, DIGEST, SIGNATURE = "otel_aiops.version", "otel_aiops.digest", "otel_aiops.signature"
 MOST_VALUE = 5_000  # characters of a tag
 MOST_PARAM = 6_000
+MOST_PARAMS = 100  # of one request
 RETRIES = "0"  # of a request; whoever asks tries again later
 COMMAND = [sys.executable, "-m", "otel_aiops.lifecycle.registry"]
 POLL_S = 0.2
@@ -41,10 +43,10 @@ FAILED, CHANGED = 1, 4  # exit codes: it did not work; what is registered is som
 class RegistryConfig:
     """Where MLflow is. What it does not answer in time is tried again later, and serving never waits for it."""
 
-    enabled: bool = True  # tell it of versions and of who serves
+    enabled: bool = True  # tell it of versions, of who serves, and of what is tried
     uri: str = ""  # of its tracking server or database; "" is MLFLOW_TRACKING_URI, or a file in the data directory
     name: str = NAME  # of the registered model
-    timeout: float = 30.0  # for one change, with its process
+    timeout: float = 30.0  # for one change with its process, and for what is still to be told of trials at the end
     retry: float = 300.0  # after a failure
 
     def __post_init__(self) -> None:
@@ -54,14 +56,6 @@ class RegistryConfig:
         for name in ("timeout", "retry"):
             if not getattr(self, name) > 0:
                 raise ConfigError(name, f"must be > 0 s, got {getattr(self, name)}")
-
-
-class Tracker(Protocol):
-    """Keeps the trials of a search."""
-
-    def trial(self, number: int, settings: Mapping[str, Any], figures: Mapping[str, float]) -> None: ...
-
-    def done(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +89,15 @@ class Registry:
         return self.config.uri or os.environ.get("MLFLOW_TRACKING_URI") or own
 
     @property
+    def place(self) -> str:
+        """The same for people: without a password.
+
+        >>> Registry(Path("."), RegistryConfig(uri="https://ann:secret@mlflow:5000/x")).place
+        'https://mlflow:5000/x'
+        """
+        return re.sub(r"//[^/]*@", "//", self.uri)
+
+    @property
     def exists(self) -> bool:
         """Whether there may be anything in it: nothing is made by looking."""
         return not self.uri.startswith("sqlite:") or Path(self.uri.removeprefix("sqlite:///")).exists()
@@ -110,7 +113,7 @@ class Registry:
                 verify(found, version)
             else:
                 run = client.create_run(self._experiment(client), run_name=version.id)
-                _log(client, run.info.run_id, _flat(version.settings.to_json()), {})
+                _log(client, run.info.run_id, flat(version.settings.to_json()), {})
                 about = {**_tags(version), **tags}
                 made = client.create_model_version(
                     self.config.name,
@@ -155,14 +158,24 @@ class Registry:
         with self._client() as client:
             found = self._find(client, version.id)
         if found is None:
-            raise StateError(f"version {version.id} is not in the registry {self.uri}")
+            raise StateError(f"version {version.id} is not in the registry {self.place}")
         verify(found, version)
 
-    def tracker(self, name: str) -> Tracker:
-        """Keeps the trials of a search as runs below one."""
+    def begin(self, name: str, parent: str | None = None) -> str:
+        """Make a run, perhaps below another one; its id."""
+        tags = {"mlflow.parentRunId": parent} if parent else {}
         with self._client() as client:
-            parent = client.create_run(self._experiment(client), run_name=name)
-        return _Runs(self, parent.info.run_id)
+            return str(client.create_run(self._experiment(client), run_name=name, tags=tags).info.run_id)
+
+    def log(self, run: str, settings: Mapping[str, Any], figures: Mapping[str, float], step: int = 0) -> None:
+        """Add parameters and numbers to a run."""
+        with self._client() as client:
+            _log(client, run, settings, figures, step)
+
+    def finish(self, run: str, status: str) -> None:
+        """End a run as FINISHED, FAILED or KILLED."""
+        with self._client() as client:
+            client.set_terminated(run, status)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -210,7 +223,7 @@ class Registry:
         except AiopsError:
             raise
         except Exception as error:  # of MLflow, its database, and the network: it has no common root
-            raise Overloaded(f"registry {self.uri}: {str(error).splitlines()[0][:300]}") from error
+            raise Overloaded(f"registry {self.place}: {str(error).splitlines()[0][:300]}") from error
 
     def _open(self) -> MlflowClient:
         if self.uri.startswith("sqlite:"):
@@ -240,32 +253,18 @@ def verify(found: Registered, version: ModelVersion) -> None:
         raise StateError(f"version {version.id}: the registry has another digest or signature: it was changed")
 
 
-class _Runs:
-    """Trials as runs of MLflow below one."""
-
-    def __init__(self, registry: Registry, parent: str) -> None:
-        self._registry, self._parent = registry, parent
-
-    def trial(self, number: int, settings: Mapping[str, Any], figures: Mapping[str, float]) -> None:
-        with self._registry._client() as client:
-            tags = {"mlflow.parentRunId": self._parent}
-            experiment = self._registry._experiment(client)
-            run = client.create_run(experiment, run_name=f"trial {number}", tags=tags)
-            _log(client, run.info.run_id, _flat(settings), figures)
-            client.set_terminated(run.info.run_id)
-
-    def done(self) -> None:
-        with self._registry._client() as client:
-            client.set_terminated(self._parent)
-
-
-def _log(client: MlflowClient, run: str, settings: Mapping[str, Any], figures: Mapping[str, float]) -> None:
+def _log(
+    client: MlflowClient, run: str, settings: Mapping[str, Any], figures: Mapping[str, float], step: int = 0
+) -> None:
     """Parameters and numbers of a run; NaN is left out."""
     from mlflow.entities import Metric, Param
 
     params = [Param(name, str(value)[:MOST_PARAM]) for name, value in settings.items()]
-    metrics = [Metric(name, float(value), 0, 0) for name, value in figures.items() if value == value]
-    client.log_batch(run, metrics=metrics, params=params)
+    metrics = [
+        Metric(name, float(value), time.time_ns() // 10**6, step) for name, value in figures.items() if value == value
+    ]
+    for first in range(0, max(len(params), 1), MOST_PARAMS):
+        client.log_batch(run, metrics=metrics if not first else [], params=params[first : first + MOST_PARAMS])
 
 
 def _tags(version: ModelVersion) -> dict[str, str]:
@@ -280,12 +279,12 @@ def _signature(version: ModelVersion) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values by dotted path."""
     found: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value
     return found

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from otel_aiops.errors import BadInput
+from otel_aiops.incidents.incident import Channel
 from otel_aiops.incidents.journal import Journal
 from otel_aiops.incidents.suppress import Action, Decision, Maintenance
 from otel_aiops.labels import Labels
@@ -54,11 +55,11 @@ class Truth:
         return Truth(self.labels + other.labels, self.exclusions + other.exclusions, self.notes + other.notes)
 
 
-def of_journal(journal: Journal, start_ns: int, end_ns: int) -> Truth:
+def of_journal(journal: Journal, start_ns: int, end_ns: int, channels: Collection[Channel] = ()) -> Truth:
     """Verdicts and incidents as labels; confirmed incidents, maintenance and silences as exclusions.
 
-    An incident is confirmed when somebody acknowledged or resolved it. What was called false is labelled and stays in:
-    it is what normal looks like. Raises: StorageError.
+    With channels, only incidents that show one of them are labels. An incident is confirmed when somebody acknowledged
+    or resolved it. What was called false is labelled and stays in: it is what normal looks like. Raises: StorageError.
     """
     labels = [
         Label(
@@ -80,9 +81,12 @@ def of_journal(journal: Journal, start_ns: int, end_ns: int) -> Truth:
             continue
         agreed = incident.id in confirmed
         confidence = CONFIRMED if agreed else UNCONFIRMED
+        meant = not channels or any(finding.channel in channels for finding in incident.findings)
         for service in incident.services or ("",):
             shared: dict[str, Any] = {"start_ns": incident.start_ns, "end_ns": last_ns}
-            labels.append(Label(**shared, service=service, confidence=confidence, source="incident", note=incident.id))
+            if meant:
+                told: dict[str, Any] = {"confidence": confidence, "source": "incident", "note": incident.id}
+                labels.append(Label(**shared, service=service, **told))
             if agreed and service:
                 match = (("service", service),)
                 exclusions.append(Exclusion(**shared, match=match, reason=incident.id, source="incident"))

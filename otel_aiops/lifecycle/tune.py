@@ -39,10 +39,10 @@ Show = Callable[[float, float, str], None]  # (done, total, text)
 class Tracker(Protocol):
     """Where somebody keeps what was tried. Figures that are NaN are not known."""
 
-    def trial(self, number: int, settings: Settings, figures: Mapping[str, float]) -> None:
+    def trial(self, one: Trial) -> None:
         """One trial, when it is judged."""
 
-    def done(self, settings: Settings, figures: Mapping[str, float]) -> None:
+    def done(self, best: Trial) -> None:
         """What was chosen in the end."""
 
 
@@ -151,11 +151,11 @@ def tune(
         done += judged
         if tracker:
             for one in judged:
-                tracker.trial(one.number, one.settings, one.figures)
+                tracker.trial(one)
     order = sorted(done, key=lambda one: (-len(one.folds), one.cost, one.number))
     tuned = Tuned(tuple(order), study.start_ns, study.ends_ns[-1], len(study.series), len(study.ends_ns))
     if tracker:
-        tracker.done(tuned.best.settings, tuned.best.figures)
+        tracker.done(tuned.best)
     return tuned
 
 

@@ -74,6 +74,18 @@ class TestRecall:
         values = series(shape, period_s, points=points, interval_s=interval_s)
         assert share_with(values, interval_s, period_s) >= 0.8
 
+    @pytest.mark.parametrize("noise", [0.0, 0.01, 0.1])
+    @pytest.mark.parametrize("days", [13, 14, 15, 16, 20])
+    def test_a_clean_day_is_no_two_days(self, days: int, noise: float) -> None:
+        values = series(sine, DAY, points=days * 24, interval_s=HOUR, noise=noise)
+        assert share_with(values, HOUR, DAY) == 1.0
+
+    def test_almost_a_day_is_no_day(self) -> None:
+        for period_s in (23.6 * HOUR, 24.4 * HOUR):
+            values = series(sine, period_s, points=20 * 24, interval_s=HOUR, noise=0.1)
+            found = [periods[0].period_s for periods in find(values, HOUR)]
+            assert np.abs(np.array(found) - period_s).max() < 0.01 * period_s
+
     def test_a_week_of_work_days(self) -> None:
         values = series(work_days, WEEK, points=5 * 168, interval_s=HOUR, noise=0.4)
         assert share_with(values, HOUR, WEEK) >= 0.9

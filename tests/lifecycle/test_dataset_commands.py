@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from typer.testing import CliRunner
 
 from otel_aiops.cli import app
 from otel_aiops.detect.lessons import Verdict
+from otel_aiops.incidents.incident import Channel, Evidence, Finding
 from otel_aiops.incidents.journal import Journal, JournalConfig
 from otel_aiops.series.segments import HOUR_NS
 from otel_aiops.server.api import build
 from otel_aiops.server.http_server import HttpServer
 from otel_aiops.views import Views
 from tests.lifecycle.recording import SERIES, START_NS, fingerprint, record, regular
+from tests.lifecycle.test_truth import incident
 
 RUNNER = CliRunner()
 
@@ -79,6 +82,47 @@ def test_the_whole_life_of_a_dataset(data: Path) -> None:
     (models / "model.json").unlink()
     assert "deleted" in run("delete", name, "-d", data)
     assert "no dataset" in run("delete", name, "-d", data, code=1)
+
+
+def test_an_objective_says_what_is_taken(data: Path) -> None:
+    line = '{"start": "2026-05-03T14:00:00Z", "end": "2026-05-03T14:10:00Z", "service": "cart"}'
+    (data / "labels.jsonl").write_text(line)
+    maintenance = "{name: move, start: '2026-05-03T15:00:00Z', end: '2026-05-03T15:30:00Z', services: [cart]}"
+    (data / "carts.yaml").write_text("name: carts\nmatch: {service: cart}\nincidents: [latency]\n")
+    (data / "config.yaml").write_text(
+        f"incidents: {{grouping: {{maintenance: [{maintenance}]}}}}\nlifecycle: {{objectives: '{data}/carts.yaml'}}\n"
+    )
+    journal = Journal(JournalConfig(), data)
+    journal.open()
+    shown = {"slow": Channel.LATENCY, "failing": Channel.ERRORS}
+    incidents = [
+        replace(incident(name, 0, 0, "cart"), start_ns=START_NS, end_ns=START_NS + HOUR_NS, findings=(found(channel),))
+        for name, channel in shown.items()
+    ]
+    journal.append(incidents, START_NS)
+    journal.close()
+    common = ("build", "-d", data, "-c", data / "config.yaml", "--labels", data / "labels.jsonl", "--json")
+    content = json.loads(run(*common, "--objective", "carts"))["content"]
+    assert content["match"] == [{"service": "cart"}]
+    assert sorted((one["source"], one.get("note", "")) for one in content["labels"]) == [
+        ("file", ""),
+        ("incident", "slow"),
+    ]
+    assert [one["source"] for one in content["exclusions"]] == ["maintenance"]
+    few = data / "few.yaml"
+    few.write_text("name: few\nmatch: {service: cart}\ndata: {labels: [file], leave_out: [load_test]}\n")
+    content = json.loads(run(*common, "--objective", few))["content"]
+    assert [one["source"] for one in content["labels"]] == ["file"] and not content["exclusions"]
+    result = RUNNER.invoke(app, ["dataset", *map(str, common), "--objective", "carts", "--match", "load"])
+    assert result.exit_code == 2 and "got both" in result.output
+    result = RUNNER.invoke(app, ["dataset", *map(str, common), "--objective", "webs"])
+    assert "expected a file or one of carts, got webs" in str(result.exception)
+
+
+def found(channel: Channel) -> Finding:
+    evidence = Evidence(channel=channel, service="cart", what="x", before=0.0, after=1.0)
+    about = {"key": f"{channel}|cart", "service": "cart", "channel": channel, "evidence": evidence}
+    return Finding(**about, start_ns=START_NS, last_ns=START_NS)  # type: ignore[arg-type]
 
 
 def test_bad_data_gives_exit_code_1_and_reasons(data: Path) -> None:

@@ -91,12 +91,14 @@ def _changed(registry: Registry, first: ModelVersion) -> None:
 
 
 def _trials(registry: Registry) -> None:
-    tracker = registry.tracker("search")
-    tracker.trial(0, {"detection": {"threshold": 5.0}}, {"loss": 2.5, "recall": float("nan")})
-    tracker.done()
+    parent = registry.begin("search")
+    run = registry.begin("trial 0", parent)
+    registry.log(run, {f"p{k}": k for k in range(130)}, {"loss": 2.5, "recall": float("nan")})
+    registry.finish(run, "FINISHED")
     with registry._client() as client:
-        runs = client.search_runs([registry._experiment(client)], "attributes.run_name = 'trial 0'")
-    assert runs[0].data.metrics == {"loss": 2.5} and runs[0].data.params == {"detection.threshold": "5.0"}
+        (found,) = client.search_runs([registry._experiment(client)], "attributes.run_name = 'trial 0'")
+    assert found.data.metrics == {"loss": 2.5} and found.data.params["p129"] == "129"
+    assert found.data.tags["mlflow.parentRunId"] == parent and found.info.status == "FINISHED"
 
 
 @pytest.fixture

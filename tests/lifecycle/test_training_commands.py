@@ -27,7 +27,8 @@ def run(*arguments: object) -> str:
 def data(tmp_path: Path) -> Path:
     (tmp_path / "carts.yaml").write_text("name: carts\nmatch: {service: cart}\nbudget: 1/hour\n")
     (tmp_path / "config.yaml").write_text(
-        f"detection: {{seasons: 'off', novelty_memory: 0}}\nlifecycle: {{objectives: '{tmp_path}/carts.yaml'}}\n"
+        f"detection: {{seasons: 'off', novelty_memory: 0}}\nlifecycle: {{objectives: '{tmp_path}/carts.yaml', "
+        "registry: {enabled: false}}\n"
     )
     return tmp_path
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import pickle
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -19,7 +18,7 @@ from otel_aiops.errors import BadInput
 from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.manifest import Window
 from otel_aiops.lifecycle.objective import CostConfig, Objective
-from otel_aiops.lifecycle.search import SPACE, Span, TuneConfig
+from otel_aiops.lifecycle.search import SPACE, Span, Trial, TuneConfig
 from otel_aiops.lifecycle.truth import Label
 from otel_aiops.lifecycle.tune import Judged, Tuned, judge, studied, tune
 from otel_aiops.lifecycle.version import Settings
@@ -61,11 +60,11 @@ class Kept:
         self.trials: dict[int, tuple[Settings, dict[str, float]]] = {}
         self.best: Settings | None = None
 
-    def trial(self, number: int, settings: Settings, figures: Mapping[str, float]) -> None:
-        self.trials[number] = settings, dict(figures)
+    def trial(self, one: Trial) -> None:
+        self.trials[one.number] = one.settings, dict(one.figures)
 
-    def done(self, settings: Settings, figures: Mapping[str, float]) -> None:
-        self.best = settings
+    def done(self, best: Trial) -> None:
+        self.best = best.settings
 
 
 def test_trials_are_judged_alike_and_the_newest_part_changes_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Fetches Prometheus from Debian's packages and unpacks it beside the project; nothing is installed or started."""
+"""Fetches Prometheus and amtool from Debian's packages and unpacks them beside the project; nothing is started."""
 
 from __future__ import annotations
 
@@ -60,6 +60,11 @@ def prometheus() -> Path:
 def promtool() -> Path:
     """The path of promtool."""
     return unpacked("prometheus", "promtool")
+
+
+def amtool() -> Path:
+    """The path of amtool, which checks configurations of Alertmanager."""
+    return unpacked("prometheus-alertmanager", "amtool")
 
 
 if __name__ == "__main__":
