@@ -12,6 +12,7 @@ from otel_aiops.cli.datasets import dataset
 from otel_aiops.cli.evaluation import backtest, evaluate, gate
 from otel_aiops.cli.imports import promql, vmanomaly
 from otel_aiops.cli.incidents import advice, graph, incidents, predictions
+from otel_aiops.cli.lifecycle import lifecycle
 from otel_aiops.cli.objectives import objectives
 from otel_aiops.cli.recorded import plan, preview, replay, score, selftest
 from otel_aiops.cli.series import explain, forecast
@@ -48,6 +49,7 @@ app.command()(tune)
 app.command()(evaluate)
 app.command()(gate)
 app.command()(backtest)
+app.add_typer(lifecycle, name="lifecycle")
 app.command()(predictions)
 app.command()(advice)
 app.command()(graph)
