@@ -36,6 +36,7 @@ SettingsFrom = Literal["config", "champion", "tuned"]
 DIGITS = 16
 COMPARED = ("objective_id", "settings", "labels", "config", "code", "champion")  # if these differ a run begins anew
 MOST_ROLLOUTS = 10_000
+STALE_NS = 86_400_000_000_000  # an unfinished run whose data ends so long ago is not gone on with by itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +184,8 @@ def begun(runs: Runs, plan: Plan, circle: Circle, *, resume: bool | None, now_ns
     if resume and (waiting is None or differs):
         why = f"{', '.join(differs)} changed since run {waiting.id} began" if waiting else "there is none"
         raise BadInput(f"expected an unfinished run to go on with, but {why}; begin one with --new")
+    if waiting is not None and not registered and not resume and plan.end_ns - waiting.plan["end_ns"] > STALE_NS:
+        differs.append("more than a day of data")
     if waiting is not None and not differs and resume is not False:
         return waiting
     if waiting is not None:

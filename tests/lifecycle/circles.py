@@ -12,16 +12,17 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from otel_aiops.detect.engine import EngineConfig
+from otel_aiops.detect.engine import EngineConfig, prepare
 from otel_aiops.lifecycle import run as module
 from otel_aiops.lifecycle.circle import Circle, begun, planned
+from otel_aiops.lifecycle.dataset import DatasetConfig
 from otel_aiops.lifecycle.evaluate import Candidate
+from otel_aiops.lifecycle.profile import QualityLimits
 from otel_aiops.lifecycle.registry import RegistryConfig
 from otel_aiops.lifecycle.report import BASELINE, CANDIDATE, Cost, FaultTrial, Report, Side
 from otel_aiops.lifecycle.run import go
@@ -31,12 +32,12 @@ from otel_aiops.pipeline import PipelineConfig
 from tests.lifecycle.recording import HOURS, MINUTE_NS, NOW_NS, SERIES, START_NS, columns, record
 
 WEEK_NS = 7 * 86_400_000_000_000
-EVERY_NS = 5 * MINUTE_NS
+EVERY_NS = 30 * MINUTE_NS
 
 
 def recorded(directory: Path) -> Path:
     """Thirty hours of six series."""
-    steps = HOURS * 12
+    steps = HOURS * 3_600_000_000_000 // EVERY_NS
     values = np.random.default_rng(0).normal(100, 2, (steps, len(SERIES)))
     time_ns = START_NS + np.repeat(np.arange(steps), len(SERIES)) * EVERY_NS
     record(directory, columns(SERIES, np.tile(np.arange(len(SERIES)), steps), time_ns, values.ravel()))
@@ -47,7 +48,13 @@ def circle(directory: Path, **more: Any) -> Circle:
     """A circle without a registry."""
     detection = EngineConfig(novelty_memory=0, seasons="off")
     off = RegistryConfig(enabled=False)
-    values: dict[str, Any] = {"pipeline": PipelineConfig(detection=detection), "registry": off, "who": "ana"}
+    few = DatasetConfig(limits=QualityLimits(min_rows=100))
+    values: dict[str, Any] = {
+        "datasets": few,
+        "pipeline": PipelineConfig(detection=detection),
+        "registry": off,
+        "who": "ana",
+    }
     return Circle(directory=directory, **{**values, **more})
 
 
@@ -55,12 +62,18 @@ def judged(candidate: Candidate, *_: Any, found: float = 1.0, **__: Any) -> Repo
     """A report that says that a version finds this share of the faults, and the baseline none."""
 
     def side(role: str, share: float) -> Side:
-        trials = tuple(
-            FaultTrial(kind="spike", series=f"s{k}", found=k < 20 * share, delay_s=60.0) for k in range(20)
-        )
+        trials = tuple(FaultTrial(kind="spike", series=f"s{k}", found=k < 20 * share, delay_s=60.0) for k in range(20))
         cost = Cost(cpu_s=0.1, points=1_000, bytes_per_series=500)
         return Side(
-            role=role, name=role, begun="history", weeks=1.0, points=1_000, over=0, threshold=1.0, trials=trials, cost=cost
+            role=role,
+            name=role,
+            begun="history",
+            weeks=1.0,
+            points=1_000,
+            over=0,
+            threshold=1.0,
+            trials=trials,
+            cost=cost,
         )
 
     sides = (side(CANDIDATE, found), side(BASELINE, 0.0))
@@ -133,6 +146,8 @@ def alone(work: Callable[[], Any]) -> int:
 def main(source: Path, work: Path, every: int) -> None:
     """Go round with a kill at each boundary, go on, and tell what is left."""
     module.evaluate = judged  # type: ignore[assignment]
+    os.fsync = lambda descriptor: None  # what a process wrote survives its end without it
+    prepare(lambda text: None)
     found, number = [], 0
     while True:
         directory = work / str(number)

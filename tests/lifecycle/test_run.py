@@ -68,13 +68,13 @@ def test_a_run_registers_one_version_and_the_same_again_does_nothing(data: Path)
 
 def test_killed_at_any_boundary_it_is_gone_on_with(source: Path, tmp_path: Path) -> None:
     """Each in a process that is really killed: before and after renames, which everything durable becomes by."""
-    command = [sys.executable, "-m", "tests.lifecycle.circles", str(source), str(tmp_path), "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    command = [sys.executable, "-m", "tests.lifecycle.circles", str(source), str(tmp_path), "19"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     last = found[-1]
     assert last["killed"] == 0 and len(last["left"]["versions"]) == 1
-    assert len(found) > 40, "every step writes its journal before and after"
+    assert last["number"] > 60, "every step writes its journal before and after"
     for one in found:
         assert one["again"] == 0, (one, done.stderr[-2_000:])
         assert one["killed"] in (-signal.SIGKILL, 0)
