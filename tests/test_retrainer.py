@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -29,7 +28,7 @@ budget: 4/day
 budgets: [{name: shop, match: {service: cart}, budget: 2/week}]
 objectives: [{name: pay, match: {service: '~pay.*$'}, budget: 1/week, incidents: [latency]}]
 policies: [{match: {name: load}, direction: above}]
-lifecycle: {retrain: {enabled: true, schedule: 1d, on: [schedule, drift]}, gate: {margin: 0.2}}
+lifecycle: {retrain: {enabled: true, schedule: 1d, reasons: [schedule, drift]}, gate: {margin: 0.2}}
 datasets: {limits: {min_rows: 5}}
 """
 
@@ -175,7 +174,7 @@ def test_the_child_ends_with_the_service(tmp_path: Path) -> None:
         of.ask(who="ana", why="")
         of.errand.start()
         pid = child(up)["pid"]
-        assert alive(pid) and up.metric("otel_aiops_lifecycle_run_active") == 1
+        assert alive(pid) and up.service.telemetry.value("otel_aiops.lifecycle.run.active") == 1
     wait_for(lambda: not alive(pid), "the child to end")
 
 
@@ -222,4 +221,3 @@ def test_the_real_command_ends_when_its_service_is_gone(tmp_path: Path) -> None:
             one.wait(1.0)
         one.stdin.close()
         assert one.wait(30) == 3
-    assert signal.SIGKILL

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -309,3 +309,94 @@ def _end_with_standard_input() -> None:
     while os.read(sys.stdin.fileno(), 4_096):
         pass
     os._exit(FAULT)
+
+
+@lifecycle.command("gate")
+def gate_change(
+    base: Annotated[Path, typer.Option(help="The configuration as it is, before the change.")],
+    config: Annotated[Path, typer.Option("--config", "-c", help="The configuration as it would be.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Recorded points: CSV or Parquet with timestamp, value and series.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", "-d", help="Or the data directory of a service, or a copy of it.")
+    ] = None,
+    dataset: Annotated[str, typer.Option(help="With --data-dir: a dataset of it.")] = "",
+    objective: Annotated[str, typer.Option(help="The name of an objective, in both; all series without.")] = "",
+    days: Annotated[float, typer.Option(help="With --data-dir: how many of the newest recorded days.")] = 30.0,
+    labels: LabelsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a change of configuration would do, as Markdown for a pull request; exit code 1 when it may not hold.
+
+    Both configurations run over the same recorded points, and the gate compares them by the rules and costs of --base.
+    Relative paths in a configuration are looked for beside it.
+    """
+    from otel_aiops.errors import BadInput, ConfigError
+    from otel_aiops.lifecycle.cases import Cases
+    from otel_aiops.lifecycle.change import judge_change
+
+    if (data is None) == (data_dir is None):
+        raise typer.BadParameter("expected one of: --data FILE, --data-dir DIR")
+    try:
+        was, now = _beside(base), _beside(config)
+        before, after = (_setup(one, objective, path) for one, path in ((was, base), (now, config)))
+        held = _held_out(was, before, data, data_dir, dataset, days, labels)
+    except (BadInput, ConfigError) as error:
+        typer.echo(f"otel-aiops: {error}", err=True)
+        raise typer.Exit(USAGE) from None
+    prepare()
+    limits = was.lifecycle.evaluation
+    with bar("gate") as progress:
+        cases = Cases.of(data_dir) if data_dir else None
+        found = judge_change(
+            before, after, held, rules=was.lifecycle.gate, limits=limits, cases=cases, progress=progress
+        )
+    typer.echo(json.dumps(found.to_json()) if as_json else found.markdown())
+    if not found.passed:
+        raise typer.Exit(NO)
+
+
+def _beside(path: Path) -> Config:
+    """A configuration whose objectives are where it is, so that two checkouts do not mix."""
+    from otel_aiops.errors import ConfigError
+
+    if not path.is_file():
+        raise ConfigError("", f"cannot read {path}: there is no such file")
+    with chdir(path.parent):
+        return load_config(Path(path.name))
+
+
+def _setup(known: Config, objective: str, path: Path) -> Any:
+    from otel_aiops.errors import BadInput
+    from otel_aiops.lifecycle.change import Setup
+
+    named = {one.name: one for one in known.objectives}
+    if objective and objective not in named:
+        raise BadInput(f"{path}: expected an objective of the name {objective}, got {', '.join(named) or 'none'}")
+    return Setup(known.pipeline(), named.get(objective))
+
+
+def _held_out(
+    known: Config,
+    before: Any,
+    data: Path | None,
+    data_dir: Path | None,
+    dataset: str,
+    days: float,
+    labels: list[Path] | None,
+) -> Any:
+    """The points that both run over."""
+    from otel_aiops.cli.evaluation import _journal, _read
+    from otel_aiops.lifecycle.change import of_archive, of_file
+    from otel_aiops.lifecycle.dataset import Datasets
+    from otel_aiops.lifecycle.evaluate import held_out
+
+    shared: dict[str, Any] = {"match": before.objective, "config": known.lifecycle.evaluation}
+    given = _read(labels)
+    if data is not None:
+        return of_file(data, given, **shared)
+    assert data_dir is not None
+    if dataset:
+        return held_out(Datasets.of(data_dir), dataset, truth=given, **shared)
+    return of_archive(data_dir, (*_journal(known, data_dir), *given), days=days, **shared)

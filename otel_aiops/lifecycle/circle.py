@@ -71,7 +71,7 @@ class Circle:
         parts = {name: getattr(self.pipeline, name) for name in PipelineConfig.__dataclass_fields__}
         parts |= {"datasets": (self.datasets.limits, self.datasets.load_tests), "evaluation": self.evaluation}
         parts |= {"gate": self.gate, "tuning": self.tuning if self.settings == "tuned" else ""}
-        return {name: digest(plain(_tree(value)))[:DIGITS] for name, value in parts.items()}
+        return {name: digest(plain(tree_of(value)))[:DIGITS] for name, value in parts.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,10 +283,10 @@ def sha256_of(path: Path) -> str:
         raise BadInput(f"{path}: expected a file, got {error.strerror or error}") from error
 
 
-def _tree(value: Any) -> Any:
+def tree_of(value: Any) -> Any:
     """Settings as plain values, however they are nested."""
     if hasattr(value, "__dataclass_fields__"):
-        return {name: _tree(getattr(value, name)) for name in value.__dataclass_fields__}
+        return {name: tree_of(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, Mapping):
-        return {str(key): _tree(inner) for key, inner in value.items()}
-    return [_tree(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {str(key): tree_of(inner) for key, inner in value.items()}
+    return [tree_of(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -21,7 +21,7 @@ class RetrainConfig:
     """When the service makes new versions by itself. Off by default."""
 
     enabled: bool = False  # retrain by itself; what comes out runs as shadow, and the rules of the rollout go on
-    on: tuple[Kind, ...] = KINDS  # for which reasons
+    reasons: tuple[Kind, ...] = KINDS  # for which reasons
     schedule: float = 7 * DAY_S  # after the newest run, however it ended
     min_interval: float = DAY_S  # between two runs, whatever the reason
     verdicts: int = 10  # so many new ones are a reason
@@ -82,7 +82,7 @@ def needs(config: RetrainConfig, seen: Seen) -> tuple[Need, ...]:
     """Why a retraining is due; nothing when none is, or when the last one is not long ago."""
     if seen.last_ns and seen.elapsed_s < config.min_interval:
         return ()
-    return tuple(one for one in _all(config, seen) if one.kind in config.on)
+    return tuple(one for one in _all(config, seen) if one.kind in config.reasons)
 
 
 def _all(config: RetrainConfig, seen: Seen) -> Iterator[Need]:

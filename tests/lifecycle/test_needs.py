@@ -45,7 +45,7 @@ def test_reasons_and_their_words() -> None:
         "the configuration changed since the last run: detection",
     ]
     assert kinds(last_ns=ago(2), verdicts=9) == []
-    only = RetrainConfig(on=("drift",))
+    only = RetrainConfig(reasons=("drift",))
     assert kinds(only, last_ns=ago(30), verdicts=99, changed=("x",)) == []
     assert kinds(only, last_ns=ago(30), drifts=("x",)) == ["drift"]
 
@@ -76,10 +76,13 @@ def test_whatever_the_clock_says_runs_of_one_process_keep_their_distance(
         assert found, "never is not possible either"
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [{"schedule": 0.0}, {"min_interval": -1.0}, {"window": 0.0}, {"timeout": 0.0}, {"verdicts": 0}, {"processes": 0}],
-)
+WRONG: list[dict[str, Any]] = [
+    *({name: 0.0} for name in ("schedule", "min_interval", "window", "timeout")),
+    *({name: 0} for name in ("verdicts", "processes")),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_settings(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="must be"):
         RetrainConfig(**wrong)
