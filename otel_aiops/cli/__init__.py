@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from otel_aiops import __version__
+from otel_aiops.cli.circle import lifecycle
 from otel_aiops.cli.datasets import dataset
 from otel_aiops.cli.evaluation import backtest, evaluate, gate
 from otel_aiops.cli.imports import promql, vmanomaly
 from otel_aiops.cli.incidents import advice, graph, incidents, predictions
-from otel_aiops.cli.lifecycle import lifecycle
 from otel_aiops.cli.objectives import objectives
 from otel_aiops.cli.recorded import plan, preview, replay, score, selftest
 from otel_aiops.cli.series import explain, forecast

@@ -45,14 +45,15 @@ def test_a_change_that_misses_what_was_found_is_refused(deaf: Change) -> None:
     text = deaf.markdown()
     lines = text.splitlines()
     assert lines[0].startswith("### ❌") and lines[2] == deaf.sentence()
-    assert "of 2 known events" in deaf.sentence() and deaf.sentence().endswith("the gate says **no**.")
+    assert "missing 2 of 2 known events, 1 of them found before" in deaf.sentence() and deaf.sentence().endswith("the gate says **no**.")
     assert f"instead of {len(deaf.report.sides[1].alerts)} in 1.8 days" in deaf.sentence()
     assert "| | before | after |" in lines and "| alerts | " in text and "| cost of mistakes a week |" in text
     assert "| ❌ | finds as many faults as the champion |" in text
     new, gone = deaf.alerts()
     assert not new and len(gone) == len(deaf.report.sides[1].alerts) > 0
     assert f"**Alerts that would be gone: {len(gone)}**" in text and "(a known event)" in text
-    assert len(deaf.newly_missed()) == 2 and "**Events that would be missed: 2**" in text and "INC-1" in text
+    (lost,) = deaf.newly_missed()
+    assert lost.name == "INC-2" and "**Events that would be missed: 1**" in text and "INC-2" in text
     assert "1 settings differ" in text and "| `detection.threshold` | `6.0` | `200.0` |" in text
     assert "seasonal-naive" in text
     tree = json.loads(json.dumps(deaf.to_json()))
@@ -172,7 +173,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaf: Chan
         return deaf
 
     monkeypatch.setattr(module, "judge_change", judged)
-    monkeypatch.setattr("otel_aiops.cli.lifecycle.prepare", lambda: None)
+    monkeypatch.setattr("otel_aiops.cli.circle.prepare", lambda: None)
     both = ["--base", tmp_path / "before/c.yaml", "--config", tmp_path / "after/c.yaml"]
     common = ["lifecycle", "gate", *map(str, both)]
     result = RUNNER.invoke(app, [*common, "--data", str(tmp_path / "t.csv"), "--objective", "a"])
