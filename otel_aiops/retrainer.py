@@ -299,7 +299,7 @@ def written(config: Config) -> str:
     """A configuration as a file that gives the same: objectives of other files stand in it."""
     tree = {name: _plain(getattr(config, name)) for name in SECTIONS}
     tree["lifecycle"]["objectives"] = ""
-    return json.dumps(tree)
+    return json.dumps(tree, default=str)
 
 
 def _plain(value: Any) -> Any:

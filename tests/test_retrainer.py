@@ -27,7 +27,8 @@ detection: {seasons: week, threshold: 5, novelty_memory: 1MiB}
 budget: 4/day
 budgets: [{name: shop, match: {service: cart}, budget: 2/week}]
 objectives: [{name: pay, match: {service: '~pay.*$'}, budget: 1/week, incidents: [latency]}]
-policies: [{match: {name: load}, direction: above}]
+policies: [{match: {name: load}, min_dev_from_expected: [1, 2], skip_result: [{days: [sat], from: "10:00", to: "12:00"}]}]
+calendar: [{match: {service: cart}, tz: Europe/Berlin, holidays: ["2026-12-25"]}]
 lifecycle: {retrain: {enabled: true, schedule: 1d, reasons: [schedule, drift]}, gate: {margin: 0.2}}
 datasets: {limits: {min_rows: 5}}
 """

@@ -150,10 +150,10 @@ def list_runs(config: ConfigOption = None, data_dir: DataDirOption = None, as_js
         return
     rows = []
     for of, one in ((of, of.summary()) for of in found[:SHOWN]):
-        what = (one["id"], one["objective"] or "all", _state(of, bool(holder)), one["step"], one["version"])
-        when = (shown_time(one["began"]), _span(one["duration"]))
-        rows.append((*what, *when, one["who"], one["why"], one["result"]))
-    columns = ("run", "objective", "state", "step", "version", "began", "took", "who", "why", "result")
+        at = f" at {one['step']}" if one["step"] and one["state"] != "registered" else ""
+        state = f"{_state(of, bool(holder))}{at}"
+        rows.append((one["id"], shown_time(one["began"]), one["objective"] or "all", state, one["why"], one["result"]))
+    columns = ("run", "began", "objective", "state", "why", "result")
     print_texts(columns, rows)
 
 

@@ -325,9 +325,9 @@ def sentence(report: Report) -> str:
     missed = sum(not one.caught for one in mine.events)
     instead = f" instead of {len(champion.alerts)}" if champion else ""
     events = f"missing {missed or 'none'} of {known} known incidents" if known else "with no incident known"
-    days = 7 * report.weeks
+    days, count = 7 * report.weeks, len(mine.alerts)
     return (
-        f"{len(mine.alerts)} alerts{instead} in {days:.3g} held-out days, {events}, and"
+        f"{count} alert{'s' if count != 1 else ''}{instead} in {days:.3g} held-out days, {events}, and"
         f" {mine.fault_recall:.0%} of {len(mine.trials)} injected faults found"
     )
 

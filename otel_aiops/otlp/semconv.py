@@ -422,11 +422,11 @@ OWN_METRICS: tuple[Metric, ...] = (
         "Runs of the lifecycle that this service had made, by outcome (registered, refused, failed) and reason.",
         ("outcome", "reason"),
     ),
-    Metric("otel_aiops.lifecycle.run.active", "gauge", "1", "1 while a run of the lifecycle goes on."),
+    Metric("otel_aiops.lifecycle.run.active", "gauge", "{run}", "1 while a run of the lifecycle goes on."),
     Metric(
         "otel_aiops.lifecycle.run.due",
         "gauge",
-        "1",
+        "{reason}",
         "1 where a retraining is due for this reason (schedule, drift, verdicts, config).",
         ("reason",),
     ),

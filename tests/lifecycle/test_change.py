@@ -45,7 +45,9 @@ def test_a_change_that_misses_what_was_found_is_refused(deaf: Change) -> None:
     text = deaf.markdown()
     lines = text.splitlines()
     assert lines[0].startswith("### ❌") and lines[2] == deaf.sentence()
-    assert "missing 2 of 2 known events, 1 of them found before" in deaf.sentence() and deaf.sentence().endswith("the gate says **no**.")
+    assert "missing 2 of 2 known events, 1 of them found before" in deaf.sentence() and deaf.sentence().endswith(
+        "the gate says **no**."
+    )
     assert f"instead of {len(deaf.report.sides[1].alerts)} in 1.8 days" in deaf.sentence()
     assert "| | before | after |" in lines and "| alerts | " in text and "| cost of mistakes a week |" in text
     assert "| ❌ | finds as many faults as the champion |" in text
