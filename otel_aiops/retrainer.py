@@ -24,9 +24,11 @@ from otel_aiops.desk.versions import Versions
 from otel_aiops.errand import Errand
 from otel_aiops.errors import Overloaded
 from otel_aiops.lifecycle.circle import Circle
+from otel_aiops.lifecycle.dataset import complete_ns
 from otel_aiops.lifecycle.needs import KINDS, Need, RetrainConfig, Seen, needs
 from otel_aiops.lifecycle.run import standing
 from otel_aiops.lifecycle.runs import DONE, FAILED, REFUSED, REGISTERED, RUNNING, Run, Runs
+from otel_aiops.series.segments import Segments
 
 if TYPE_CHECKING:
     from otel_aiops.app import Service
@@ -75,6 +77,7 @@ class Retrainer:
     ) -> None:
         self.drifts = drifts
         self.needs: tuple[Need, ...] = ()  # when it was last looked
+        self.problem = ""  # why the newest run failed
         self.runs = Runs(service.directory)
         self._service, self._command, self._look_s = service, tuple(command), look_s
         self._lock = threading.Lock()
@@ -163,6 +166,7 @@ class Retrainer:
         return Seen(
             now_ns=service.clock_ns(),
             last_ns=last.began_ns if last else 0,
+            since_ns=complete_ns(Segments(service.directory / "segments"), service.clock_ns())[0],
             waited_s=time.monotonic() - self._free_s,
             ran_here=self._ran_here,
             verdicts=max(0, known - int(before.get("verdicts", 0))),
@@ -186,6 +190,7 @@ class Retrainer:
         if self.errand.stopping:
             return
         outcome = str(told["state"]) if told else FAILED
+        self.problem = words if outcome == FAILED else ""
         telemetry.add(PREFIX + "runs", outcome=outcome, reason=wish.need)
         telemetry.set(PREFIX + "run.duration", time.monotonic() - began_s)
         if outcome == REGISTERED:

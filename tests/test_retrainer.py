@@ -27,7 +27,8 @@ detection: {seasons: week, threshold: 5, novelty_memory: 1MiB}
 budget: 4/day
 budgets: [{name: shop, match: {service: cart}, budget: 2/week}]
 objectives: [{name: pay, match: {service: '~pay.*$'}, budget: 1/week, incidents: [latency]}]
-policies: [{match: {name: load}, min_dev_from_expected: [1, 2], skip_result: [{days: [sat], from: "10:00", to: "12:00"}]}]
+policies:
+  - {match: {name: load}, min_dev_from_expected: [1, 2], skip_result: [{days: [sat], from: "10:00", to: "12:00"}]}
 calendar: [{match: {service: cart}, tz: Europe/Berlin, holidays: ["2026-12-25"]}]
 lifecycle: {retrain: {enabled: true, schedule: 1d, reasons: [schedule, drift]}, gate: {margin: 0.2}}
 datasets: {limits: {min_rows: 5}}
@@ -159,6 +160,7 @@ def test_a_child_that_fails_is_told_and_the_service_goes_on(tmp_path: Path) -> N
         of.look()
         assert up.service.telemetry.value("otel_aiops.lifecycle.runs", outcome="failed", reason="asked") == 1
         assert up.service.telemetry.value("otel_aiops.lifecycle.run.active") == 0
+        assert up.get("/api/v1/lifecycle/runs")["problem"] == "otel-aiops: no room"
 
 
 def alive(pid: int) -> bool:

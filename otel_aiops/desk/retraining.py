@@ -34,6 +34,7 @@ class Retraining:
             "total": len(found),
             "running": holder or None,
             "automatic": self._service.config.lifecycle.retrain.enabled,
+            "problem": retrainer.problem or None,
             "due": [asdict(one) for one in retrainer.needs],
             "runs": shown,
         }

@@ -60,6 +60,7 @@ class Seen:
 
     now_ns: int
     last_ns: int = 0
+    since_ns: int = 0  # of the oldest recorded point, 0 without any
     waited_s: float = 0.0
     ran_here: bool = False
     verdicts: int = 0  # since the newest run
@@ -73,22 +74,23 @@ class Seen:
         The clock of the day is only believed where no other was running: of a run of another process, and when it has
         not gone back since. So one that is set back or forward makes no run come again and again, nor never more.
         """
-        if not self.last_ns or self.ran_here or self.last_ns > self.now_ns:
+        from_ns = self.last_ns or self.since_ns  # where nothing was made yet, of what is recorded since
+        if not from_ns or self.ran_here or from_ns > self.now_ns:
             return self.waited_s
-        return max(self.waited_s, (self.now_ns - self.last_ns) / 1e9)
+        return max(self.waited_s, (self.now_ns - from_ns) / 1e9)
 
 
 def needs(config: RetrainConfig, seen: Seen) -> tuple[Need, ...]:
     """Why a retraining is due; nothing when none is, or when the last one is not long ago."""
-    if seen.last_ns and seen.elapsed_s < config.min_interval:
+    if (seen.last_ns or seen.ran_here) and seen.elapsed_s < config.min_interval:
         return ()
     return tuple(one for one in _all(config, seen) if one.kind in config.reasons)
 
 
 def _all(config: RetrainConfig, seen: Seen) -> Iterator[Need]:
     if seen.elapsed_s >= config.schedule:
-        since = "run" if seen.last_ns else "start of the service, which has made no version yet"
-        yield Need("schedule", f"{seen.elapsed_s / 3600:.3g} h since the last {since}")
+        since = "since the last run" if seen.last_ns else "of data, and no version was made yet"
+        yield Need("schedule", f"{seen.elapsed_s / 3600:.3g} h {since}")
     if seen.drifts:
         more = f", and {len(seen.drifts) - SHOWN} more" if len(seen.drifts) > SHOWN else ""
         yield Need("drift", f"drift that persists: {'; '.join(seen.drifts[:SHOWN])}{more}")

@@ -25,6 +25,7 @@ RUNNING, REGISTERED, REFUSED, FAILED, ABANDONED = "running", "registered", "refu
 UNFINISHED = (RUNNING, FAILED)  # a run that can be gone on with; a killed one is for ever "running"
 DONE, SKIPPED = "done", "skipped"
 MOST_KEPT = 200  # journals; of more the oldest are deleted
+FORGOTTEN_NS = 7 * 86_400_000_000_000  # what an unfinished run so much older than the newest had staged is deleted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +216,7 @@ class Runs:
         for one in known[MOST_KEPT:]:
             if not one.unfinished:
                 self.path(one.id).unlink(missing_ok=True)
-        needed = {one.id for one in known if one.unfinished}
+        needed = {one.id for one in known if one.unfinished and known[0].began_ns - one.began_ns < FORGOTTEN_NS}
         reports = {one.id for one in known[:MOST_KEPT] if one.state == REFUSED}
         for path in self.directory.glob("*"):
             if path.is_dir() and path.name not in needed | reports:

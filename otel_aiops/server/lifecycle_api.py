@@ -141,7 +141,7 @@ class _Routes:
         """
         summary: The runs of the lifecycle, the newest first, with their steps; who runs now, and why one is due.
         parameters: [{in: query, name: limit, schema: {type: integer, default: 20}}]
-        responses: {200: {description: "an object with `total`, `running`, `due` and a list `runs`"}}
+        responses: {200: {description: "an object with `total`, `running`, `due`, `problem` and a list `runs`"}}
         """
         limit = integer(request, "limit", 20, 1_000)
         return JSONResponse(await run_in_threadpool(lambda: self._backend.runs(limit=limit)))

@@ -28,7 +28,12 @@ def ago(days: float) -> int:
 def test_a_service_that_has_made_no_version_waits_one_interval() -> None:
     assert kinds(waited_s=6 * DAY_S) == []
     (need,) = needs(CONFIG, Seen(now_ns=NOW_NS, waited_s=7 * DAY_S))
-    assert need.kind == "schedule" and "168 h since the last start of the service" in need.text
+    assert need.kind == "schedule" and need.text == "168 h of data, and no version was made yet"
+
+
+def test_a_service_that_is_restarted_every_day_has_its_first_version_too() -> None:
+    assert kinds(since_ns=ago(6)) == [] and kinds(since_ns=ago(8), waited_s=60.0) == ["schedule"]
+    assert kinds(since_ns=ago(8), waited_s=60.0, ran_here=True) == [], "not again and again where it fails at once"
 
 
 def test_reasons_and_their_words() -> None:
@@ -70,7 +75,7 @@ def test_whatever_the_clock_says_runs_of_one_process_keep_their_distance(
 ) -> None:
     seen = Seen(now_ns=now_ns, last_ns=last_ns, waited_s=waited_s, ran_here=ran_here, drifts=("x",))
     found = needs(CONFIG, seen)
-    if last_ns and ran_here:
+    if ran_here:
         assert bool(found) == (waited_s >= CONFIG.min_interval)
     if waited_s >= CONFIG.schedule:
         assert found, "never is not possible either"
