@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from otel_aiops.errors import ConfigError
@@ -69,6 +69,7 @@ def test_a_clock_that_was_set_back_makes_neither_no_run_nor_many() -> None:
     assert kinds(last_ns=ahead_ns, ran_here=True, waited_s=10.0) == []
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 2**62), st.integers(0, 2**62), st.floats(0, 1e9), st.booleans())
 def test_whatever_the_clock_says_runs_of_one_process_keep_their_distance(
     now_ns: int, last_ns: int, waited_s: float, ran_here: bool

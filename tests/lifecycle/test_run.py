@@ -16,11 +16,14 @@ from typing import Any
 import pytest
 
 from otel_aiops.detect.engine import EngineConfig
+from otel_aiops.detect.lessons import Verdict
 from otel_aiops.detect.serving import Action, Rollout
 from otel_aiops.errors import BadInput, Overloaded, StateError, StorageError
+from otel_aiops.incidents.journal import Journal, JournalConfig
 from otel_aiops.lifecycle import registry
 from otel_aiops.lifecycle import run as module
-from otel_aiops.lifecycle.circle import Plan, champion_of, planned
+from otel_aiops.lifecycle.cases import Cases
+from otel_aiops.lifecycle.circle import Plan, begun, champion_in, champion_of, freeze, planned
 from otel_aiops.lifecycle.objective import Objective
 from otel_aiops.lifecycle.registry import RegistryConfig
 from otel_aiops.lifecycle.run import STEPS, standing
@@ -28,7 +31,7 @@ from otel_aiops.lifecycle.runs import ABANDONED, FAILED, REFUSED, REGISTERED, Ru
 from otel_aiops.lifecycle.version import Models
 from otel_aiops.pipeline import PipelineConfig
 from tests.lifecycle.circles import around, circle, judged, left, recorded
-from tests.lifecycle.recording import NOW_NS
+from tests.lifecycle.recording import NOW_NS, SERIES, START_NS
 from tests.servers import free_port
 
 
@@ -327,6 +330,39 @@ def test_the_champion_that_a_journal_tells() -> None:
     assert champion_of(promoted) == "b" and champion_of([*promoted, order("rollback")]) == "a"
     settled = [*promoted, order("stop")]
     assert champion_of(settled) == "b" and champion_of([*settled, order("rollback")]) == "a"
+
+
+def test_what_the_journal_knows(data: Path) -> None:
+    """Verdicts are counted and become cases, and the champion is the one that was promoted."""
+    first = around(circle(data)).version
+    before = planned(circle(data), NOW_NS)
+    journal = Journal(JournalConfig(), data)
+    journal.open()
+    at_ns = START_NS + 25 * 3600 * 1_000_000_000
+    journal.judged(Verdict(series=1, time_ns=at_ns, kind="false_alert", ratio=2.0, by="ana"), SERIES[0])
+    for action in ("shadow", "promote"):
+        journal.rolled(Rollout(action=Action(action), version=first, champion="", time_ns=at_ns, who="ana"))
+    journal.close()
+    plan = planned(circle(data), NOW_NS)
+    assert (before.verdicts, plan.verdicts) == (0, 1) and plan.id != before.id
+    assert champion_in(data, JournalConfig()) == first
+    cases = Cases.of(data)
+    freeze(data, JournalConfig(), cases)
+    assert len(cases.list()) <= 1
+    second = around(circle(data, champion=first))
+    assert second.state == REGISTERED and second.version != first
+    made = Models(data / "lifecycle/models").version(second.version)
+    assert made.lineage.parent == first and "1 verdicts" in "\n".join(plan.lines(circle(data)))
+
+
+def test_an_old_unfinished_run_is_not_gone_on_with_by_itself(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = stopped_at(data, monkeypatch, "evaluate")
+    late = planned(circle(data), NOW_NS)
+    later = replace(late, end_ns=late.end_ns + 2 * 86_400_000_000_000)
+    runs = Runs(data)
+    with runs.alone(""):
+        begun(runs, later, circle(data), resume=None, now_ns=NOW_NS + 1)
+    assert runs.load(one.id).state == ABANDONED and "more than a day of data" in runs.load(one.id).words
 
 
 def test_journals_that_cannot_be_read(data: Path) -> None:
