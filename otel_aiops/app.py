@@ -34,6 +34,7 @@ from otel_aiops.otlp.governance import Governance
 from otel_aiops.parts import Parts
 from otel_aiops.pipeline import Pipeline, Step
 from otel_aiops.registrar import Registrar
+from otel_aiops.retrainer import Retrainer
 from otel_aiops.series.cardinality import Cardinality
 from otel_aiops.series.history import History
 from otel_aiops.series.inbox import Entry
@@ -82,6 +83,7 @@ class Service:
         self.trainer = Trainer(self)
         self.conductor = Conductor(self)
         self.registrar = Registrar(self)
+        self.retrainer = Retrainer(self)
         self.sequence = 0  # of the last body that was taken in
         self.started_ns = 0
         self._questions: deque[Callable[[], None]] = deque()
@@ -116,6 +118,7 @@ class Service:
             self.trainer.errand.start()
             self.conductor.errand.start()
             self.registrar.start()
+            self.retrainer.errand.start()
         except BaseException:
             self.stop()
             raise
@@ -131,6 +134,7 @@ class Service:
         self.trainer.errand.stop()
         self.conductor.errand.stop()
         self.registrar.stop()
+        self.retrainer.errand.stop()
         if self._parts:
             self._parts.stop_receiving(self.config.service.shutdown_timeout)
         self._stopping.set()

@@ -27,6 +27,7 @@ def commands() -> str:
         usage = " ".join(
             (one.metavar or one.name.upper()) if one.param_type_name == "argument" else f"[{one.opts[0]}]"
             for one in command.params
+            if not getattr(one, "hidden", False)
         )
         first = (command.help or "").split("\n\n")[0].replace("\n", " ").strip()
         lines.append(f"| `otel-aiops {name} {usage}` | {first} |")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from otel_aiops import __version__
+from otel_aiops.cli.circle import lifecycle
 from otel_aiops.cli.datasets import dataset
 from otel_aiops.cli.evaluation import backtest, evaluate, gate
 from otel_aiops.cli.imports import promql, vmanomaly
@@ -48,6 +49,7 @@ app.command()(tune)
 app.command()(evaluate)
 app.command()(gate)
 app.command()(backtest)
+app.add_typer(lifecycle, name="lifecycle")
 app.command()(predictions)
 app.command()(advice)
 app.command()(graph)

@@ -10,6 +10,7 @@ from otel_aiops.desk.decisions import Decisions, Kind
 from otel_aiops.desk.incidents import IncidentViews
 from otel_aiops.desk.live import Live
 from otel_aiops.desk.precursors import PrecursorViews
+from otel_aiops.desk.retraining import Retraining
 from otel_aiops.desk.surroundings import Surroundings
 from otel_aiops.desk.versions import Versions
 
@@ -27,6 +28,7 @@ class Desk:
         self._precursors = PrecursorViews(service)
         self._surroundings = Surroundings(service, live, alone)
         self._versions = Versions(service, live)
+        self._retraining = Retraining(service)
 
     def incidents(self, asked: Mapping[str, str], *, limit: int, offset: int) -> dict[str, Any]:
         return self._incidents.incidents(asked, limit=limit, offset=offset)
@@ -85,6 +87,12 @@ class Desk:
 
     def save_model(self, asked: Any) -> dict[str, Any]:
         return self._versions.save(asked)
+
+    def runs(self, *, limit: int) -> dict[str, Any]:
+        return self._retraining.runs(limit=limit)
+
+    def order_run(self, asked: Any) -> dict[str, Any]:
+        return self._retraining.order(asked)
 
     def rollouts(self, *, limit: int) -> dict[str, Any]:
         return self._versions.history(limit=limit)

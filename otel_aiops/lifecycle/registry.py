@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
 from otel_aiops.lifecycle.report import Report, saved
 from otel_aiops.lifecycle.version import BUNDLE, Models, ModelVersion
-from otel_aiops.series.disk import make_directory
+from otel_aiops.series.disk import FILE_MODE, make_directory, storage_errors
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 NAME = "otel-aiops"
 FILE = "mlflow.db"
 FOLDER = "lifecycle"
+LOCK = "registry.lock"
 ALIASES = ("champion", "challenger", "shadow", "previous")
 ID, DIGEST, SIGNATURE = "otel_aiops.version", "otel_aiops.digest", "otel_aiops.signature"
 MOST_VALUE = 5_000  # characters of a tag
@@ -295,11 +297,15 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What another process is to tell the registry: who serves, by alias; without roles it only looks."""
+    """What another process is to tell the registry: who serves, by alias; without roles it only looks.
+
+    `challenger` is a version to register under this alias, while the others stay as they are.
+    """
 
     directory: str
     config: RegistryConfig
     roles: Mapping[str, str] = field(default_factory=dict)
+    challenger: str = ""
 
 
 def tell(job: Job, stopped: Callable[[], bool] = lambda: False) -> list[Registered]:
@@ -334,16 +340,31 @@ def main() -> int:
     config = RegistryConfig(**tree["config"])
     directory, roles = Path(tree["directory"]), tree["roles"]
     registry, models = Registry(directory, config), Models(directory / FOLDER / "models")
+    challenger = tree.get("challenger", "")
     try:
-        for name in dict.fromkeys(roles.values()):
+        lock = _alone(directory)  # two that tell at once would register a version twice
+        for name in dict.fromkeys([*roles.values(), *filter(None, [challenger])]):
             registry.register(models.version(name), saved(models.folder(name)))
+        if challenger:
+            now = {alias: one.id for one in registry.versions() for alias in one.aliases if alias in ALIASES}
+            registry.set_aliases({**now, "challenger": challenger})
         if roles:
             registry.set_aliases(roles)
         print(json.dumps([asdict(one) for one in registry.versions()]))
     except AiopsError as error:
         print(str(error), file=sys.stderr)
         return CHANGED if isinstance(error, StateError) else FAILED
+    os.close(lock)
     return 0
+
+
+def _alone(directory: Path) -> int:
+    """Wait until no other process of this data directory tells the registry; the descriptor of the lock."""
+    with storage_errors(f"locking {directory / FOLDER}"):
+        make_directory(directory / FOLDER)
+        descriptor = os.open(directory / FOLDER / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
 
 
 if __name__ == "__main__":

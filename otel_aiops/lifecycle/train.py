@@ -80,9 +80,9 @@ def train(
     """
     datasets.trainable(wanted.dataset)
     config = ruled(config, settings, objective)
-    rules = digest(_plain(asdict(config)))[:16]
+    rules = digest(plain(asdict(config)))[:16]
     staged = (
-        models.directory / f"{STAGED}{digest([_plain(asdict(wanted)), settings.to_json(), rules, __version__])[:16]}"
+        models.directory / f"{STAGED}{digest([plain(asdict(wanted)), settings.to_json(), rules, __version__])[:16]}"
     )
     with _staging(staged):
         bundle, until_ns = learn(datasets, wanted, settings, config, staged=staged, processes=processes, told=progress)
@@ -319,11 +319,11 @@ def _sha256(path: Path) -> str:
         raise StorageError(f"{path}: {error}") from error
 
 
-def _plain(tree: Any) -> Any:
-    """What canonical JSON can say."""
+def plain(tree: Any) -> Any:
+    """A tree of values as canonical JSON can say it."""
     if isinstance(tree, dict):
-        return {str(key): _plain(value) for key, value in tree.items()}
+        return {str(key): plain(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple | set | frozenset):
-        return [_plain(value) for value in tree]
+        return [plain(value) for value in tree]
     exact = isinstance(tree, bool | int | str | None) or (isinstance(tree, float) and math.isfinite(tree))
     return tree if exact else str(tree)

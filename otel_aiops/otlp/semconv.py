@@ -416,6 +416,25 @@ OWN_METRICS: tuple[Metric, ...] = (
         "Times that the registry could not be told who serves; it is tried again.",
     ),
     Metric(
+        "otel_aiops.lifecycle.runs",
+        "counter",
+        "{run}",
+        "Runs of the lifecycle that this service had made, by outcome (registered, refused, failed) and reason.",
+        ("outcome", "reason"),
+    ),
+    Metric("otel_aiops.lifecycle.run.active", "gauge", "{run}", "1 while a run of the lifecycle goes on."),
+    Metric(
+        "otel_aiops.lifecycle.run.due",
+        "gauge",
+        "{reason}",
+        "1 where a retraining is due for this reason (schedule, drift, verdicts, config).",
+        ("reason",),
+    ),
+    Metric("otel_aiops.lifecycle.run.duration", "gauge", "s", "How long the newest run took."),
+    Metric(
+        "otel_aiops.lifecycle.run.last_success", "gauge", "s", "When a run last registered a version, in unix seconds."
+    ),
+    Metric(
         "otel_aiops.rollout.failures", "counter", "{order}", "Orders that failed; all stayed as it was.", ("action",)
     ),
     Metric("otel_aiops.step.failures", "counter", "{request}", "Bodies whose step ended in a fault."),

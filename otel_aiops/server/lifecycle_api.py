@@ -31,6 +31,10 @@ class LifecycleBackend(Protocol):
 
     def rollouts(self, *, limit: int) -> dict[str, Any]: ...
 
+    def runs(self, *, limit: int) -> dict[str, Any]: ...
+
+    def order_run(self, asked: Any) -> dict[str, Any]: ...
+
 
 def routes(backend: LifecycleBackend, max_body_bytes: int) -> list[Route]:
     """All of them, in the order of the documents."""
@@ -43,6 +47,8 @@ def routes(backend: LifecycleBackend, max_body_bytes: int) -> list[Route]:
         Route("/api/v1/rollout", of.rollout, methods=["GET"]),
         Route("/api/v1/rollout", of.roll, methods=["POST"]),
         Route("/api/v1/rollout/history", of.history),
+        Route("/api/v1/lifecycle/runs", of.runs, methods=["GET"]),
+        Route("/api/v1/lifecycle/runs", of.order_run, methods=["POST"]),
     ]
 
 
@@ -130,3 +136,31 @@ class _Routes:
         """
         limit = integer(request, "limit", 100, 10_000)
         return JSONResponse(await run_in_threadpool(lambda: self._backend.rollouts(limit=limit)))
+
+    async def runs(self, request: Request) -> Response:
+        """
+        summary: The runs of the lifecycle, the newest first, with their steps; who runs now, and why one is due.
+        parameters: [{in: query, name: limit, schema: {type: integer, default: 20}}]
+        responses: {200: {description: "an object with `total`, `running`, `due`, `problem` and a list `runs`"}}
+        """
+        limit = integer(request, "limit", 20, 1_000)
+        return JSONResponse(await run_in_threadpool(lambda: self._backend.runs(limit=limit)))
+
+    async def order_run(self, request: Request) -> Response:
+        """
+        summary: Have a new version made, judged, and run as shadow if the gate says yes; begins in a moment.
+        requestBody:
+          content:
+            application/json:
+              schema:
+                type: object
+                required: [who]
+                properties:
+                  who: {type: string}
+                  why: {type: string}
+                  objective: {type: string, description: name of an objective of the configuration}
+                  settings: {type: string, enum: [config, champion, tuned]}
+        responses: {202: {description: it begins}, 400: {description: what was expected}, 503: {description: one runs}}
+        """
+        tree = await posted_json(request, self._max_body_bytes, "who wants it")
+        return JSONResponse(await run_in_threadpool(lambda: self._backend.order_run(tree)), 202)

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -70,6 +71,18 @@ def test_versions_with_lineage_and_aliases(shared: tuple[Path, list[ModelVersion
     _figures(registry)
     _changed(registry, first)
     _trials(registry)
+
+
+def test_a_challenger_is_told_and_the_others_stay(shared: tuple[Path, list[ModelVersion]]) -> None:
+    """In the process of its own, two at a time."""
+    directory, (first, second) = shared
+    config = RegistryConfig(timeout=120.0)
+    tell(Job(str(directory), config, {"champion": first.id}))
+    with ThreadPoolExecutor(2) as pool:
+        many = [pool.submit(tell, Job(str(directory), config, challenger=second.id)) for _ in range(2)]
+        for one in many:
+            aliases = {found.id: found.aliases for found in one.result()}
+    assert aliases == {first.id: ("champion",), second.id: ("challenger",)}
 
 
 def _figures(registry: Registry) -> None:
