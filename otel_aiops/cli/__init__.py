@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from otel_aiops import __version__
+from otel_aiops.cli.audit import audit
 from otel_aiops.cli.datasets import dataset
 from otel_aiops.cli.evaluation import backtest, evaluate, gate
 from otel_aiops.cli.imports import promql, vmanomaly
@@ -54,6 +55,7 @@ app.command()(graph)
 app.add_typer(models, name="models")
 app.add_typer(rollout, name="rollout")
 app.command()(rollback)
+app.add_typer(audit, name="audit")
 importing.command()(vmanomaly)
 importing.command()(promql)
 
