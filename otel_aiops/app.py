@@ -179,8 +179,10 @@ class Service:
 
     def _configured(self, how: str, sequence: int, *, swapped: bool, config: Config | None = None) -> None:
         """Write down which configuration holds after a sequence. Raises: StorageError, StateError."""
-        about = {"how": how, "sequence": sequence, "swapped": swapped, "time_ns": self.clock_ns()}
-        self.configured = self._configs.note(config or self.config, **about)
+        now_ns = self.clock_ns()
+        self.configured = self._configs.note(
+            config or self.config, how=how, sequence=sequence, swapped=swapped, time_ns=now_ns
+        )
 
     def _swap_pipeline(self, config: Config) -> None:
         pipeline = Pipeline(config.pipeline())

@@ -88,7 +88,7 @@ class Past:
 
     def beginning(self, *, sequence: int = END, before_ns: int = 2**63 - 1) -> Beginning:
         """The newest place to begin before a record, and before the event clock came to a time. Raises: Missing."""
-        notes = []
+        notes: list[str] = []
         logged = self._first()
         for found in reversed(self._snapshots.sequences()):
             if found >= sequence or (logged is not None and found + 1 < logged):

@@ -12,6 +12,7 @@ from otel_aiops.cli.terminal import NO, ConfigOption, DataDirOption, JsonOption,
 
 if TYPE_CHECKING:
     from otel_aiops.config import Config
+    from otel_aiops.detect.lessons import Verdict
     from otel_aiops.lifecycle.backtest import Backtest
     from otel_aiops.lifecycle.objective import Objective
     from otel_aiops.lifecycle.report import Report
@@ -64,6 +65,8 @@ def evaluate(
     columns = [side.figures() for side in report.sides]
     rows = [(name.replace("_", " "), *(_text(shown, one[name]) for one in columns)) for name, shown in SHOWN]
     print_table(("", *(f"{side.role} {side.name}" for side in report.sides)), rows)
+    if report.feedback is not None:
+        typer.echo(f"what verdicts changed: {report.feedback.sentence()}")
     for note in report.notes:
         typer.echo(f"note: {note}", err=True)
     typer.echo(str(directory / "lifecycle" / "models" / version / "report.html"))
@@ -195,7 +198,7 @@ def _evaluated(
     champion = Candidate.of(models, parent) if parent and (against or parent in models.list()) else None
     limits = settings.lifecycle.evaluation
     prepare()
-    _freeze(settings, directory, cases)
+    lessons = _freeze(settings, directory, cases)
     since_ns = since(datasets.load(name), candidate.lineage, limits)
     data = held_out(datasets, name, since_ns=since_ns, truth=_read(labels), match=wanted, config=limits)
     with bar("evaluate") as progress:
@@ -207,6 +210,7 @@ def _evaluated(
             cases=cases,
             objective=wanted,
             limits=limits,
+            lessons=lessons,
             progress=progress,
         )
     save(report, models.folder(version))
@@ -222,8 +226,8 @@ def _objective(settings: Config, name: str) -> Objective | None:
     return known[name]
 
 
-def _freeze(settings: Config, directory: Path, cases: Any) -> None:
-    """Make cases of the verdicts of the journal, while the points around them are still recorded."""
+def _freeze(settings: Config, directory: Path, cases: Any) -> tuple[tuple[str, Verdict], ...]:
+    """Make cases of the verdicts of the journal, while the points around them are still recorded; all verdicts."""
     from otel_aiops.lifecycle.cases import freeze_verdicts
     from otel_aiops.series.archive import Archive
 
@@ -232,6 +236,7 @@ def _freeze(settings: Config, directory: Path, cases: Any) -> None:
     named = sorted({series for series, _ in verdicts if series})
     if named and (directory / "segments").is_dir():
         freeze_verdicts(cases, verdicts, Archive(directory).points(named), named)
+    return tuple(verdicts)
 
 
 def _journal(settings: Config, directory: Path) -> tuple[Label, ...]:

@@ -167,6 +167,30 @@ def reopen(
     _mark(name, {"action": "reopen", "who": who, "why": why}, url, token, as_json)
 
 
+@incidents.command("verdict")
+def judge(
+    name: IdArgument,
+    said: Annotated[str, typer.Argument(metavar="VERDICT", help="real, false, duplicate or expected.")],
+    of: Annotated[str, typer.Option(help="Of a duplicate: the id of the incident that it is a part of.")] = "",
+    who: WhoOption = "",
+    why: WhyOption = "",
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what an incident was: thresholds, labels for training, and frozen cases follow."""
+    asked = {"verdict": said, "of": of, "who": who, "why": why}
+    body = json.dumps({key: value for key, value in asked.items() if value}).encode()
+    with service(url, token) as api:
+        found = api.post(
+            f"/api/v1/incidents/{quote(name, safe='')}/verdict", body, {"Content-Type": "application/json"}
+        )
+    if as_json:
+        show(found)
+    else:
+        typer.echo(f"{found['incident']}: {found['verdict']}, said of {found['series']} series")
+
+
 @incidents.command("precursors")
 def precursors(
     limit: LimitOption = 20, url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False

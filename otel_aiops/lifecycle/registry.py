@@ -73,7 +73,7 @@ class Registered:
     digest: str
     aliases: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
-    made_ns: int = 0  # when it was registered, 0 where that was not asked
+    made_ns: int = field(default=0, compare=False)  # when it was registered, 0 where that was not asked
 
 
 class Registry:
