@@ -19,6 +19,7 @@ from otel_aiops.cli import app
 from otel_aiops.config import Config
 from otel_aiops.series.records import FILE_HEADER, RECORD_HEADER, log_files, read_file
 from tests.feed import ns
+from tests.incident_feed import call
 from tests.test_app import Running
 from tests.test_rollout import Shop
 
@@ -66,6 +67,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[
         facts["score"] = up.service.chronicle.journal.alerts()[-1].score
         (found,) = [one for one in up.get("/api/v1/series")["series"] if 'queue="q3"' in one["series"]]
         facts["print"] = found["fingerprint"]
+        asked = {"series": facts["print"], "time": facts["alert"], "verdict": "false", "by": "ann", "note": "a test"}
+        assert call(up, "POST", "verdicts", asked).status_code == 200
         shop.feed(10)
         version = shop.challenger(threshold=2.0)
         shop.roll("canary", version=version, share=1.0)
@@ -86,6 +89,11 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[
         shop.feed(20)
         facts["calm"] = shop.now_s
         found = up.get("/api/v1/incidents")["incidents"]
+        work = {"name": "disks", "start": NOW_S, "for": "2h", "services": "pay", "who": "bob", "why": "new disks"}
+        assert call(up, "POST", "maintenance", work).status_code == 200
+        facts["list"] = up.get("/api/v1/audit", limit=500)
+        facts["anns"] = up.get("/api/v1/audit", who="ANN", kind="verdict,rollout", since="2025-10-09")
+        facts["wrong"] = call(up, "GET", "audit", kind="odd")
         facts["incidents"] = [one["id"] for one in found]
     yield directory, facts
 
@@ -202,3 +210,34 @@ def test_the_command(told: tuple[Path, dict[str, Any]]) -> None:
     done = CliRunner().invoke(app, ["audit", "why", "--incident", facts["incidents"][0], "--data-dir", str(directory)])
     assert done.exit_code == 0 and "opened again, equal" in done.output, done.output
     assert CliRunner().invoke(app, ["audit", "why", "--data-dir", str(directory)]).exit_code == 2
+
+
+def test_who_changed_what_is_one_list(told: tuple[Path, dict[str, Any]]) -> None:
+    directory, facts = told
+    found = facts["list"]
+    assert found["problems"] == [] and found["total"] == len(found["entries"])
+    times = [one["time"] for one in found["entries"]]
+    assert times == sorted(times, reverse=True)
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for one in found["entries"]:
+        by_kind.setdefault(one["kind"], []).append(one)
+    newest, first = by_kind["config"]
+    assert newest["details"]["changed"]["budget"] == ["1/day", "3/week"] and newest["code"] == first["code"] != ""
+    (verdict,) = by_kind["verdict"]
+    assert (verdict["who"], verdict["why"]) == ("ann", "a test") and "q3" in verdict["data"]
+    assert [one["what"].split()[0] for one in by_kind["rollout"]] == ["promote", "canary"]
+    assert by_kind["rollout"][0]["details"]["evidence"]["other"]["version"] == facts["version"]
+    assert facts["version"] in {one["what"].removeprefix("made ") for one in by_kind["version"]}
+    (decision,) = by_kind["decision"]
+    assert (decision["what"], decision["who"], decision["data"]) == ("maintenance disks", "bob", "pay")
+    assert [one["kind"] for one in facts["anns"]["entries"]] == ["verdict"]
+    assert facts["wrong"].status_code == 400 and "kind: expected some of config" in facts["wrong"].json()["error"]
+
+
+def test_the_list_of_a_data_directory(told: tuple[Path, dict[str, Any]]) -> None:
+    directory, facts = told
+    done = CliRunner().invoke(app, ["audit", "--data-dir", str(directory), "--kind", "rollout,verdict", "--json"])
+    assert done.exit_code == 0, done.output
+    assert {one["kind"] for one in json.loads(done.output)["entries"]} == {"rollout", "verdict"}
+    done = CliRunner().invoke(app, ["audit", "--data-dir", str(directory), "--who", "bob", "--kind", "decision"])
+    assert "bob" in done.output and done.output.rstrip().endswith("1 changes")
