@@ -236,7 +236,7 @@ def _feedback(
     lessons: Sequence[tuple[str, Verdict]], early: Sequence[tuple[str, Verdict]], without: Side, taught: Side
 ) -> Feedback:
     kinds = Counter(verdict.kind for _, verdict in early)
-    figures = ({name: one.figures()[name] for name in MEASURED} for one in (without, taught))
+    figures = ({name: float(one.figures()[name]) for name in MEASURED} for one in (without, taught))
     return Feedback(
         kinds=dict(sorted(kinds.items())), late=len(lessons) - len(early), without=next(figures), taught=next(figures)
     )

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from otel_aiops.audit.configurations import HIDDEN, Configurations
+from otel_aiops.audit.configurations import HIDDEN, Configurations, Configured
 from otel_aiops.audit.entries import KINDS, since_of, trail
+from otel_aiops.audit.replay import active
 from otel_aiops.config import Config, parse
 from otel_aiops.errors import BadInput, StateError
 from otel_aiops.lifecycle import governed
@@ -127,3 +128,10 @@ def test_a_configuration_of_another_code_is_not_taken_for_its_own(tmp_path: Path
         else:
             assert Configurations(tmp_path).pipeline(name).budget == 2.5
     assert Config().pipeline().budget == "1/day"
+
+
+def test_after_a_crash_what_was_repeated_counts() -> None:
+    lines = [Configured(line=1, sequence=0), Configured(line=2, sequence=95), Configured(line=3, sequence=90)]
+    assert [active(lines, k).line for k in (0, 89, 90, 97)] == [1, 1, 3, 3]
+    assert [active(lines[:2], k).line for k in (94, 95)] == [1, 2]  # as it was before the crash
+    assert active((), 5).line == 0

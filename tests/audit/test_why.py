@@ -94,6 +94,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[
         facts["list"] = up.get("/api/v1/audit", limit=500)
         facts["anns"] = up.get("/api/v1/audit", who="ANN", kind="verdict,rollout", since="2025-10-09")
         facts["wrong"] = call(up, "GET", "audit", kind="odd")
+        facts["live"] = series(directory, 'depth{queue="q3"}', facts["alert"])
+        facts["newest"] = series(directory, 'depth{queue="q9"}', facts["calm"])
+        shop.feed(1)
+        facts["failures"] = up.service.telemetry.value("otel_aiops.step.failures")
         facts["incidents"] = [one["id"] for one in found]
     yield directory, facts
 
@@ -139,6 +143,10 @@ def test_an_incident_opens_again(told: tuple[Path, dict[str, Any]]) -> None:
 
 def test_it_does_not_disturb_a_service_that_runs(told: tuple[Path, dict[str, Any]]) -> None:
     directory, facts = told
+    assert facts["live"].equal and facts["failures"] == 0
+    (newest,) = facts["newest"].points  # in no segment yet, so there is nothing to compare it with
+    assert newest.made is not None and newest.time_ns == ns(facts["calm"]) and newest.equal is None
+    assert "not on the disk yet" in newest.notes[0] and not facts["newest"].equal
     before = sorted((path.relative_to(directory), path.stat().st_size) for path in directory.rglob("*.log"))
     series(directory, 'depth{queue="q3"}', facts["alert"])
     after = sorted((path.relative_to(directory), path.stat().st_size) for path in directory.rglob("*.log"))
@@ -213,7 +221,7 @@ def test_the_command(told: tuple[Path, dict[str, Any]]) -> None:
 
 
 def test_who_changed_what_is_one_list(told: tuple[Path, dict[str, Any]]) -> None:
-    directory, facts = told
+    facts = told[1]
     found = facts["list"]
     assert found["problems"] == [] and found["total"] == len(found["entries"])
     times = [one["time"] for one in found["entries"]]
@@ -235,7 +243,7 @@ def test_who_changed_what_is_one_list(told: tuple[Path, dict[str, Any]]) -> None
 
 
 def test_the_list_of_a_data_directory(told: tuple[Path, dict[str, Any]]) -> None:
-    directory, facts = told
+    directory = told[0]
     done = CliRunner().invoke(app, ["audit", "--data-dir", str(directory), "--kind", "rollout,verdict", "--json"])
     assert done.exit_code == 0, done.output
     assert {one["kind"] for one in json.loads(done.output)["entries"]} == {"rollout", "verdict"}
