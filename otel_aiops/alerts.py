@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from otel_aiops.desk.feedback import check_of
 from otel_aiops.detect.alerts import DEVIATION_WEIGHT
 from otel_aiops.detect.lessons import Lesson, Verdict
 from otel_aiops.detect.raised import NEAR_NS, Raised
-from otel_aiops.detect.verdicts import KINDS
+from otel_aiops.detect.verdicts import KINDS, SHORT
 from otel_aiops.errors import BadInput
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 MOST_VERDICTS = 1_000  # of one request
 LONGEST_TEXT = 2_000  # characters of who and of a note
 AHEAD_NS = 60_000_000_000  # clocks of people may be so much ahead
-KEYS = ("series", "time", "verdict", "ratio", "by", "note")
+KEYS = ("series", "time", "verdict", "ratio", "by", "note", "of")
 
 
 class AlertViews:
@@ -100,16 +101,19 @@ class AlertViews:
         time_ns = moment_ns(time, newest_ns) if isinstance(time, str) else round(time * 1e9)
         if time_ns > now_ns + AHEAD_NS:
             raise BadInput(f"time: expected one that has been, got {time!r}, {(time_ns - now_ns) / 1e9:.0f} s ahead")
+        kind, of = SHORT.get(asked["verdict"], asked["verdict"]), asked.get("of", "")
+        check_of(kind, of, "", known=lambda name: self._service.chronicle.journal.get(name) is not None)
         ratio, source, fingerprint = self._ratio(row, time_ns, asked.get("ratio"))
         return Verdict(
             series=fingerprint,
             time_ns=time_ns,
-            kind=asked["verdict"],
+            kind=kind,
             ratio=ratio,
             source=source,
             by=asked.get("by", ""),
             note=asked.get("note", ""),
             given_ns=now_ns,
+            of=of,
         )
 
     def _row(self, series: str) -> int:
@@ -210,8 +214,8 @@ def _checked(asked: Any) -> Mapping[str, Any]:
     for key in ("series", "time", "verdict"):
         if asked.get(key) in (None, ""):
             raise BadInput(f"{key}: expected a value, got none")
-    if asked["verdict"] not in KINDS:
-        raise BadInput(f"verdict: expected one of {', '.join(KINDS)}, got {asked['verdict']!r}")
+    if asked["verdict"] not in (*KINDS, *SHORT):
+        raise BadInput(f"verdict: expected one of {', '.join((*SHORT, *KINDS))}, got {asked['verdict']!r}")
     if not isinstance(asked["series"], str):
         raise BadInput(f'series: expected a fingerprint or name{{key="value"}}, got {asked["series"]!r}')
     if not isinstance(asked["time"], str) and not _finite(asked["time"]):
@@ -219,7 +223,7 @@ def _checked(asked: Any) -> Mapping[str, Any]:
     ratio = asked.get("ratio")
     if ratio is not None and not (_finite(ratio) and ratio >= 0):
         raise BadInput(f"ratio: expected a number >= 0, got {ratio!r}")
-    _check_texts(asked, ("by", "note"))
+    _check_texts(asked, ("by", "note", "of"))
     return asked
 
 

@@ -18,6 +18,8 @@ import structlog
 
 from otel_aiops import __version__
 from otel_aiops.allocator import keep_memory
+from otel_aiops.audit.configurations import Configurations, Configured
+from otel_aiops.audit.notes import noted
 from otel_aiops.checkup import Checkup
 from otel_aiops.chronicle import Chronicle, IncidentFiles
 from otel_aiops.conductor import Conductor
@@ -27,7 +29,7 @@ from otel_aiops.detect.lessons import Lesson
 from otel_aiops.detect.serving import Rollout, Trained
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
 from otel_aiops.incidents.suppress import Decision
-from otel_aiops.ingest import SIGNALS, Body, Ingest
+from otel_aiops.ingest import SIGNALS, Body, Ingest, advance
 from otel_aiops.lifecycle import governed
 from otel_aiops.lifecycle.version import Models
 from otel_aiops.otlp.governance import Governance
@@ -71,7 +73,7 @@ class Service:
         self.directory = directory
         self.clock_ns = clock_ns
         self.telemetry = Telemetry()
-        self.history = History(config.storage, directory)
+        self.history = History(config.storage, directory, audit=config.audit)
         self.ingest = Ingest(self.history, limit_bytes=config.body_limit_bytes(), clock_ns=clock_ns)
         self.ingest.paused = "starting"
         self.ingest.governance = Governance(config.governance)
@@ -84,6 +86,8 @@ class Service:
         self.conductor = Conductor(self)
         self.registrar = Registrar(self)
         self.retrainer = Retrainer(self)
+        self._configs = Configurations(directory)
+        self.configured = Configured()  # the line of the journal that holds
         self.sequence = 0  # of the last body that was taken in
         self.started_ns = 0
         self._questions: deque[Callable[[], None]] = deque()
@@ -104,6 +108,7 @@ class Service:
         try:
             self.chronicle.open()
             governed.note(self.directory, self.config.governance, self.started_ns)
+            self._configured("start", recovery.sequence, swapped=True)
             for note in recovery.notes:
                 log.warning("damaged data was found and left out", what=note)
             if self._recover(recovery.arrays, recovery.sequence):
@@ -154,6 +159,8 @@ class Service:
         """Build everything that changed from a new configuration, then swap. ConfigError leaves all as it was."""
         if config.storage != self.config.storage:
             raise ConfigError("storage", "cannot change while the service runs; restart it")
+        if config.audit != self.config.audit:
+            raise ConfigError("audit", "cannot change while the service runs; restart it")
         if config.journal != self.config.journal:
             raise ConfigError("journal", "cannot change while the service runs; restart it")
         old, parts = self.config, self._parts
@@ -169,12 +176,22 @@ class Service:
         if config.governance != old.governance:
             self.ingest.governance = Governance(config.governance)
             governed.note(self.directory, config.governance, self.clock_ns())
+        if config.pipeline() == old.pipeline() and config != old:
+            self._configured("reload", self.sequence, swapped=False, config=config)
         self.config = config
         self.checkup.reload(config)
+
+    def _configured(self, how: str, sequence: int, *, swapped: bool, config: Config | None = None) -> None:
+        """Write down which configuration holds after a sequence. Raises: StorageError, StateError."""
+        now_ns = self.clock_ns()
+        self.configured = self._configs.note(
+            config or self.config, how=how, sequence=sequence, swapped=swapped, time_ns=now_ns
+        )
 
     def _swap_pipeline(self, config: Config) -> None:
         pipeline = Pipeline(config.pipeline())
         pipeline.restore(self.pipeline.state())
+        self._configured("reload", self.sequence, swapped=True, config=config)
         self.pipeline = pipeline
         if self._parts:
             self._parts.renew_emitter()
@@ -261,6 +278,7 @@ class Service:
             step = self._advance(entry)
             self._record(entry, step)
             self.watch.follow(step)
+            self.chronicle.raised(noted(self.pipeline, step, entry.sequence, self.configured, self.clock_ns()))
             self.chronicle.write(step.incidents, step.event_ns)
         except Exception:  # one body must not stop the service; it stays in the log for a closer look
             self.telemetry.add("otel_aiops.step.failures")
@@ -269,48 +287,40 @@ class Service:
         return step
 
     def _advance(self, entry: Entry) -> Step:
-        """What a body does to the learned state; nothing else changes it."""
+        """What a body does to the learned state, and to the journal where people told it."""
         body = entry.item
         if isinstance(body, Body) and body.lesson is not None:
-            return self._learn(body.lesson)
-        if isinstance(body, Body) and body.decision is not None:
-            return self._decide(body.decision)
-        if isinstance(body, Body) and body.rollout is not None:
-            return self._roll(body.rollout)
-        if isinstance(body, Body) and body.precursors is not None:
-            return self.pipeline.foretell(body.precursors)
-        if isinstance(body, Body) and body.spans is not None:
-            return self.pipeline.traces(body.spans, now_ns=entry.received_ns)
-        if isinstance(body, Body) and body.logs is not None:
-            return self.pipeline.logs(body.logs, now_ns=entry.received_ns)
-        if not isinstance(body, Body) or body.points is None:
-            return self.pipeline.tick(now_ns=entry.received_ns)
-        if entry.kind == RecordKind.BACKFILL:
-            return self.pipeline.backfill(body.points, now_ns=entry.received_ns)
-        return self.pipeline.metrics(body.points, now_ns=entry.received_ns)
+            self._judged(body.lesson)
+        elif isinstance(body, Body) and body.decision is not None:
+            return self._decide(entry, body.decision)
+        elif isinstance(body, Body) and body.rollout is not None:
+            return self._roll(entry, body.rollout)
+        return self._step(entry)
 
-    def _learn(self, lesson: Lesson) -> Step:
-        """Learn what operators teach, and keep it in the journal with the texts of the series."""
+    def _step(self, entry: Entry) -> Step:
+        return advance(self.pipeline, entry.kind, entry.item, entry.received_ns, self._trained)
+
+    def _judged(self, lesson: Lesson) -> None:
+        """Keep what operators teach in the journal, with the texts of the series."""
         table = self.pipeline.table
         rows = [table.find(one.series) for one in lesson.verdicts]
         texts = ["" if row is None else table.labels(row).to_json() for row in rows]
         self.chronicle.judged(list(zip(texts, lesson.verdicts, strict=True)))
-        return self.pipeline.learn(lesson)
 
-    def _decide(self, decision: Decision) -> Step:
+    def _decide(self, entry: Entry, decision: Decision) -> Step:
         """Do what an operator wants; what has become impossible since it was asked changes nothing."""
         try:
-            step = self.pipeline.decide(decision)
+            step = self._step(entry)
         except BadInput as error:
             log.warning("a decision could not be carried out", action=decision.action, who=decision.who, why=str(error))
             return Step(event_ns=self.pipeline.event_ns)
         self.chronicle.decided(decision)
         return step
 
-    def _roll(self, order: Rollout) -> Step:
+    def _roll(self, entry: Entry, order: Rollout) -> Step:
         """Change which versions run; what cannot be done leaves the champion as it is, and the user is told."""
         try:
-            step = self.pipeline.roll(order, self._trained)
+            step = self._step(entry)
         except AiopsError as error:
             self.telemetry.add("otel_aiops.rollout.failures", action=order.action)
             log.error(

@@ -15,6 +15,7 @@ import structlog
 from otel_aiops.detect.lessons import Verdict
 from otel_aiops.detect.serving import Rollout
 from otel_aiops.errors import ConfigError, StorageError
+from otel_aiops.incidents.alert_note import AlertNote
 from otel_aiops.incidents.codec import to_line
 from otel_aiops.incidents.incident import Incident
 from otel_aiops.incidents.journal import Journal, JournalConfig
@@ -91,6 +92,11 @@ class Chronicle:
     def rolled(self, order: Rollout) -> None:
         """Take what was done with model versions; it is written with the next step."""
         self._wait(1, lambda journal: journal.rolled(order))
+
+    def raised(self, notes: Sequence[AlertNote]) -> None:
+        """Take with what alerts began; it is written with this step."""
+        if notes:
+            self._wait(len(notes), lambda journal: journal.raised(notes))
 
     def _wait(self, weight: int, write: Write) -> None:
         self._waiting.append((weight, write))

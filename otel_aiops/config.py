@@ -24,7 +24,7 @@ from otel_aiops.lifecycle.objective import Objective, check_names, load_objectiv
 from otel_aiops.otlp.governance import GovernanceConfig
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.align import AlignConfig
-from otel_aiops.series.disk import StorageConfig
+from otel_aiops.series.disk import AuditConfig, StorageConfig
 from otel_aiops.series.table import TableConfig
 from otel_aiops.server import endpoint
 from otel_aiops.server.auth import AuthConfig
@@ -124,6 +124,7 @@ class Config:
     forecast: tuple[ForecastRule, ...] = ()  # which series are forecast, for how long and up to which limit
     governance: GovernanceConfig = field(default_factory=GovernanceConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     service: ServiceConfig = field(default_factory=ServiceConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
 

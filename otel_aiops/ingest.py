@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from otel_aiops.detect.lessons import Lesson
-from otel_aiops.detect.serving import Rollout
+from otel_aiops.detect.serving import Load, Rollout
 from otel_aiops.errors import Overloaded
 from otel_aiops.incidents.codec import decode, encode
 from otel_aiops.incidents.precursors import Precursor, from_body, to_body
@@ -22,6 +22,7 @@ from otel_aiops.otlp.log_records import RECORD_BYTES, LogRecords
 from otel_aiops.otlp.memo import Memo
 from otel_aiops.otlp.points import Points
 from otel_aiops.otlp.spans import SPAN_BYTES, Spans
+from otel_aiops.pipeline import Pipeline, Step
 from otel_aiops.series.history import History
 from otel_aiops.series.records import Compression, Format, Received, RecordKind
 from otel_aiops.server import receiver
@@ -180,6 +181,31 @@ class Ingest:
                 format=Format.PROTOBUF,
             )
         return received, self._decode(received, rewritten)
+
+
+def advance(pipeline: Pipeline, kind: RecordKind, body: object, received_ns: int, load: Load) -> Step:
+    """What a record of the log does to the learned state; nothing else changes it, live or in a replay.
+
+    Raises: BadInput of a decision, and AiopsError of a rollout, that cannot be carried out; then all is as it was.
+    """
+    if isinstance(body, Body):
+        if body.lesson is not None:
+            return pipeline.learn(body.lesson)
+        if body.decision is not None:
+            return pipeline.decide(body.decision)
+        if body.rollout is not None:
+            return pipeline.roll(body.rollout, load)
+        if body.precursors is not None:
+            return pipeline.foretell(body.precursors)
+        if body.spans is not None:
+            return pipeline.traces(body.spans, now_ns=received_ns)
+        if body.logs is not None:
+            return pipeline.logs(body.logs, now_ns=received_ns)
+    if not isinstance(body, Body) or body.points is None:
+        return pipeline.tick(now_ns=received_ns)
+    if kind == RecordKind.BACKFILL:
+        return pipeline.backfill(body.points, now_ns=received_ns)
+    return pipeline.metrics(body.points, now_ns=received_ns)
 
 
 def explain(rejected: Mapping[str, int]) -> str:

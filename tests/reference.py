@@ -37,6 +37,8 @@ def commands() -> str:
 def _commands(group: typing.Any, prefix: str) -> Iterator[tuple[str, typing.Any]]:
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
+            if command.invoke_without_command:
+                yield prefix + name, command
             yield from _commands(command, f"{prefix}{name} ")
         else:
             yield prefix + name, command

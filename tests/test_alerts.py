@@ -102,7 +102,13 @@ class TestVerdicts:
     def test_what_is_wrong_with_one_is_said_and_none_is_learned(self, tmp_path: Path) -> None:
         right = {"series": "cpu", "time": "now", "verdict": "missed", "ratio": 1.0}
         wrong: list[tuple[Any, str]] = [
-            ({**right, "verdict": "wrong"}, "verdict: expected one of true_alert, false_alert, missed, got 'wrong'"),
+            ({**right, "verdict": "duplicate"}, "of: expected the id of the other incident with the verdict duplicate"),
+            ({**right, "verdict": "duplicate", "of": "INC-0"}, "of: expected the id of another incident, got 'INC-0'"),
+            ({**right, "verdict": "expected", "of": "INC-0"}, "of: expected the id of the other incident"),
+            (
+                {**right, "verdict": "wrong"},
+                "verdict: expected one of real, false, true_alert, false_alert, missed, duplicate, expected, got",
+            ),
             ({**right, "series": "disk"}, "no series matches disk"),
             ({**right, "series": "0123456789abcdef"}, "fingerprint 0123456789abcdef, which no series has"),
             ({**right, "series": 7}, "series: expected a fingerprint or name"),

@@ -41,6 +41,7 @@ FLOORS = {
     "batch": 9,
     "plan": 9,
     "app": 9,
+    "audit": 9,
     "demo": 10,
     "shop": 2,
     "cli": 10,

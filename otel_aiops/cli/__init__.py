@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from otel_aiops import __version__
+from otel_aiops.cli.audit import audit
 from otel_aiops.cli.circle import lifecycle
 from otel_aiops.cli.datasets import dataset
 from otel_aiops.cli.evaluation import backtest, evaluate, gate
+from otel_aiops.cli.feedback import feedback
 from otel_aiops.cli.imports import promql, vmanomaly
 from otel_aiops.cli.incidents import advice, graph, incidents, predictions
 from otel_aiops.cli.objectives import objectives
@@ -56,6 +58,8 @@ app.command()(graph)
 app.add_typer(models, name="models")
 app.add_typer(rollout, name="rollout")
 app.command()(rollback)
+app.add_typer(feedback, name="feedback")
+app.add_typer(audit, name="audit")
 importing.command()(vmanomaly)
 importing.command()(promql)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -64,6 +64,8 @@ def evaluate(
     columns = [side.figures() for side in report.sides]
     rows = [(name.replace("_", " "), *(_text(shown, one[name]) for one in columns)) for name, shown in SHOWN]
     print_table(("", *(f"{side.role} {side.name}" for side in report.sides)), rows)
+    if report.feedback is not None:
+        typer.echo(f"what verdicts changed: {report.feedback.sentence()}")
     for note in report.notes:
         typer.echo(f"note: {note}", err=True)
     typer.echo(str(directory / "lifecycle" / "models" / version / "report.html"))
@@ -180,6 +182,7 @@ def _evaluated(
     """Evaluate a version and keep its report."""
     from otel_aiops.errors import BadInput
     from otel_aiops.lifecycle.cases import Cases
+    from otel_aiops.lifecycle.circle import freeze
     from otel_aiops.lifecycle.dataset import Datasets
     from otel_aiops.lifecycle.evaluate import Candidate, held_out, since
     from otel_aiops.lifecycle.evaluate import evaluate as run
@@ -195,7 +198,7 @@ def _evaluated(
     champion = Candidate.of(models, parent) if parent and (against or parent in models.list()) else None
     limits = settings.lifecycle.evaluation
     prepare()
-    _freeze(settings, directory, cases)
+    lessons = freeze(directory, settings.journal, cases)
     since_ns = since(datasets.load(name), candidate.lineage, limits)
     data = held_out(datasets, name, since_ns=since_ns, truth=_read(labels), match=wanted, config=limits)
     with bar("evaluate") as progress:
@@ -207,6 +210,7 @@ def _evaluated(
             cases=cases,
             objective=wanted,
             limits=limits,
+            lessons=lessons,
             progress=progress,
         )
     save(report, models.folder(version))
@@ -222,44 +226,14 @@ def _objective(settings: Config, name: str) -> Objective | None:
     return known[name]
 
 
-def _freeze(settings: Config, directory: Path, cases: Any) -> None:
-    """Make cases of the verdicts of the journal, while the points around them are still recorded."""
-    from otel_aiops.lifecycle.cases import freeze_verdicts
-    from otel_aiops.series.archive import Archive
-
-    with _opened(settings, directory) as journal:
-        verdicts = journal.verdicts() if journal else ()
-    named = sorted({series for series, _ in verdicts if series})
-    if named and (directory / "segments").is_dir():
-        freeze_verdicts(cases, verdicts, Archive(directory).points(named), named)
-
-
 def _journal(settings: Config, directory: Path) -> tuple[Label, ...]:
     """Incidents as labels; verdicts are of alerts, which are what is tried here."""
+    from otel_aiops.lifecycle.circle import opened_journal
     from otel_aiops.lifecycle.sources import of_journal
 
-    with _opened(settings, directory) as journal:
+    with opened_journal(directory, settings.journal) as journal:
         found = of_journal(journal, 0, 2**62).labels if journal else ()
     return tuple(one for one in found if one.source == "incident")
-
-
-class _opened:
-    """The journal of a data directory; None where there is none."""
-
-    def __init__(self, settings: Config, directory: Path) -> None:
-        from otel_aiops.incidents.journal import FILE, Journal
-
-        there = settings.journal.url or (directory / FILE).exists()
-        self._journal = Journal(settings.journal, directory) if there else None
-
-    def __enter__(self) -> Any:
-        if self._journal is not None:
-            self._journal.open()
-        return self._journal
-
-    def __exit__(self, *_: object) -> None:
-        if self._journal is not None:
-            self._journal.close()
 
 
 def _read(labels: list[Path] | None) -> tuple[Label, ...]:

@@ -178,6 +178,26 @@ def reopen(
     _mark(name, {"action": "reopen", "who": who, "why": why}, url, token, as_json)
 
 
+@incidents.command("verdict")
+def judge(
+    name: IdArgument,
+    said: Annotated[str, typer.Argument(metavar="VERDICT", help="real, false, duplicate or expected.")],
+    of: Annotated[str, typer.Option(help="Of a duplicate: the id of the incident that it is a part of.")] = "",
+    who: WhoOption = "",
+    why: WhyOption = "",
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what an incident was: thresholds, labels for training, and frozen cases follow."""
+    asked = {"verdict": said, "of": of, "who": who, "why": why}
+    found = post(url, token, f"incidents/{quote(name, safe='')}/verdict", asked)
+    if as_json:
+        show(found)
+    else:
+        typer.echo(f"{found['incident']}: {found['verdict']}, said of {found['series']} series")
+
+
 @incidents.command("precursors")
 def precursors(
     limit: LimitOption = 20, url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False

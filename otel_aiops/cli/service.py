@@ -136,26 +136,39 @@ def budget(url: UrlOption = None, token: TokenOption = None, as_json: JsonOption
 class VerdictKind(StrEnum):
     """What somebody says of an alert, or of a time without one."""
 
+    real = "real"
+    false = "false"
+    duplicate = "duplicate"
+    expected = "expected"
+    missed = "missed"
     true_alert = "true_alert"
     false_alert = "false_alert"
-    missed = "missed"
 
 
 def verdict(
     series: Annotated[str, typer.Argument(help='A fingerprint, or a name or name{key="value"} that is one series.')],
     time: Annotated[str, typer.Argument(help="ISO 8601 in UTC, now (the newest point), or -2h before that.")],
-    said: Annotated[VerdictKind, typer.Argument(metavar="VERDICT", help="true_alert, false_alert or missed.")],
+    said: Annotated[VerdictKind, typer.Argument(metavar="VERDICT", help="real, false, duplicate, expected or missed.")],
     ratio: Annotated[
         float | None, typer.Option(help="Alert score then, in thresholds; where the service does not know it.")
     ] = None,
     by: Annotated[str, typer.Option(help="Who says so.", envvar="USER")] = "",
     note: Annotated[str, typer.Option(help="Why.")] = "",
+    of: Annotated[str, typer.Option(help="Of a duplicate: the id of the incident that it is a part of.")] = "",
     url: UrlOption = None,
     token: TokenOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tell a running service what an alert was, or that one was missed; the threshold of the series follows."""
-    asked = {"series": series, "time": time, "verdict": said.value, "ratio": ratio, "by": by, "note": note}
+    asked = {
+        "series": series,
+        "time": time,
+        "verdict": said.value,
+        "ratio": ratio,
+        "by": by,
+        "note": note,
+        "of": of or None,
+    }
     body = json.dumps({key: value for key, value in asked.items() if value is not None}).encode()
     with service(url, token) as api:
         found = api.post("/api/v1/verdicts", body, {"Content-Type": "application/json"})

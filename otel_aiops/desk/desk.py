@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from otel_aiops.desk.decisions import Decisions, Kind
+from otel_aiops.desk.feedback import Feedback
 from otel_aiops.desk.incidents import IncidentViews
 from otel_aiops.desk.live import Live
 from otel_aiops.desk.precursors import PrecursorViews
@@ -29,6 +30,7 @@ class Desk:
         self._surroundings = Surroundings(service, live, alone)
         self._versions = Versions(service, live)
         self._retraining = Retraining(service)
+        self._feedback = Feedback(service, live)
 
     def incidents(self, asked: Mapping[str, str], *, limit: int, offset: int) -> dict[str, Any]:
         return self._incidents.incidents(asked, limit=limit, offset=offset)
@@ -96,3 +98,12 @@ class Desk:
 
     def rollouts(self, *, limit: int) -> dict[str, Any]:
         return self._versions.history(limit=limit)
+
+    def judge_incident(self, name: str, asked: Any) -> dict[str, Any] | None:
+        return self._feedback.judge(name, asked)
+
+    def feedback_queue(self, *, limit: int) -> dict[str, Any]:
+        return self._feedback.queue(limit=limit)
+
+    def audit(self, asked: Mapping[str, str], *, limit: int) -> dict[str, Any]:
+        return self._feedback.audit(asked, limit=limit)

@@ -15,7 +15,7 @@ from otel_aiops.detect.budget import Alerted, Budget, BudgetConfig
 from otel_aiops.detect.detector import Scores
 from otel_aiops.detect.lessons import Verdict
 from otel_aiops.detect.raised import Ledger
-from otel_aiops.detect.verdicts import KINDS, Verdicts
+from otel_aiops.detect.verdicts import KINDS, TEACHING, Verdicts
 from otel_aiops.errors import BadInput, StateError
 from otel_aiops.labels import Labels
 from otel_aiops.otlp.points import F64, I32
@@ -70,7 +70,8 @@ class Alerting:
 
     def learn(self, verdicts: Sequence[Verdict], rows: Sequence[int | None]) -> int:
         """Take in verdicts on rows, None for those whose series is gone; returns how many could be learned."""
-        known = [(verdict, row) for verdict, row in zip(verdicts, rows, strict=True) if row is not None]
+        told = zip(verdicts, rows, strict=True)
+        known = [(verdict, row) for verdict, row in told if row is not None and verdict.kind in TEACHING]
         self._told.extend(verdicts)
         self._verdicts.learn(
             np.array([row for _, row in known], np.int32),

@@ -16,8 +16,9 @@ from otel_aiops.errors import BadInput
 class Verdict:
     """What somebody said of a series at a time: one of KINDS.
 
-    `series` is its fingerprint. `ratio` is the alert score then, in unmoved thresholds of its objective; `source` says
-    where that comes from: alert, history or given.
+    `series` is its fingerprint, 0 where it is said of an incident that no series shows. `ratio` is the alert score
+    then, in unmoved thresholds of its objective; `source` says where that comes from: alert, history, given or
+    incident. `incident` is the one that it was said of, `of` the one that a duplicate is a part of.
     """
 
     series: int
@@ -28,10 +29,13 @@ class Verdict:
     by: str = ""
     note: str = ""
     given_ns: int = 0
+    incident: str = ""
+    of: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return {
+        """As plain values; without `incident` and `of` where there are none, as before there were any."""
+        about = {"incident": self.incident, "of": self.of}
+        return {key: value for key, value in about.items() if value} | {
             "fingerprint": f"{self.series:016x}",
             "time_ns": self.time_ns,
             "verdict": self.kind,
@@ -55,6 +59,8 @@ class Verdict:
                 by=str(tree["by"]),
                 note=str(tree["note"]),
                 given_ns=int(tree["given_ns"]),
+                incident=str(tree.get("incident", "")),
+                of=str(tree.get("of", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(f"expected a resolved verdict, got {str(tree)[:200]}") from error

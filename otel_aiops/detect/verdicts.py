@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from otel_aiops.otlp.points import F64, I32, I64
 from otel_aiops.series.columns import Arrays, Columns, checked
 
-KINDS = ("true_alert", "false_alert", "missed")
-TRUE_ALERT, FALSE_ALERT, MISSED = range(len(KINDS))
+KINDS = ("true_alert", "false_alert", "missed", "duplicate", "expected")
+TRUE_ALERT, FALSE_ALERT, MISSED, DUPLICATE, EXPECTED = range(len(KINDS))
+SHORT = {"real": KINDS[TRUE_ALERT], "false": KINDS[FALSE_ALERT]}  # what people may say too
+TEACHING = KINDS[:3]  # a duplicate says nothing of the threshold, nor does what is strange and wanted
 MOST_SHIFT = 1.2  # of the logarithm of a threshold
 SHIFTS = np.linspace(-MOST_SHIFT, MOST_SHIFT, 25)
 FALSE_COST = 0.4  # of a false alert, in missed ones: what the F1 measure charges at an F1 of 0.6

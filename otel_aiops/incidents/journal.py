@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from otel_aiops.detect.lessons import Verdict
 from otel_aiops.detect.serving import Rollout
 from otel_aiops.errors import ConfigError, StateError, StorageError
+from otel_aiops.incidents.alert_note import AlertNote
 from otel_aiops.incidents.codec import decode, encode
 from otel_aiops.incidents.incident import Incident, Severity, State
 from otel_aiops.incidents.suppress import Decision
@@ -83,7 +84,15 @@ ROLLOUTS = sql.Table(
     sql.Column("event_ns", sql.BigInteger, nullable=False),
     sql.Column("body", sql.Text, nullable=False),
 )
-LATER = (VERDICTS, ROLLOUTS)  # tables that journals of earlier releases have not
+ALERTS = sql.Table(
+    "alerts",
+    META,
+    sql.Column("id", sql.Text, primary_key=True),  # of sequence, series and time
+    sql.Column("time_ns", sql.BigInteger, nullable=False, index=True),  # of the point
+    sql.Column("series", sql.Text, nullable=False),  # fingerprint
+    sql.Column("body", sql.Text, nullable=False),
+)
+LATER = (VERDICTS, ROLLOUTS, ALERTS)  # tables that journals of earlier releases have not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +193,7 @@ class Journal:
                     "incident": incident.id,
                     "revision": incident.revision,
                     "event_ns": event_ns,
-                    "body": _json(_brief(incident)),
+                    "body": _json(brief(incident)),
                 }
                 if connection.execute(self._new(CHANGES, row).returning(CHANGES.c.revision)).first():
                     new += 1
@@ -233,6 +242,29 @@ class Journal:
         query = sql.select(ROLLOUTS.c.body).order_by(ROLLOUTS.c.number.desc()).limit(limit)
         with self._transaction() as connection:
             return tuple(Rollout.from_bytes(body.encode()) for body in connection.scalars(query))
+
+    def raised(self, notes: Sequence[AlertNote]) -> None:
+        """Write with what alerts began, all or none; what was told first stays, however often it is repeated."""
+        with self._transaction() as connection:
+            for one in notes:
+                row = {
+                    "id": _name(f"{one.sequence} {one.fingerprint} {one.time_ns}"),
+                    "time_ns": one.time_ns,
+                    "series": one.fingerprint,
+                    "body": _json(one),
+                }
+                connection.execute(self._new(ALERTS, row))
+
+    def alerts(
+        self, *, series: str = "", from_ns: int = 0, until_ns: int = 2**63 - 1, limit: int = 1_000
+    ) -> tuple[AlertNote, ...]:
+        """With what alerts began, the latest first; of one series by its fingerprint, or of all."""
+        query = sql.select(ALERTS.c.body).where(ALERTS.c.time_ns >= from_ns, ALERTS.c.time_ns < until_ns)
+        if series:
+            query = query.where(ALERTS.c.series == series)
+        query = query.order_by(ALERTS.c.time_ns.desc(), ALERTS.c.id).limit(limit)
+        with self._transaction() as connection:
+            return tuple(decode(AlertNote, json.loads(body)) for body in connection.scalars(query))
 
     def page(self, wanted: Filter | None = None, *, limit: int = 100, offset: int = 0) -> Page:
         """The last revisions of incidents, those that started last first."""
@@ -292,6 +324,7 @@ class Journal:
                     connection.execute(sql.delete(table).where(table.c.incident.in_(gone[first : first + 500])))
             connection.execute(sql.delete(DECISIONS).where(DECISIONS.c.event_ns < least_ns))
             connection.execute(sql.delete(VERDICTS).where(VERDICTS.c.time_ns < least_ns))
+            connection.execute(sql.delete(ALERTS).where(ALERTS.c.time_ns < least_ns))
         return len(gone)
 
     @contextmanager
@@ -400,7 +433,7 @@ def _incident(body: str) -> Incident:
     return decode(Incident, json.loads(body))
 
 
-def _brief(incident: Incident) -> Incident:
+def brief(incident: Incident) -> Incident:
     """A revision without what the last one has anyway."""
     findings = incident.findings[:KEPT_FINDINGS]
     return replace(

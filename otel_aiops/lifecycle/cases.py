@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from otel_aiops.detect.lessons import Verdict
-from otel_aiops.detect.verdicts import FALSE_ALERT, KINDS
+from otel_aiops.detect.verdicts import DUPLICATE, EXPECTED, FALSE_ALERT, KINDS
 from otel_aiops.errors import StateError
 from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.manifest import canonical
@@ -26,7 +26,7 @@ from otel_aiops.series.disk import make_directory, storage_errors, whole_file
 
 FORMAT = 1
 ID = re.compile(r"[0-9a-f]{16}")
-FALSE = KINDS[FALSE_ALERT]
+QUIET = (KINDS[FALSE_ALERT], KINDS[EXPECTED])  # no alert is wanted; of a duplicate any answer is right
 BEFORE_NS = 2 * 86_400_000_000_000  # of the points that are kept
 AFTER_NS = 3_600_000_000_000
 NEAR_NS = 600_000_000_000  # an alert so near to the time is the one that was judged
@@ -41,7 +41,7 @@ class Case:
     id: str
     series: str
     time_ns: int
-    kind: str  # as verdicts have it: true_alert, false_alert, missed
+    kind: str  # of KINDS of verdicts
     sha256: str  # of the points
     by: str = ""
     note: str = ""
@@ -50,7 +50,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResult:
-    """Whether a version does right at a case: alerts where it was true or missed, and not where it was false.
+    """Whether a version does right at a case: an alert where it was true or missed, none where it was false or wanted.
 
     `peak` is the largest alert score near the time, in thresholds.
     """
@@ -161,7 +161,7 @@ def _result(
         series=case.series,
         time_ns=case.time_ns,
         kind=case.kind,
-        right=(peak >= 1) != (case.kind == FALSE),
+        right=case.kind == KINDS[DUPLICATE] or (peak >= 1) != (case.kind in QUIET),
         peak=peak,
     )
 

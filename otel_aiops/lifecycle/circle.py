@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from otel_aiops import __version__
+from otel_aiops.detect.lessons import Verdict
 from otel_aiops.detect.serving import Action, Rollout
 from otel_aiops.errors import BadInput, StateError
 from otel_aiops.incidents.journal import FILE, Journal, JournalConfig
@@ -232,19 +233,20 @@ def champion_of(orders: Iterable[Rollout]) -> str:
 
 def champion_in(directory: Path, config: JournalConfig) -> str:
     """The version that serves, as the journal of a data directory says. Raises: StorageError, StateError."""
-    with _journal(directory, config) as journal:
+    with opened_journal(directory, config) as journal:
         orders = journal.rollouts(limit=MOST_ROLLOUTS) if journal else ()
     name = champion_of(reversed(orders))
     return name if name in Models(directory / FOLDER / "models").list() else ""
 
 
-def freeze(directory: Path, config: JournalConfig, cases: Cases) -> None:
-    """Make cases of the verdicts of the journal, while the points around them are still recorded."""
-    with _journal(directory, config) as journal:
+def freeze(directory: Path, config: JournalConfig, cases: Cases) -> tuple[tuple[str, Verdict], ...]:
+    """Make cases of the verdicts of the journal, while the points around them are still recorded; all verdicts."""
+    with opened_journal(directory, config) as journal:
         verdicts = journal.verdicts() if journal else ()
     named = sorted({series for series, _ in verdicts if series})
     if named and (directory / "segments").is_dir():
         freeze_verdicts(cases, verdicts, Archive(directory).points(named), named)
+    return tuple(verdicts)
 
 
 def moment(time_ns: int) -> str:
@@ -253,7 +255,7 @@ def moment(time_ns: int) -> str:
 
 
 @contextmanager
-def _journal(directory: Path, config: JournalConfig) -> Iterator[Journal | None]:
+def opened_journal(directory: Path, config: JournalConfig) -> Iterator[Journal | None]:
     """The journal of a data directory; None where there is none."""
     if not config.url and not (directory / FILE).exists():
         yield None
@@ -265,7 +267,7 @@ def _journal(directory: Path, config: JournalConfig) -> Iterator[Journal | None]
 
 def _known(circle: Circle, start_ns: int, end_ns: int) -> tuple[int, str]:
     """(verdicts of the journal, the hash of what it knows of a time)."""
-    with _journal(circle.directory, circle.around.journal) as journal:
+    with opened_journal(circle.directory, circle.around.journal) as journal:
         if journal is None:
             return 0, ""
         found = sources.of_journal(journal, start_ns, end_ns)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from otel_aiops.detect.lessons import Verdict
 from otel_aiops.detect.raised import NEAR_NS, Raised
 from otel_aiops.detect.serving import BINS, Model, Serving
-from otel_aiops.detect.verdicts import FALSE_ALERT, KINDS
+from otel_aiops.detect.verdicts import FALSE_ALERT, KINDS, MISSED, TRUE_ALERT
 
 WEEK_NS = 7 * 86_400_000_000_000
 
@@ -86,7 +86,7 @@ def _side(model: Model, alerts: Sequence[Raised], told: Sequence[Verdict], elaps
     for one in told:
         raised = _raised(alerts, one.series, one.time_ns, one.time_ns)
         false += raised and one.kind == KINDS[FALSE_ALERT]
-        missed += not raised and one.kind != KINDS[FALSE_ALERT]
+        missed += not raised and one.kind in (KINDS[TRUE_ALERT], KINDS[MISSED])
     points = int(model.seen["points"][0])
     return Side(
         version=model.name,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from otel_aiops.detect.budget import per_week
 from otel_aiops.detect.engine import EngineConfig, prepare
+from otel_aiops.detect.lessons import Verdict
 from otel_aiops.errors import BadInput, ConfigError
 from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.cases import Cases, look
@@ -18,7 +21,18 @@ from otel_aiops.lifecycle.events import Opened, alerts_of, caught, events_of
 from otel_aiops.lifecycle.manifest import Manifest
 from otel_aiops.lifecycle.objective import Objective
 from otel_aiops.lifecycle.play import SIX_KINDS, Beginning, Played, Recording, play
-from otel_aiops.lifecycle.report import BASELINE, CANDIDATE, CHAMPION, WEEK_NS, Cost, Drawn, FaultTrial, Report, Side
+from otel_aiops.lifecycle.report import (
+    BASELINE,
+    CANDIDATE,
+    CHAMPION,
+    WEEK_NS,
+    Cost,
+    Drawn,
+    FaultTrial,
+    Feedback,
+    Report,
+    Side,
+)
 from otel_aiops.lifecycle.truth import ANOMALY, Label
 from otel_aiops.lifecycle.version import Bundle, Lineage, Models, Settings
 from otel_aiops.pipeline import PipelineConfig
@@ -32,6 +46,7 @@ LEAST_HELD = 0.25  # of the usual hold-out, that must be left by what a version 
 PICTURES, PICTURE_STEPS = 6, 400
 MOST_KEPT = 5_000  # alerts of one side that a report keeps
 TOTAL = 100.0
+MEASURED = ("false_a_week", "alerts", "called_false", "precision", "recall", "fault_recall")  # of what verdicts change
 
 Show = Callable[[float, float, str], None]
 
@@ -147,6 +162,7 @@ def evaluate(
     objective: Objective | None = None,
     limits: EvaluationConfig | None = None,
     kinds: Sequence[str] = SIX_KINDS,
+    lessons: Sequence[tuple[str, Verdict]] = (),
     progress: Show | None = None,
 ) -> Report:
     """Judge a version on points that are held out, beside the champion and a seasonal-naive baseline on the same ones.
@@ -160,6 +176,9 @@ def evaluate(
     is about; no other point of the event counts. An alert is true by the confidence of the surest event that it is
     about, an event weighs as much as its confidence. Beside the labels, faults of six kinds are put in copies of some
     series: the same for all detectors, judged by their threshold in the end.
+
+    Versions begin with what verdicts teach, as they would be served: of `lessons`, (canonical text of the series,
+    verdict), those that are from before the hold-out. What they change is measured by the same version without them.
     Raises: StateError.
     """
     limits = limits or EvaluationConfig()
@@ -170,10 +189,16 @@ def evaluate(
     entries += [(CHAMPION, champion)] if champion is not None and champion.name != candidate.name else []
     entries += [(BASELINE, None)]
     data, notes = _judged(data)
+    early = early_lessons(lessons, data.recording.since_ns)
     sides, opened = [], {}
+    untaught: Side | None = None
     for k, (role, one) in enumerate(entries):
         told = _told(progress, k, len(entries), role)
-        side, opened[role] = _run(role, one, data, config, limits, cases=cases, kinds=kinds, told=told)
+        taught = early if one is not None else ()
+        run = partial(_run, role, one, data, config, limits, kinds=kinds)
+        side, opened[role] = run(cases=cases, lessons=taught, told=told)
+        if role == CANDIDATE and taught:
+            untaught, _ = run()
         sides.append(side)
         notes += _anew(one, side)
     return _report(
@@ -186,6 +211,7 @@ def evaluate(
         sides=tuple(sides),
         pictures=_pictures(data.recording, opened[CANDIDATE]),
         notes=tuple(notes),
+        feedback=_feedback(lessons, early, untaught or sides[0], sides[0]) if lessons else None,
     )
 
 
@@ -196,13 +222,14 @@ def _run(
     config: PipelineConfig,
     limits: EvaluationConfig,
     *,
-    cases: Cases | None,
     kinds: Sequence[str],
-    told: Callable[[float], None] | None,
+    cases: Cases | None = None,
+    lessons: Sequence[tuple[str, Verdict]] = (),
+    told: Callable[[float], None] | None = None,
 ) -> tuple[Side, Sequence[Opened]]:
     """How one detector does on the points that are held out, and the alerts that it opened."""
     beginning, begun = _beginning(one, data.recording.since_ns)
-    played = play(data.recording, beginning, config, kinds=kinds, seed=limits.seed, told=told)
+    played = play(data.recording, beginning, config, kinds=kinds, seed=limits.seed, told=told, lessons=lessons)
     side = _side(role, one, begun, data, played, limits)
     if cases is None:
         return side, played.opened
@@ -228,6 +255,7 @@ def _report(
     sides: tuple[Side, ...],
     pictures: tuple[Drawn, ...],
     notes: tuple[str, ...],
+    feedback: Feedback | None,
 ) -> Report:
     """What is known of the version, with what it was judged by."""
     of = data.recording
@@ -248,6 +276,22 @@ def _report(
         tolerance_s=limits.tolerance,
         seed=limits.seed,
         notes=notes,
+        feedback=feedback,
+    )
+
+
+def early_lessons(lessons: Sequence[tuple[str, Verdict]], since_ns: int) -> tuple[tuple[str, Verdict], ...]:
+    """Those that are about times before a hold-out, and were given before it too."""
+    return tuple(one for one in lessons if one[1].time_ns < since_ns and one[1].given_ns < since_ns)
+
+
+def _feedback(
+    lessons: Sequence[tuple[str, Verdict]], early: Sequence[tuple[str, Verdict]], without: Side, taught: Side
+) -> Feedback:
+    kinds = Counter(verdict.kind for _, verdict in early)
+    figures = ({name: float(one.figures()[name]) for name in MEASURED} for one in (without, taught))
+    return Feedback(
+        kinds=dict(sorted(kinds.items())), late=len(lessons) - len(early), without=next(figures), taught=next(figures)
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from otel_aiops.lifecycle.truth import ANOMALY, Label
+from otel_aiops.lifecycle.truth import ANOMALY, DUPLICATE, EXPECTED, NORMAL, Label
 
 INCIDENT = "incident"  # the source whose labels, one by service, belong together
 
@@ -37,7 +37,7 @@ class Alert:
     """What operators were told: the first alert of a service, with those that came to it within minutes.
 
     `true` is the confidence of the surest event that it fits to, 0 for none; `called_false` says that a label calls
-    this time normal, or expected.
+    this time normal, or expected. A `duplicate` fits to none and is not false either: it is a part of another one.
     """
 
     start_ns: int
@@ -49,6 +49,7 @@ class Alert:
     members: int = 1
     true: float = 0.0
     called_false: bool = False
+    duplicate: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +126,7 @@ def alerts_of(
     opened: Sequence[Opened], events: Sequence[Event], labels: Iterable[Label], tolerance_ns: int
 ) -> tuple[Alert, ...]:
     """What operators were told, and how much of it was true."""
-    calm = [one for one in labels if one.kind != ANOMALY]
+    quiet = [one for one in labels if one.kind != ANOMALY]
     true: dict[int, float] = {}  # by the alert that is about an event, the confidence of the surest one
     for event, mine in zip(events, matches(events, opened, tolerance_ns), strict=True):
         for one in mine:
@@ -138,11 +139,12 @@ def alerts_of(
             groups.append(newest[one.service])
         elif one.service in newest:  # of one that was paid before the time that is looked at nothing is told
             newest[one.service].append(one)
-    return tuple(_alert(many, max(true.get(id(one), 0.0) for one in many), calm) for many in groups)
+    return tuple(_alert(many, max(true.get(id(one), 0.0) for one in many), quiet) for many in groups)
 
 
-def _alert(many: Sequence[Opened], true: float, calm: Sequence[Label]) -> Alert:
+def _alert(many: Sequence[Opened], true: float, quiet: Sequence[Label]) -> Alert:
     first = many[0]
+    about = {label.kind for label in quiet for one in many if _about(label, one)} if not true else set()
     return Alert(
         start_ns=first.start_ns,
         end_ns=max(one.end_ns for one in many),
@@ -152,11 +154,12 @@ def _alert(many: Sequence[Opened], true: float, calm: Sequence[Label]) -> Alert:
         channel=first.channel,
         members=len(many),
         true=true,
-        called_false=not true and any(_calls_calm(label, one) for label in calm for one in many),
+        called_false=bool(about & {NORMAL, EXPECTED}),
+        duplicate=about == {DUPLICATE},
     )
 
 
-def _calls_calm(label: Label, one: Opened) -> bool:
+def _about(label: Label, one: Opened) -> bool:
     about = (not label.series or label.series == one.series) and (not label.service or label.service == one.service)
     return about and label.start_ns <= one.start_ns <= label.end_ns
 
@@ -171,8 +174,12 @@ def _union(spans: Iterable[tuple[int, int]]) -> int:
 
 
 def precision(alerts: Sequence[Alert]) -> float:
-    """The share of alerts that are true, each by the confidence of what it fits to; NaN without alerts."""
-    return float(np.mean([one.true for one in alerts])) if alerts else float("nan")
+    """The share of alerts that are true, each by the confidence of what it fits to; NaN without alerts.
+
+    Duplicates do not count.
+    """
+    true = [one.true for one in alerts if not one.duplicate]
+    return float(np.mean(true)) if true else float("nan")
 
 
 def recall(events: Sequence[Caught]) -> float:

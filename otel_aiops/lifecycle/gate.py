@@ -200,7 +200,7 @@ def losses(report: Report, side: Side, cost: CostConfig) -> F64:
     count = max(BLOCKS, round((end - start) / DAY_NS))
     found = np.zeros(count)
     for one in side.alerts:
-        if not one.true and (one.called_false or side.events):
+        if not one.true and not one.duplicate and (one.called_false or side.events):
             found[_block(one.start_ns, start, end, count)] += cost.false_alert
     for event in side.events:
         if not event.caught:

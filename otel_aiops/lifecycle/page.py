@@ -88,6 +88,7 @@ def _header(report: Report) -> str:
             )
             if text
         ),
+        *((f"What verdicts changed: {report.feedback.sentence()}.",) if report.feedback else ()),
         *report.notes,
     ]
     shown = "".join(f"<p>{escape(one)}</p>" for one in lines)

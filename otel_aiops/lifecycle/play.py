@@ -14,6 +14,7 @@ from otel_aiops.detect.budget import BudgetConfig
 from otel_aiops.detect.detector import CHANNELS
 from otel_aiops.detect.engine import EngineConfig, copied, placed
 from otel_aiops.detect.faults import Copies
+from otel_aiops.detect.lessons import Verdict
 from otel_aiops.detect.scorer import Scored, Scorer
 from otel_aiops.detect.selftest import LARGEST
 from otel_aiops.detect.serving import BINS
@@ -95,9 +96,11 @@ def play(
     kinds: Sequence[str] = SIX_KINDS,
     seed: int = 0,
     told: Told | None = None,
+    lessons: Sequence[tuple[str, Verdict]] = (),
 ) -> Played:
     """Run a detector over a recording under the budgets of `config`, then over copies of series with faults.
 
+    `lessons` are verdicts, with the texts of their series, that have moved its thresholds before it begins.
     Raises: StateError when a bundle does not fit its settings.
     """
     detector = _Detector(recording, beginning, config)
@@ -105,6 +108,8 @@ def play(
     alerting.assign(np.arange(len(recording.labels), dtype=np.int32), recording.labels)
     if beginning.bundle is not None and beginning.bundle.budget:
         alerting.budget.adopt(beginning.bundle.budget)
+    place = {text: row for row, text in enumerate(recording.texts)}
+    alerting.learn([one for _, one in lessons], [place.get(text) for text, _ in lessons])
     points = recording.points
     if beginning.bundle is not None:
         points = recording.after(beginning.until_ns or recording.since_ns)
@@ -125,7 +130,7 @@ def play(
             told(end / len(points))
     cpu_s = time.process_time() - began_s
     rows = range(len(recording.labels))
-    thresholds = np.array([alerting.budget.objective(row)[1] for row in rows])
+    thresholds = np.array([alerting.budget.objective(row)[1] * np.exp(alerting.shift(row)) for row in rows])
     configs = {one.name: one for one in alerting.budget.configs}
     owners = [configs[alerting.budget.objective(row)[0]] for row in rows]
     trials, tried = _trials(recording, detector, config, state, thresholds, owners, kinds, seed)

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,7 @@ class Registered:
     digest: str
     aliases: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    made_ns: int = field(default=0, compare=False)  # when it was registered, 0 where that was not asked
 
 
 class Registry:
@@ -150,10 +151,7 @@ class Registry:
             aliases: dict[str, list[str]] = {}
             for alias, number in client.get_registered_model(self.config.name).aliases.items():
                 aliases.setdefault(str(number), []).append(alias)
-            return [
-                Registered(one.id, one.number, one.digest, tuple(sorted(aliases.get(one.number, ()))), one.tags)
-                for one in self._all(client)
-            ]
+            return [replace(one, aliases=tuple(sorted(aliases.get(one.number, ())))) for one in self._all(client)]
 
     def check(self, version: ModelVersion) -> None:
         """See that a version is the one that was registered. Raises: StateError when it is not."""
@@ -200,7 +198,14 @@ class Registry:
         while True:
             page = client.search_model_versions(f"name='{self.config.name}'", page_token=token)
             found += [
-                Registered(one.tags[ID], str(one.version), one.tags.get(DIGEST, ""), (), dict(one.tags))
+                Registered(
+                    one.tags[ID],
+                    str(one.version),
+                    one.tags.get(DIGEST, ""),
+                    (),
+                    dict(one.tags),
+                    int(one.creation_timestamp or 0) * 1_000_000,
+                )
                 for one in page
                 if ID in one.tags
             ]

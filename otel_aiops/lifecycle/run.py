@@ -193,7 +193,7 @@ class _Work:
         models, dataset = self._home(name), self._of("dataset", "dataset")
         candidate, cases = Candidate.of(models, name), Cases.of(circle.directory)
         champion = self._champion(candidate)
-        freeze(circle.directory, circle.around.journal, cases)
+        lessons = freeze(circle.directory, circle.around.journal, cases)
         since_ns = since(self.datasets.load(dataset), candidate.lineage, circle.evaluation)
         data = held_out(self.datasets, dataset, since_ns=since_ns, match=circle.objective, config=circle.evaluation)
         report = evaluate(
@@ -204,6 +204,7 @@ class _Work:
             cases=cases,
             objective=circle.objective,
             limits=circle.evaluation,
+            lessons=lessons,
             progress=self._bar("evaluate"),
         )
         save(report, models.folder(name))

@@ -9,17 +9,35 @@ from typing import Any
 
 import numpy as np
 
+from otel_aiops.detect.lessons import Verdict
 from otel_aiops.errors import BadInput
 from otel_aiops.incidents.incident import Channel
 from otel_aiops.incidents.journal import Journal
 from otel_aiops.incidents.suppress import Action, Decision, Maintenance
 from otel_aiops.labels import Labels
-from otel_aiops.lifecycle.truth import ANOMALY, NORMAL, Exclusion, Label, of_services, selector, time_ns
+from otel_aiops.lifecycle.truth import (
+    ANOMALY,
+    DUPLICATE,
+    EXPECTED,
+    NORMAL,
+    Exclusion,
+    Label,
+    of_services,
+    selector,
+    time_ns,
+)
 from otel_aiops.series.segments import HOUR_NS, Segments
+from otel_aiops.series.wanted import Wanted
 
 S = 1_000_000_000
 VERDICT_AROUND_NS = 300 * S  # a verdict is about its alert, of which only a time is known
-KIND_OF_VERDICT = {"true_alert": ANOMALY, "missed": ANOMALY, "false_alert": NORMAL}
+KIND_OF_VERDICT = {
+    "true_alert": ANOMALY,
+    "missed": ANOMALY,
+    "false_alert": NORMAL,
+    "duplicate": DUPLICATE,
+    "expected": EXPECTED,
+}
 CONFIRMED, UNCONFIRMED, FIRING, FIRED = 1.0, 0.6, 0.5, 0.4  # confidence: who says so, and whether anybody agreed
 CONFIRMING = (Action.ACKNOWLEDGE, Action.RESOLVE)
 MOST_INCIDENTS = 100_000
@@ -56,41 +74,58 @@ class Truth:
 
 
 def of_journal(journal: Journal, start_ns: int, end_ns: int, channels: Collection[Channel] = ()) -> Truth:
-    """Verdicts and incidents as labels; confirmed incidents, maintenance and silences as exclusions.
+    """Verdicts and incidents as labels; confirmed incidents, maintenance, silences and what was expected as exclusions.
 
     With channels, only incidents that show one of them are labels. An incident is confirmed when somebody acknowledged
-    or resolved it. What was called false is labelled and stays in: it is what normal looks like. Raises: StorageError.
+    or resolved it, or called it real. What was called false is labelled and stays in: it is what normal looks like.
+    What was expected is left out of training, and of a duplicate neither an event nor a false alert is made.
+    Raises: StorageError.
     """
-    labels = [
-        Label(
-            start_ns=verdict.time_ns - VERDICT_AROUND_NS,
-            end_ns=verdict.time_ns + VERDICT_AROUND_NS,
-            series=series or f"{verdict.series:016x}",
-            kind=KIND_OF_VERDICT[verdict.kind],
-            source="verdict",
-            note=_said(verdict.kind, verdict.by, verdict.note),
-        )
-        for series, verdict in journal.verdicts(from_ns=start_ns, until_ns=end_ns)
-    ]
+    verdicts = journal.verdicts(until_ns=2**63 - 1)
+    labels, exclusions = _of_verdicts(verdicts, start_ns, end_ns)
     decisions = journal.decisions(limit=MOST_INCIDENTS)
     confirmed = {one.incident for one in decisions if one.action in CONFIRMING}
-    exclusions = list(of_decisions(decisions))
+    said = {one.incident: one.kind for _, one in sorted(verdicts, key=lambda of: of[1].given_ns) if one.incident}
+    exclusions += of_decisions(decisions)
     for incident in journal.past(most=MOST_INCIDENTS):
         last_ns = incident.end_ns or end_ns
         if incident.start_ns >= end_ns or last_ns <= max(start_ns, incident.start_ns):
             continue
-        agreed = incident.id in confirmed
+        kind = KIND_OF_VERDICT.get(said.get(incident.id, ""), "")
+        agreed = bool(kind) or incident.id in confirmed
         confidence = CONFIRMED if agreed else UNCONFIRMED
         meant = not channels or any(finding.channel in channels for finding in incident.findings)
         for service in incident.services or ("",):
             shared: dict[str, Any] = {"start_ns": incident.start_ns, "end_ns": last_ns}
             if meant:
-                told: dict[str, Any] = {"confidence": confidence, "source": "incident", "note": incident.id}
-                labels.append(Label(**shared, service=service, **told))
-            if agreed and service:
+                about: dict[str, Any] = {"service": service, "confidence": confidence, "note": incident.id}
+                labels.append(Label(**shared, **about, kind=kind or ANOMALY, source="incident"))
+            if agreed and service and kind != NORMAL:
                 match = (("service", service),)
-                exclusions.append(Exclusion(**shared, match=match, reason=incident.id, source="incident"))
+                source = EXPECTED if kind == EXPECTED else "incident"
+                exclusions.append(Exclusion(**shared, match=match, reason=incident.id, source=source))
     return Truth(tuple(labels), tuple(exclusions))
+
+
+def _of_verdicts(
+    verdicts: Sequence[tuple[str, Verdict]], start_ns: int, end_ns: int
+) -> tuple[list[Label], list[Exclusion]]:
+    """What was said of series in a stretch of time."""
+    labels, exclusions = [], []
+    for series, verdict in verdicts:
+        if not start_ns <= verdict.time_ns < end_ns or not (series or verdict.series):
+            continue
+        shared: dict[str, Any] = {
+            "start_ns": verdict.time_ns - VERDICT_AROUND_NS,
+            "end_ns": verdict.time_ns + VERDICT_AROUND_NS,
+        }
+        kind, note = KIND_OF_VERDICT[verdict.kind], _said(verdict.kind, verdict.by, verdict.note)
+        name = series or f"{verdict.series:016x}"
+        labels.append(Label(**shared, series=name, kind=kind, source="verdict", note=note))
+        if kind == EXPECTED and series:
+            match = tuple(sorted(Wanted(str(Labels.from_json(series))).match.items()))
+            exclusions.append(Exclusion(**shared, match=match, reason=note, source=EXPECTED))
+    return labels, exclusions
 
 
 def of_decisions(decisions: Iterable[Decision]) -> list[Exclusion]:

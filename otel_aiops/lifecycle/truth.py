@@ -16,8 +16,9 @@ from otel_aiops.errors import BadInput
 from otel_aiops.labels import Selector
 
 S = 1_000_000_000
-ANOMALY, NORMAL, EXPECTED = "anomaly", "normal", "expected"
-KINDS = (ANOMALY, NORMAL, EXPECTED)  # real trouble; nothing was wrong; strange, and nobody needs to know
+ANOMALY, NORMAL, EXPECTED, DUPLICATE = "anomaly", "normal", "expected", "duplicate"
+# Real trouble; nothing was wrong; strange, and nobody needs to know; a part of trouble that has its own label.
+KINDS = (ANOMALY, NORMAL, EXPECTED, DUPLICATE)
 LONGEST_TEXT = 2_000
 LABEL_KEYS = ("start", "end", "series", "service", "kind", "confidence", "source", "note")
 EXCLUSION_KEYS = ("start", "end", "match", "reason", "source")

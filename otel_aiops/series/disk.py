@@ -59,6 +59,29 @@ class StorageConfig:
                 raise ConfigError(name, f"must be > 0, got {value}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditConfig:
+    """How far back a score can be made again bit for bit, which needs the log since a snapshot before it.
+
+    It costs the log of that time, within `storage.log_keep_bytes`, and `keep / every` more snapshots.
+    """
+
+    keep: float = DAY_S  # how far back a score can be made again bit for bit; 0 keeps nothing for it
+    every: float = 21_600.0  # one snapshot in so long is kept; an audit replays at most so much log
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError."""
+        if not self.keep >= 0:
+            raise ConfigError("keep", f"must be >= 0 s, got {self.keep}")
+        if not self.every > 0:
+            raise ConfigError("every", f"must be > 0 s, got {self.every}")
+
+    @property
+    def reach(self) -> float:
+        """For how long the log and its snapshots stay, in s: a snapshot must stand before what is asked for."""
+        return self.keep + self.every if self.keep else 0.0
+
+
 @contextmanager
 def storage_errors(doing: str) -> Iterator[None]:
     """Turn an OSError of the block into a StorageError that says what was being done."""

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from otel_aiops.series.disk import DirectoryLock, StorageConfig, make_directory, remove_temporary, storage_errors
+from otel_aiops.series.disk import (
+    AuditConfig,
+    DirectoryLock,
+    StorageConfig,
+    make_directory,
+    remove_temporary,
+    storage_errors,
+)
 from otel_aiops.series.inbox import Entry, Inbox
 from otel_aiops.series.log import Log
 from otel_aiops.series.records import LogFile, Received, Record, trim_log
@@ -61,14 +68,20 @@ class History:
     """
 
     def __init__(
-        self, config: StorageConfig, directory: Path, *, create: Callable[[Path, int, int], LogFile] = LogFile
+        self,
+        config: StorageConfig,
+        directory: Path,
+        *,
+        audit: AuditConfig | None = None,
+        create: Callable[[Path, int, int], LogFile] = LogFile,
     ) -> None:
         self._config = config
+        self._audit = audit or AuditConfig(keep=0)
         self._directory = directory
         self._lock = DirectoryLock(directory)
         self._inbox = Inbox(bodies=config.queue_bodies, weight=config.queue_bytes)
         self._log = Log(directory / "wal", config, self._inbox, create=create)
-        self._snapshots = Snapshots(directory / "snapshots")
+        self._snapshots = Snapshots(directory / "snapshots", keep_s=self._audit.reach, every_s=self._audit.every)
         self._segments = Segments(directory / "segments")
         self._buffer = Buffer()
         self._files = threading.Lock()  # one thread at a time changes snapshots and segments
@@ -164,11 +177,12 @@ class History:
             if len(kept) >= KEPT:
                 log = trim_log(
                     self._directory / "wal",
-                    covered=kept[0],
+                    covered=kept[-KEPT],
                     now_ns=now_ns,
-                    keep_s=config.log_keep,
+                    keep_s=max(config.log_keep, self._audit.reach),
                     keep_bytes=config.log_keep_bytes,
                 )
+                self._snapshots.drop_before((self._log.first or 1) - 1)
             segments = self._segments.enforce(
                 now_ns, keep_s=config.segments_keep, keep_bytes=config.segments_keep_bytes
             )

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -91,11 +92,28 @@ def load(path: Path) -> Snapshot:
             raise StateError(f"{path}: the disk cannot read it, {error.strerror}") from error
 
 
-class Snapshots:
-    """A directory of snapshots, named by the sequence they follow; the newest two are kept."""
+def peek(path: Path, name: str) -> NDArray[Any]:
+    """One array of a snapshot, checked as all of them are; nothing else is read. Raises: as `load`."""
+    with storage_errors(f"reading the snapshot {path}"), path.open("rb", buffering=0) as file:
+        try:
+            index, end = _read_index(file, os.fstat(file.fileno()).st_size)
+            with ThreadPoolExecutor(1) as pool:
+                return _read_array(file, next(one for one in index["arrays"] if one["name"] == name), end, pool)
+        except (KeyError, TypeError, ValueError, EOFError, StopIteration) as error:
+            raise StateError(f"{path} is not a snapshot of otel-aiops: {error!r}") from error
+        except StateError as error:
+            raise StateError(f"{path}: {error}") from error
 
-    def __init__(self, directory: Path) -> None:
+
+class Snapshots:
+    """A directory of snapshots, named by the sequence they follow: the newest two, and older ones for audits.
+
+    Of the older ones, those of the last `keep_s` seconds stay, one in `every_s`.
+    """
+
+    def __init__(self, directory: Path, *, keep_s: float = 0.0, every_s: float = 0.0) -> None:
         self._directory = directory
+        self._keep_s, self._every_s = keep_s, every_s
         self.refused: list[str] = []  # why snapshots were not loaded
 
     def open(self) -> None:
@@ -112,8 +130,8 @@ class Snapshots:
         return max((int(p.stem) for p in self._directory.iterdir() if p.stem.isdigit()), default=0)
 
     def save(self, sequence: int, arrays: Mapping[str, NDArray[Any]]) -> str:
-        """Write a snapshot and drop all but the newest two; returns its digest. Raises StorageError."""
-        digest = save(self._path(sequence), sequence, arrays)
+        """Write a snapshot and drop those that are not kept any more; returns its digest. Raises StorageError."""
+        digest = save(self.path(sequence), sequence, arrays)
         with suppress(OSError):  # the next one tries again
             self._drop_old()
         return digest
@@ -121,7 +139,7 @@ class Snapshots:
     def load_newest(self) -> tuple[int, Arrays] | None:
         """The newest snapshot that is whole. A refused one is set aside as `.refused`, the reason in `refused`."""
         for sequence in reversed(self.sequences()):
-            path = self._path(sequence)
+            path = self.path(sequence)
             try:
                 found = load(path)
                 if found.sequence != sequence:
@@ -134,14 +152,34 @@ class Snapshots:
                     sync_directory(self._directory)
         return None
 
-    def _path(self, sequence: int) -> Path:
+    def drop_before(self, sequence: int) -> None:
+        """Drop those that nothing can be replayed from, because the log begins later. Raises OSError."""
+        for found in self.sequences()[:-KEPT]:
+            if found < sequence:
+                self.path(found).unlink(missing_ok=True)
+
+    def path(self, sequence: int) -> Path:
+        """The file of a snapshot."""
         return self._directory / f"{sequence:020d}.snapshot"
 
     def _drop_old(self) -> None:
-        kept = self.sequences()[-KEPT:]
+        known = self.sequences()
+        kept = set(known[-KEPT:]) | self._for_audits(known[:-KEPT])
         for path in self._directory.iterdir():
-            if path.stem.isdigit() and int(path.stem) < kept[0]:
+            if path.stem.isdigit() and int(path.stem) < known[-KEPT:][0] and int(path.stem) not in kept:
                 path.unlink(missing_ok=True)
+
+    def _for_audits(self, sequences: list[int]) -> set[int]:
+        """Of some snapshots, the oldest first, those that audits begin from."""
+        kept: set[int] = set()
+        last_s = float("-inf")
+        oldest_s = time.time() - self._keep_s
+        for sequence in sequences if self._keep_s else ():
+            made_s = self.path(sequence).stat().st_mtime
+            if made_s >= oldest_s and made_s - last_s >= self._every_s:
+                kept.add(sequence)
+                last_s = made_s
+        return kept
 
 
 def _plain(name: str, array: NDArray[Any]) -> NDArray[Any]:

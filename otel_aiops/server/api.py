@@ -16,8 +16,9 @@ from starlette.schemas import SchemaGenerator
 
 from otel_aiops import __version__
 from otel_aiops.errors import BadInput, ConfigError, Overloaded, StateError, TooLarge, Unauthorized
-from otel_aiops.server import incident_api, lifecycle_api
+from otel_aiops.server import feedback_api, incident_api, lifecycle_api
 from otel_aiops.server.asking import integer, posted, posted_json, required
+from otel_aiops.server.feedback_api import FeedbackBackend
 from otel_aiops.server.incident_api import IncidentBackend
 from otel_aiops.server.lifecycle_api import LifecycleBackend
 
@@ -67,7 +68,7 @@ class Backend(Protocol):
     def dataset(self, name: str) -> dict[str, Any] | None: ...
 
 
-class Desk(IncidentBackend, LifecycleBackend, Protocol):
+class Desk(IncidentBackend, LifecycleBackend, FeedbackBackend, Protocol):
     """All that is looked after at the desk."""
 
 
@@ -96,6 +97,7 @@ def build(
             Route("/api/v1/verdicts", routes.judge, methods=["POST"]),
             *incident_api.routes(desk, max_body_bytes),
             *lifecycle_api.routes(desk, max_body_bytes),
+            *feedback_api.routes(desk, max_body_bytes),
             Route("/api/v1/services", routes.services),
             Route("/api/v1/series", routes.series),
             Route("/api/v1/series/{fingerprint}", routes.explain),
@@ -212,7 +214,7 @@ class _Routes:
 
     async def judge(self, request: Request) -> Response:
         """
-        summary: Say what an alert was (true_alert, false_alert), or that one was missed; thresholds follow.
+        summary: Say what an alert was (real, false, duplicate, expected), or that one was missed; thresholds follow.
         requestBody:
           content:
             application/json:
@@ -222,7 +224,8 @@ class _Routes:
                 properties:
                   series: {type: string, description: 'fingerprint, or name{key="value"}'}
                   time: {description: ISO 8601 or unix seconds}
-                  verdict: {type: string, enum: [true_alert, false_alert, missed]}
+                  verdict: {type: string, enum: [true_alert, false_alert, missed, duplicate, expected, real, "false"]}
+                  of: {type: string, description: "of a duplicate, the id of the incident that it is a part of"}
                   ratio: {type: number, description: alert score in thresholds, where nothing is known of the time}
                   by: {type: string}
                   note: {type: string}

@@ -65,7 +65,10 @@ def test_labels_of_json_lines_and_csv_are_the_same(tmp_path: Path) -> None:
         ('{"begin": 1}', "begin: is not a known key"),
         ('{"start": "soon", "end": 5}', "start: expected ISO 8601"),
         ('{"start": 5, "end": 5}', "end: expected one after the start"),
-        ('{"start": 5, "end": 6, "kind": "odd"}', "kind: expected one of anomaly, normal, expected, got 'odd'"),
+        (
+            '{"start": 5, "end": 6, "kind": "odd"}',
+            "kind: expected one of anomaly, normal, expected, duplicate, got 'odd'",
+        ),
         ('{"start": 5, "end": 6, "confidence": 2}', "confidence: expected a number in"),
         ('{"start": 5, "end": 6, "confidence": "x"}', "confidence: expected a number, got 'x'"),
         (json.dumps({"start": 5, "end": 6, "note": "x" * 3_000}), "at most 2000 characters"),

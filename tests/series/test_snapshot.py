@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis.extra import numpy as npst
 
 from otel_aiops.errors import StateError, StorageError
 from otel_aiops.series import snapshot
-from otel_aiops.series.snapshot import Snapshots, load, save
+from otel_aiops.series.snapshot import Snapshots, load, peek, save
 
 ARRAYS: dict[str, Any] = {
     "table/identity": np.arange(10, dtype=np.uint8),
@@ -243,3 +244,24 @@ def test_saving_again_after_the_same_sequence(snapshots: Snapshots) -> None:
     snapshots.save(3, state(3))
     snapshots.save(3, state(4))
     assert_equal((snapshots.load_newest() or (0, {}))[1], state(4))
+
+
+def test_older_ones_stay_for_audits_one_in_so_long(tmp_path: Path) -> None:
+    many = Snapshots(tmp_path / "many", keep_s=3_600, every_s=600)
+    many.open()
+    now_s = time.time()
+    for sequence, age_s in enumerate((7_200, 3_000, 2_900, 2_300, 1_000, 100, 50, 0), 1):
+        many.save(sequence, {"a": np.array([sequence])})
+        os.utime(many.path(sequence), (now_s - age_s, now_s - age_s))
+    many.save(9, {"a": np.array([9])})
+    assert many.sequences() == [2, 4, 5, 6, 8, 9]
+    assert peek(many.path(4), "a").tolist() == [4]
+    with pytest.raises(StateError, match="is not a snapshot"):
+        peek(many.path(4), "b")
+    many.path(4).write_bytes(b"odd")
+    with pytest.raises(StateError, match="not a snapshot"):
+        peek(many.path(4), "a")
+    many.drop_before(6)
+    assert many.sequences() == [6, 8, 9]
+    many.drop_before(100)
+    assert many.sequences() == [8, 9]

@@ -1,0 +1,34 @@
+"""Commands of feedback: the alerts worth asking about."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from otel_aiops.cli.terminal import JsonOption, TokenOption, UrlOption, ask, moment, print_texts, show
+
+feedback = typer.Typer(help="What a running service would like to be told.", no_args_is_help=True)
+
+
+@feedback.command("queue")
+def queue(
+    limit: Annotated[int, typer.Option(help="How many to propose at most.", min=1, max=100)] = 5,
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Propose the few alerts of which a verdict would teach most, and how to give it."""
+    found = ask(url, token, "feedback/queue", {"limit": str(limit)})
+    if as_json:
+        show(found)
+        return
+    rows = [
+        (f"{one['worth']:.2f}", one["series"], moment(one["since"]), "; ".join(one["reasons"]))
+        for one in found["queue"]
+    ]
+    print_texts(("worth", "series", "since", "because"), rows)
+    for one in found["queue"]:
+        at = f"{one['since']:.0f}"
+        typer.echo(f"otel-aiops verdict {one['fingerprint']} {at} real|false|duplicate|expected")
+    typer.echo(f"{len(found['queue'])} of {found['alerts']} alerts")
