@@ -30,6 +30,7 @@ from otel_aiops.incidents.suppress import Decision
 from otel_aiops.ingest import SIGNALS, Body, Ingest
 from otel_aiops.lifecycle import governed
 from otel_aiops.lifecycle.version import Models
+from otel_aiops.monitor import Monitor
 from otel_aiops.otlp.governance import Governance
 from otel_aiops.parts import Parts
 from otel_aiops.pipeline import Pipeline, Step
@@ -81,6 +82,7 @@ class Service:
         self.checkup = Checkup(directory, self.telemetry, config)
         self.trainer = Trainer(self)
         self.conductor = Conductor(self)
+        self.monitor = Monitor(self)
         self.registrar = Registrar(self)
         self.sequence = 0  # of the last body that was taken in
         self.started_ns = 0
@@ -102,6 +104,7 @@ class Service:
         try:
             self.chronicle.open()
             governed.note(self.directory, self.config.governance, self.started_ns)
+            self.monitor.open()
             for note in recovery.notes:
                 log.warning("damaged data was found and left out", what=note)
             if self._recover(recovery.arrays, recovery.sequence):
@@ -115,6 +118,7 @@ class Service:
             self.checkup.start()
             self.trainer.errand.start()
             self.conductor.errand.start()
+            self.monitor.errand.start()
             self.registrar.start()
         except BaseException:
             self.stop()
@@ -130,6 +134,7 @@ class Service:
         self.checkup.stop()
         self.trainer.errand.stop()
         self.conductor.errand.stop()
+        self.monitor.errand.stop()
         self.registrar.stop()
         if self._parts:
             self._parts.stop_receiving(self.config.service.shutdown_timeout)
@@ -257,6 +262,7 @@ class Service:
             step = self._advance(entry)
             self._record(entry, step)
             self.watch.follow(step)
+            self.monitor.follow(entry.sequence, step)
             self.chronicle.write(step.incidents, step.event_ns)
         except Exception:  # one body must not stop the service; it stays in the log for a closer look
             self.telemetry.add("otel_aiops.step.failures")

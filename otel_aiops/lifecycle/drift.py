@@ -260,10 +260,10 @@ def _with_kin(alone: Reference) -> Reference:
 
 
 def _pooled(alone: Reference, rows: Sequence[int]) -> tuple[Any, ...]:
-    """One row for many: the middle of them, and as far apart as they are from it and from themselves."""
+    """One row for many: the middle of them, from which another one may be twice as far as they are."""
     centre = _median(alone.centre[rows], axis=0)
     between = float(np.nan_to_num(_quantile(_distance(alone.centre[rows], centre[None]).ravel()[None], USUAL)[0]))
-    natural = np.asarray(alone.natural[rows].max() + (between if len(rows) > 1 else 0.0))
+    natural = np.asarray(alone.natural[rows].max() + (2 * between if len(rows) > 1 else 0.0))
     return centre, np.asarray(np.median(alone.spread[rows])), natural, np.asarray(np.median(alone.within[rows]))
 
 
