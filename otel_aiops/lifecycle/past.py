@@ -77,7 +77,7 @@ class Past:
             for chunk in self._datasets.read(name, series=set(chosen), start_ns=start * HOUR_NS)
         ]  # fmt: skip
         if not parts:
-            return sketched((), hours, *(np.empty(0, kind) for kind in (np.int64, np.int64, np.float64)))
+            return sketched((), hours, np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
         names = tuple(name for part in parts for name in part.names)
         return Sketches(names, hours, np.concatenate([part.values for part in parts]))
 

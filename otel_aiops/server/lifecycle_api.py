@@ -78,7 +78,7 @@ class _Routes:
 
     async def health(self, request: Request) -> Response:
         """
-        summary: "How the model that serves does: drift, its own rates, calibration, budgets, verdicts, what is expected."
+        summary: "How the model that serves does: drift, rates, calibration, budgets, verdicts, what is expected."
         responses: {200: {description: "a JSON object; its list `problems` is empty when nothing is wrong"}}
         """
         return JSONResponse(await run_in_threadpool(self._backend.health))
