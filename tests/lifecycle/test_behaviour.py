@@ -219,6 +219,6 @@ def test_problems_are_said_in_plain_words() -> None:
     ("key", "value"),
     [("interval", 0), ("gap", -1), ("window", 60), ("looks", 0), ("share", 0), ("calibration", 1), ("reference", 1)],
 )
-def test_wrong_settings_are_refused(key: str, value: float) -> None:
+def test_wrong_settings_are_refused(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=key):
         MonitoringConfig(**{key: value})
