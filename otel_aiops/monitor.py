@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from otel_aiops.desk.live import NO_TELEMETRY_NS
 from otel_aiops.detect.budget import BudgetReport
 from otel_aiops.detect.lessons import Verdict
 from otel_aiops.errand import Errand
 from otel_aiops.errors import AiopsError, BadInput, StateError
 from otel_aiops.lifecycle.behaviour import Counts, Tally, broken_promise, promises, rates
 from otel_aiops.lifecycle.comparison import calibration_error
-from otel_aiops.lifecycle.drift import LEAST_DAYS, Compared, Reference, compare, reference_of
+from otel_aiops.lifecycle.drift import DAY, LEAST_DAYS, Compared, Reference, compare, reference_of
 from otel_aiops.lifecycle.health import Health, MonitoringConfig, budgeted, self_test
 from otel_aiops.lifecycle.past import Past, Sampling, complete_hour
 from otel_aiops.lifecycle.performance import estimated, judged, worse
@@ -55,7 +56,7 @@ class Monitor:
         self.health = Health()
         self._tally = Tally()
         self._past = Past(service.directory)
-        self._learned: tuple[tuple[Any, ...], Reference] | None = None  # of a dataset, which never changes
+        self._learned: tuple[tuple[Any, ...], Reference] | None = None  # and of what it is
         self._warned: tuple[str, ...] = ()
         failure = "how the model does could not be looked at"
         self.errand = Errand(
@@ -152,7 +153,7 @@ class Monitor:
         end = complete_hour(live.event_ns)
         newest = range(end - config.window_hours - config.looks + 1, end)
         try:
-            reference, needed = self._reference(live.version, end, sampling, config, notes)
+            reference = self._reference(live.version, end, sampling, config, notes)
             if reference.days < LEAST_DAYS:
                 notes.append(
                     f"the input is not compared: expected at least {LEAST_DAYS} days of {reference.source}, "
@@ -160,7 +161,7 @@ class Monitor:
                 )
                 return Compared(), reference.source
             now = self._past.hours(newest, sampling, stopping=lambda: self.errand.stopping)
-            self._past.keep({*newest, *needed})
+            self._past.keep(newest)
             if not len(now.hours) or now.hours[-1] < end - config.window_hours:
                 notes.append(f"the input is not compared: nothing came in the last {config.window_hours} whole hours")
                 return Compared(), reference.source
@@ -174,8 +175,8 @@ class Monitor:
 
     def _reference(
         self, version: str, end: int, sampling: Sampling, config: MonitoringConfig, notes: list[str]
-    ) -> tuple[Reference, range]:
-        """What the champion learned from, else some weeks of history; and the hours of the history that it is of."""
+    ) -> Reference:
+        """What the champion learned from, else some weeks of history."""
         hours = round(config.reference / 3_600)
         try:
             dataset = self._service.models.version(version).lineage.dataset if version else ""
@@ -185,14 +186,19 @@ class Monitor:
                     found = self._past.dataset(dataset, sampling, last_hours=hours)
                     source = f"the dataset {dataset}"
                     self._learned = key, reference_of(found, source, window=config.window_hours)
-                return self._learned[1], range(0)
+                return self._learned[1]
         except (BadInput, StateError) as error:  # deleted or changed: the history is better than nothing
             notes.append(f"what the champion learned from cannot be read, so it is compared with the history: {error}")
-        last = end - round(config.gap / 3_600)
-        wanted = range(last - hours, last)
-        past = self._past.hours(wanted, sampling, stopping=lambda: self.errand.stopping)
-        source = f"the history until {config.gap / 86_400:g} days ago"
-        return reference_of(past, source, window=config.window_hours), wanted
+        last = (end - round(config.gap / 3_600)) // DAY * DAY  # made anew once a day
+        known = ("", last, sampling, hours, config.window_hours)
+        if self._learned is None or self._learned[0] != known:
+            past = self._past.hours(range(last - hours, last), sampling, stopping=lambda: self.errand.stopping)
+            source = f"the history until {config.gap / 86_400:g} days ago"
+            reference = reference_of(past, source, window=config.window_hours)
+            if reference.days < LEAST_DAYS:
+                return reference
+            self._learned = known, reference
+        return self._learned[1]
 
     # -- verdicts -----------------------------------------------------------------------------------------------------
 
@@ -249,7 +255,7 @@ def gauges(health: Health) -> dict[str, Gauge]:
         "expected.false_alerts": {(): found.false_alerts} if found else {},
         "expected.missed": {(): found.missed} if found else {},
         "problems": {(): float(len(health.problems))},
-        "looked": {(): health.time_ns / 1e9},
+        "looked": {(): health.time_ns / 1e9} if health.time_ns > NO_TELEMETRY_NS else {},
     }
     return {name: {key: value for key, value in of.items() if math.isfinite(value)} for name, of in plain.items()}
 

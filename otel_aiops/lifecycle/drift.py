@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -242,10 +242,12 @@ def _with_kin(alone: Reference) -> Reference:
         for key in keys:
             if key:
                 members[key].append(row)
-    kin = {key: len(names) + k for k, key in enumerate(members)}
-    pooled = [_pooled(alone, rows) for rows in members.values()]
-    if not pooled:
-        return alone
+    several = dict.fromkeys(tuple(rows) for rows in members.values() if len(rows) > 1)
+    place = {rows: len(names) + k for k, rows in enumerate(several)}
+    kin = {key: place.get(tuple(rows), rows[0]) for key, rows in members.items()}
+    if not place:
+        return replace(alone, kin=kin)
+    pooled = [_pooled(alone, rows) for rows in place]
     centre, spread, natural, within = (np.stack([one[k] for one in pooled]) for k in range(4))
     return Reference(
         alone.source,
@@ -259,12 +261,14 @@ def _with_kin(alone: Reference) -> Reference:
     )
 
 
-def _pooled(alone: Reference, rows: Sequence[int]) -> tuple[Any, ...]:
+def _pooled(alone: Reference, members: Sequence[int]) -> tuple[Any, ...]:
     """One row for many: the middle of them, from which another one may be twice as far as they are."""
+    rows = list(members)
     centre = _median(alone.centre[rows], axis=0)
-    between = float(np.nan_to_num(_quantile(_distance(alone.centre[rows], centre[None]).ravel()[None], USUAL)[0]))
-    natural = np.asarray(alone.natural[rows].max() + (2 * between if len(rows) > 1 else 0.0))
-    return centre, np.asarray(np.median(alone.spread[rows])), natural, np.asarray(np.median(alone.within[rows]))
+    apart = _distance(alone.centre[rows], centre[None]).ravel()
+    between = float(np.nan_to_num(_quantile(apart[None], USUAL)[0]))
+    middle = [np.asarray(np.median(column[rows])) for column in (alone.spread, alone.within)]
+    return centre, middle[0], np.asarray(alone.natural[rows].max() + 2 * between), middle[1]
 
 
 def _matched(reference: Reference, names: Sequence[str], labels: Sequence[Labels]) -> NDArray[np.int64]:

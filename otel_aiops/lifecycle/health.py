@@ -31,8 +31,8 @@ class MonitoringConfig:
     gap: float = 7 * DAY_S  # s before now at which the reference ends where no version was trained on a dataset
     effect: float = 0.5  # spreads by which values must differ, beyond what days differ from each other by themselves
     share: float = 0.3  # of the series of a metric of a service that must differ
-    series: int = 20  # of a metric of a service that are compared, always the same ones
-    groups: int = 300  # metrics of services that are compared, those with most series
+    series: int = 10  # of a metric of a service that are compared, always the same ones
+    groups: int = 200  # metrics of services that are compared, those with most series
     calibration: float = 3.0  # times as often as promised, or as seldom, that a probability may be reached
     verdicts: float = 28 * DAY_S  # s of verdicts that count, and as much before to compare with
 
