@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("otel_aiops")
 
 FIRST_S = 120.0  # after the start
+REST_S = 0.02  # between two hours of history that are read
 SAVED = "monitoring.json"
 MOST_GROUPS = 100  # metrics of services that are shown, those that drifted most
 PREFIX = "otel_aiops.model."
@@ -160,7 +162,7 @@ class Monitor:
                     f"got {reference.days:.1f}"
                 )
                 return Compared(), reference.source
-            now = self._past.hours(newest, sampling, stopping=lambda: self.errand.stopping)
+            now = self._past.hours(newest, sampling, stopping=self._rest)
             self._past.keep(newest)
             if not len(now.hours) or now.hours[-1] < end - config.window_hours:
                 notes.append(f"the input is not compared: nothing came in the last {config.window_hours} whole hours")
@@ -192,13 +194,18 @@ class Monitor:
         last = (end - round(config.gap / 3_600)) // DAY * DAY  # made anew once a day
         known = ("", last, sampling, hours, config.window_hours)
         if self._learned is None or self._learned[0] != known:
-            past = self._past.hours(range(last - hours, last), sampling, stopping=lambda: self.errand.stopping)
+            past = self._past.hours(range(last - hours, last), sampling, stopping=self._rest)
             source = f"the history until {config.gap / 86_400:g} days ago"
             reference = reference_of(past, source, window=config.window_hours)
             if reference.days < LEAST_DAYS:
                 return reference
             self._learned = known, reference
         return self._learned[1]
+
+    def _rest(self) -> bool:
+        """Let scoring have the machine for a moment; whether to stop."""
+        time.sleep(REST_S)
+        return self.errand.stopping
 
     # -- verdicts -----------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import yaml
 
 from otel_aiops.otlp.prometheus import label_name
 from otel_aiops.otlp.semconv import METRICS
+from tests import reference
 from tests.servers import require
 from tests.tools.prometheus import promtool
 
@@ -82,7 +83,10 @@ def test_rules_ask_for_what_is_emitted_and_say_what_to_do(path: Path) -> None:
         assert checked(rule["expr"]), rule["alert"]
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
         assert all(rule["annotations"][key] for key in ("summary", "description", "runbook"))
-        checked(" ".join(re.findall(r"otel_aiops_\w+", rule["annotations"]["runbook"])))
+        runbook = rule["annotations"]["runbook"]
+        checked(" ".join(re.findall(r"otel_aiops_\w+", runbook)))
+        for command in re.findall(r"`otel-aiops ([a-z ]+)`", runbook):
+            assert f"| `otel-aiops {command} " in reference.commands(), f"there is no command {command}"
 
 
 @pytest.mark.parametrize("path", RULES, ids=lambda p: p.name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,24 @@ SHORT = "lifecycle: {monitoring: {reference: 3d, gap: 1d, interval: 3600}}\n"
 HOURS = 24 * 5
 
 
-def record(folder: Path, hours: int = HOURS, *, by: float = 0.0, since: int = HOURS - 30, first: int = 1) -> None:
+Record = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """Fills a data directory, from one that is written once."""
+    made: dict[tuple[float, int], Path] = {}
+
+    def fill(folder: Path, *, by: float = 0.0, since: int = HOURS - 30) -> None:
+        if (by, since) not in made:
+            made[by, since] = tmp_path_factory.mktemp("recorded")
+            write(made[by, since], by=by, since=since)
+        shutil.copytree(made[by, since], folder, dirs_exist_ok=True)
+
+    return fill
+
+
+def write(folder: Path, hours: int = HOURS, *, by: float, since: int) -> None:
     """Days of a wave of three pods, which moves at some hour."""
     time_ns = FIRST * HOUR_NS + np.repeat(np.arange(hours * 4), PODS) * QUARTER_NS
     code = np.tile(np.arange(PODS, dtype=np.int32), hours * 4)
@@ -41,9 +59,8 @@ def record(folder: Path, hours: int = HOURS, *, by: float = 0.0, since: int = HO
     value = value + by * (hour >= since)
     texts = [name(pod) for pod in range(PODS)]
     prints = np.arange(PODS).astype(np.uint64)
-    Segments(folder / "segments").write(
-        first, first, Columns(code, time_ns, value, np.full(len(code), 0.5, np.float32), texts, prints)
-    )
+    columns = Columns(code, time_ns, value, np.full(len(code), 0.5, np.float32), texts, prints)
+    Segments(folder / "segments").write(1, 1, columns)
 
 
 @contextmanager
@@ -65,7 +82,7 @@ def test_before_the_first_look_nothing_is_known(tmp_path: Path) -> None:
         assert any("self-test" in note for note in health.notes) and any("no verdicts" in note for note in health.notes)
 
 
-def test_stable_history_is_no_drift(tmp_path: Path) -> None:
+def test_stable_history_is_no_drift(tmp_path: Path, record: Record) -> None:
     record(tmp_path)
     with watched(tmp_path) as up:
         health = up.service.monitor.look()
@@ -75,7 +92,7 @@ def test_stable_history_is_no_drift(tmp_path: Path) -> None:
         assert up.service.monitor.look().groups == health.groups  # from what it remembers
 
 
-def test_a_persistent_drift_is_seen_everywhere(tmp_path: Path) -> None:
+def test_a_persistent_drift_is_seen_everywhere(tmp_path: Path, record: Record) -> None:
     record(tmp_path, by=40.0)
     with watched(tmp_path) as up:
         health = up.service.monitor.look()
@@ -93,7 +110,7 @@ def test_a_persistent_drift_is_seen_everywhere(tmp_path: Path) -> None:
         assert told.exit_code == 1 and json.loads(told.output)["drifts"][0]["persistent"]
 
 
-def test_a_champion_is_compared_with_what_it_learned_from(tmp_path: Path) -> None:
+def test_a_champion_is_compared_with_what_it_learned_from(tmp_path: Path, record: Record) -> None:
     record(tmp_path, by=40.0, since=24 * 3)  # the history of a day ago has moved already
     now_ns = (FIRST + HOURS + 2) * HOUR_NS
     learned = Datasets.of(tmp_path).build(Window(FIRST * HOUR_NS, (FIRST + 60) * HOUR_NS), now_ns=now_ns)
@@ -113,7 +130,7 @@ def test_a_champion_is_compared_with_what_it_learned_from(tmp_path: Path) -> Non
         assert any("cannot be read, so it is compared with the history" in note for note in health.notes)
 
 
-def test_a_damaged_segment_is_said_and_stops_nothing(tmp_path: Path) -> None:
+def test_a_damaged_segment_is_said_and_stops_nothing(tmp_path: Path, record: Record) -> None:
     record(tmp_path)
     with watched(tmp_path) as up:
         (damaged, *_) = sorted((tmp_path / "segments").rglob("*.parquet"))[-40:]
@@ -141,7 +158,7 @@ def saved(folder: Path) -> Any:
     return json.loads((folder / "lifecycle" / "monitoring.json").read_bytes())
 
 
-def test_verdicts_and_the_self_test_are_part_of_it(tmp_path: Path) -> None:
+def test_verdicts_and_the_self_test_are_part_of_it(tmp_path: Path, record: Record) -> None:
     record(tmp_path)
     with watched(tmp_path) as up:
         at = (FIRST + HOURS) * 3_600 + 1_010

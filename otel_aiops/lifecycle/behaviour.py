@@ -221,8 +221,11 @@ def promises(counts: Counts, now_hour: int) -> tuple[Promise, ...]:
 
     The median over hours in which at least five points beyond the level are promised, else all hours together: an hour
     with an incident must not count for what is normal. Points are not independent, so sizes are told and no p-value.
+    Nothing is said of the first day, in which probabilities are still learned.
     """
-    found = []
+    found: list[Promise] = []
+    if not len(counts.hours) or counts.hours[0] > now_hour - DAY:
+        return ()
     for k, level in enumerate(LEVELS):
         now = _observed(counts.since(now_hour - DAY, now_hour), k)
         if now is None:

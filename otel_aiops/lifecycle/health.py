@@ -23,7 +23,7 @@ WORST_PRECISION = 0.5  # that verdicts are sure of to be less
 class MonitoringConfig:
     """How the model that serves is watched."""
 
-    enabled: bool = True
+    enabled: bool = True  # look by itself
     interval: float = HOUR_S  # s between two looks
     window: float = 6 * HOUR_S  # s of live data that are compared at once, with the same times of day or week
     looks: int = 24  # such windows in a row, an hour apart, that must differ before it is persistent

@@ -43,7 +43,10 @@ class Past:
     def hours(
         self, wanted: Iterable[int], sampling: Sampling, *, stopping: Callable[[], bool] = lambda: False
     ) -> Sketches:
-        """Sketches of some hours, those without points left out. Raises: StateError, StorageError."""
+        """Sketches of some hours, those without points left out; `stopping` is asked before each is read.
+
+        Raises: StateError, StorageError.
+        """
         if sampling != self._sampling:
             self._hours, self._sampling = {}, sampling
         there = {part.hour for part in self._segments.parts()}

@@ -142,11 +142,11 @@ def test_a_promise_that_is_broken_is_concept_drift_and_lasts_by_looks() -> None:
 
 
 def test_too_few_points_promise_nothing() -> None:
-    few = counts(20, points=12, normal=12, **{"normal_0.9": 9, "normal_0.99": 9, "normal_0.999": 9})
+    few = counts(24, points=10, normal=10, **{"normal_0.9": 9, "normal_0.99": 9, "normal_0.999": 9})
     found = promises(few, NOW)  # 240 points: a tenth of them can be judged
-    assert [one.level for one in found] == [0.9] and found[0].times == pytest.approx(7.5)
+    assert [one.level for one in found] == [0.9] and found[0].times == pytest.approx(9)
     assert math.isnan(found[0].before)
-    assert promises(counts(0), NOW) == ()
+    assert promises(counts(0), NOW) == () and promises(counts(23), NOW) == ()  # it has just begun
 
 
 def verdict(kind: str, k: int, time_h: int = NOW, given: int = 1) -> Verdict:
