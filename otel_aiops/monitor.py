@@ -75,7 +75,10 @@ class Monitor:
         try:
             if path.exists():
                 self._tally.restore(json.loads(path.read_bytes()))
+                if self._tally.sequence > self._service.history.stats()["last_sequence"]:
+                    raise StateError("they are of a later time than what the service has recorded")
         except (OSError, ValueError, StateError) as error:
+            self._tally = Tally()
             log.warning("how often the model scored and alerted before is not known any more", why=str(error))
 
     def follow(self, sequence: int, step: Step) -> None:

@@ -63,10 +63,6 @@ class Past:
         named = {name for one in self._hours.values() for name in one.names}
         self._groups = {name: group for name, group in self._groups.items() if name in named}
 
-    def first_hour(self) -> int | None:
-        """The oldest hour that is recorded."""
-        return min((part.hour for part in self._segments.parts()), default=None)
-
     def dataset(self, name: str, sampling: Sampling, *, last_hours: int) -> Sketches:
         """The newest hours of a dataset. Raises: BadInput where it is gone, StateError, StorageError."""
         manifest = self._datasets.load(name)

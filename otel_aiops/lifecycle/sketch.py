@@ -52,12 +52,11 @@ def sketched(names: Sequence[str], hours: I64, code: I64, time_ns: I64, value: F
 
 
 def joined(parts: Mapping[int, Sketches]) -> Sketches:
-    """Sketches of one hour each, which may be of different series, as one."""
-    hours = np.array(sorted(parts), np.int64)
+    """Sketches of one hour each, which may be of different series, as one; hours between them have no points."""
+    hours = np.arange(min(parts), max(parts) + 1, dtype=np.int64) if parts else np.empty(0, np.int64)
     names = tuple(sorted({name for one in parts.values() for name in one.names}))
     place = {name: k for k, name in enumerate(names)}
     values = np.full((len(names), len(hours), len(QUANTILES)), np.nan, np.float32)
-    for column, hour in enumerate(hours.tolist()):
-        rows = [place[name] for name in parts[hour].names]
-        values[rows, column] = parts[hour].values[:, 0]
+    for hour, one in parts.items():
+        values[[place[name] for name in one.names], hour - hours[0]] = one.values[:, 0]
     return Sketches(names, hours, values)

@@ -167,5 +167,6 @@ def test_hours_of_different_series_are_joined_by_name() -> None:
     parts = {h: sketched([n], np.array([h]), np.zeros(1, np.int64), np.array([h * HOUR_NS]), np.array([float(h)]))
              for h, n in ((9, "b"), (3, "a"), (4, "b"))}  # fmt: skip
     whole = joined(parts)
-    assert whole.names == ("a", "b") and whole.hours.tolist() == [3, 4, 9]
-    assert whole.values[1, :, 0].tolist()[1:] == [4.0, 9.0] and np.isnan(whole.values[0, 1, 0])
+    assert whole.names == ("a", "b") and whole.hours.tolist() == [3, 4, 5, 6, 7, 8, 9]
+    assert whole.values[1, [1, 6], 0].tolist() == [4.0, 9.0] and np.isnan(whole.values[:, 2:6]).all()
+    assert np.isnan(whole.values[0, 1:]).all() and not len(joined({}).hours)
