@@ -74,7 +74,8 @@ def main(arguments: Sequence[str]) -> int:
     series = list(recorded(parser.parse_args(arguments).folders))
     print(f"{len(series)} series {'':24} {'drift':>10} {'lasting':>10}")
     for name, change in CHANGES.items():
-        found = [np.mean([*looks(*one, change)] or [[np.nan, np.nan]], axis=0) for one in series]
-        drifted, lasting = np.nanmean(found, axis=0)
+        seen = [np.array([*looks(*one, change)], np.float64).reshape(-1, 2) for one in series]
+        found = [one.mean(axis=0) for one in seen if len(one)]
+        drifted, lasting = np.mean(found, axis=0)
         print(f"{name:36} {drifted:10.1%} {lasting:10.1%}", flush=True)
     return 0

@@ -15,9 +15,15 @@ import requests
 from typer.testing import CliRunner
 
 from otel_aiops.cli import app
+from otel_aiops.lifecycle.behaviour import Promise, Rate
 from otel_aiops.lifecycle.dataset import Datasets
+from otel_aiops.lifecycle.drift import Drift
+from otel_aiops.lifecycle.health import Budgeted, Health, SelfTest
 from otel_aiops.lifecycle.manifest import Window
+from otel_aiops.lifecycle.performance import Estimated, Judged
 from otel_aiops.lifecycle.version import Lineage
+from otel_aiops.monitor import PREFIX, gauges
+from otel_aiops.otlp.semconv import METRICS
 from otel_aiops.series.rows import Columns
 from otel_aiops.series.segments import HOUR_NS, Segments
 from tests.feed import Feed
@@ -177,6 +183,28 @@ def test_verdicts_and_the_self_test_are_part_of_it(tmp_path: Path, record: Recor
         up.service.checkup.latest = {"faults": {}, "problems": []}
         up.service.monitor.look()
         assert value("otel_aiops.model.problems") == 0
+
+
+def test_all_that_is_declared_is_emitted_and_nothing_else() -> None:
+    of_versions = {"info", "over.ratio", "alerts", "calibration.error"}  # by the step loop
+    declared = {name.removeprefix(PREFIX): len(one.attributes) for name, one in METRICS.items() if PREFIX in name}
+    told = gauges(Health())
+    assert told.keys() == declared.keys() - of_versions
+    drift = Drift(kind="input", what="level", service="cart", metric="load", effect=2.0, looks=3)
+    budget = Budgeted(name="shop", promised=2.0, used=1, projected=2.0)
+    full = Health(
+        time_ns=FIRST * HOUR_NS,
+        drifts=(drift,),
+        groups=(drift,),
+        rates=(Rate(name="scores", now=0.1, usual=0.1, deviation=0.0, unusual=False),),
+        promises=(Promise(level=0.99, promised=0.01, observed=0.01, times=1.0, before=1.0, points=10),),
+        budgets=(budget,),
+        selftest=SelfTest(recall={"spike": 1.0}),
+        judged=Judged(true=1, false=1, missed=0, precision=0.5, low=0.1, high=0.9, since_ns=0),
+        estimated=Estimated(alerts=1.0, false_alerts=0.1, precision=0.9, recall=0.8, missed=0.2, hours=168),
+    )
+    for metric, values in gauges(full).items():
+        assert values and all(len(key) == declared[metric] for key in values), metric
 
 
 @pytest.mark.parametrize(("enabled", "looks"), [("true", True), ("false", False)])

@@ -96,7 +96,6 @@ class Compared:
 
     groups: tuple[Drift, ...] = ()
     unmatched: int = 0  # series that are in no reference
-    notes: tuple[str, ...] = ()
 
     @property
     def drifts(self) -> tuple[Drift, ...]:
