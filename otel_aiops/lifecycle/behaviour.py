@@ -90,28 +90,37 @@ class Tally:
 
 
 def _counted(scored: Scored) -> Row:
-    """COLUMNS of some points."""
+    """COLUMNS of some points; in few passes, because every step pays for it."""
     scores, alerted = scored.scores, scored.alerted
-    known = ~np.isnan(scores.probability)
-    probability = scores.probability[known]
-    normal, opened, paid = probability, np.empty(0), 0
+    place = np.searchsorted(_EDGES, scores.probability, side="right")  # edges that are reached; NaN all of them
+    place[np.isnan(scores.probability)] = len(_EDGES) + 1
+    reached = _at_least(place)
+    normal, opened, paid = reached, place[:0], 0
     if alerted is not None:
-        normal = scores.probability[known & ~alerted.active]
-        opened, paid = scores.probability[alerted.opened], int(alerted.counted.sum())
+        if alerted.active.any():
+            normal = _at_least(place[~alerted.active])
+            opened = place[alerted.opened]
+        paid = int(np.count_nonzero(alerted.counted))
     with np.errstate(invalid="ignore"):
-        over = int((scores.score >= 1).sum())
-    sure = opened[~np.isnan(opened)]
-    found = [
-        *(len(scores.score), over, len(opened), paid, len(normal), len(probability)),
-        *(int((normal >= level).sum()) for level in LEVELS),
-        *(int((probability >= bound).sum()) for bound in _BOUNDS),
-        len(opened) - len(sure),
-        *np.bincount(np.searchsorted(_BOUNDS, sure, side="right"), minlength=len(DECADES) + 1).tolist(),
-    ]
-    return np.array(found, np.int64)
+        over = int(np.count_nonzero(scores.score >= 1))
+    found = np.zeros(len(COLUMNS), np.int64)
+    levels, decades = len(LEVELS), len(DECADES)
+    found[:6] = len(place), over, len(opened), paid, normal[0], reached[0]
+    found[6 : 6 + levels] = normal[1 : levels + 1]
+    found[6 + levels : 6 + levels + decades] = reached[2:]
+    if len(opened):
+        counts = np.bincount(opened, minlength=len(_EDGES) + 2)
+        found[6 + levels + decades :] = counts[-1], counts[0] + counts[1], *counts[2:-1]
+    return found
 
 
-_BOUNDS = np.array([1 - 10.0**-decade for decade in DECADES])
+_EDGES = np.array([LEVELS[0], *(1 - 10.0**-decade for decade in DECADES)])  # LEVELS, and on to the last decade
+
+
+def _at_least(place: NDArray[np.intp]) -> Row:
+    """(points with a probability, those that reach each edge) from how many edges each reaches."""
+    found: Row = np.bincount(place, minlength=len(_EDGES) + 2)[-2::-1].cumsum()[::-1]
+    return found
 
 
 @dataclass(frozen=True, slots=True)

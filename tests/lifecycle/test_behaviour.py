@@ -14,7 +14,17 @@ from otel_aiops.detect.detector import Scores
 from otel_aiops.detect.lessons import Verdict
 from otel_aiops.detect.scorer import Scored
 from otel_aiops.errors import ConfigError, StateError
-from otel_aiops.lifecycle.behaviour import COLUMNS, KEPT_HOURS, Counts, Tally, broken_promise, promises, rates
+from otel_aiops.lifecycle.behaviour import (
+    COLUMNS,
+    DECADES,
+    KEPT_HOURS,
+    LEVELS,
+    Counts,
+    Tally,
+    broken_promise,
+    promises,
+    rates,
+)
 from otel_aiops.lifecycle.health import Budgeted, Health, MonitoringConfig, SelfTest, self_test
 from otel_aiops.lifecycle.performance import Judged, estimated, judged, worse
 from otel_aiops.series.batch import Batch
@@ -69,6 +79,29 @@ def test_what_is_served_is_counted_once_by_hour_of_event_time() -> None:
     assert again.counts().rows.tolist() == found.rows.tolist() and again.sequence == 6
     tally.take(7, [scored([0.5])], (NOW + KEPT_HOURS) * HOUR_NS)
     assert tally.counts().hours.tolist() == [NOW + 1, NOW + KEPT_HOURS]
+
+
+def test_counts_are_those_of_the_slow_way() -> None:
+    rng = np.random.default_rng(1)
+    for n in (1, 5, 300):
+        probability = 1 - 10 ** -rng.uniform(0, 8, n)
+        probability[rng.random(n) < 0.1] = np.nan
+        opened, active = n // 4, n // 3
+        one = scored(probability.tolist(), opened=opened, active=active)
+        tally = Tally()
+        tally.take(1, [one], NOW * HOUR_NS)
+        expected = {"points": n, "over": opened, "opened": opened, "paid": min(opened, 1)}
+        normal, known = probability[active:], probability[~np.isnan(probability)]
+        expected |= {"normal": int((~np.isnan(normal)).sum()), "known": len(known)}
+        expected |= {f"normal_{level}": int((normal >= level).sum()) for level in LEVELS}
+        bounds = [1 - 10.0**-decade for decade in DECADES]
+        expected |= {f"reached_{d}": int((known >= bound).sum()) for d, bound in zip(DECADES, bounds, strict=True)}
+        alerts = probability[:opened]
+        expected |= {"alerts_unknown": int(np.isnan(alerts).sum()), "alerts_0": int((alerts < bounds[0]).sum())}
+        ends = [*bounds[1:], 2.0]
+        for d, low, high in zip(DECADES, bounds, ends, strict=True):
+            expected[f"alerts_{d}"] = int(((alerts >= low) & (alerts < high)).sum())
+        assert dict(zip(COLUMNS, tally.counts().rows[0].tolist(), strict=True)) == expected
 
 
 @pytest.mark.parametrize(
