@@ -32,6 +32,7 @@ from otel_aiops.incidents.suppress import Decision
 from otel_aiops.ingest import SIGNALS, Body, Ingest, advance
 from otel_aiops.lifecycle import governed
 from otel_aiops.lifecycle.version import Models
+from otel_aiops.monitor import Monitor
 from otel_aiops.otlp.governance import Governance
 from otel_aiops.parts import Parts
 from otel_aiops.pipeline import Pipeline, Step
@@ -84,8 +85,9 @@ class Service:
         self.checkup = Checkup(directory, self.telemetry, config)
         self.trainer = Trainer(self)
         self.conductor = Conductor(self)
+        self.monitor = Monitor(self)
         self.registrar = Registrar(self)
-        self.retrainer = Retrainer(self)
+        self.retrainer = Retrainer(self, drifts=lambda: [one.text for one in self.monitor.health.persistent])
         self._configs = Configurations(directory)
         self.configured = Configured()  # the line of the journal that holds
         self.sequence = 0  # of the last body that was taken in
@@ -109,6 +111,7 @@ class Service:
             self.chronicle.open()
             governed.note(self.directory, self.config.governance, self.started_ns)
             self._configured("start", recovery.sequence, swapped=True)
+            self.monitor.open()
             for note in recovery.notes:
                 log.warning("damaged data was found and left out", what=note)
             if self._recover(recovery.arrays, recovery.sequence):
@@ -122,6 +125,7 @@ class Service:
             self.checkup.start()
             self.trainer.errand.start()
             self.conductor.errand.start()
+            self.monitor.errand.start()
             self.registrar.start()
             self.retrainer.errand.start()
         except BaseException:
@@ -138,6 +142,7 @@ class Service:
         self.checkup.stop()
         self.trainer.errand.stop()
         self.conductor.errand.stop()
+        self.monitor.errand.stop()
         self.registrar.stop()
         self.retrainer.errand.stop()
         if self._parts:
@@ -279,6 +284,7 @@ class Service:
             self._record(entry, step)
             self.watch.follow(step)
             self.chronicle.raised(noted(self.pipeline, step, entry.sequence, self.configured, self.clock_ns()))
+            self.monitor.follow(entry.sequence, step)
             self.chronicle.write(step.incidents, step.event_ns)
         except Exception:  # one body must not stop the service; it stays in the log for a closer look
             self.telemetry.add("otel_aiops.step.failures")

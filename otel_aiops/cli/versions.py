@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
 from otel_aiops.cli.terminal import (
+    NO,
     ConfigOption,
     DataDirOption,
     JsonOption,
@@ -27,6 +29,8 @@ from otel_aiops.cli.terminal import (
 
 models = typer.Typer(help="Model versions of a running service: list them and look at one.", no_args_is_help=True)
 rollout = typer.Typer(help="Which version serves, and what runs beside it: shadow, canary, promote, roll back.")
+
+MOST_DRIFTS = 20  # that are listed
 
 IdArgument = Annotated[str, typer.Argument(metavar="VERSION", help="The id of a model version.")]
 
@@ -61,6 +65,70 @@ def show_model(name: IdArgument, url: UrlOption = None, token: TokenOption = Non
     for key, value in {**told, "learned until": _until(found), **settings, "digest": found["digest"]}.items():
         if value not in ("", None):
             typer.echo(f"{key:26} {value}")
+
+
+@models.command("health")
+def health(url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False) -> None:
+    """Say how the model that serves does: drift, its rates, calibration, budgets, verdicts; exit 1 when not well."""
+    found = ask(url, token, "models/health", {})
+    if as_json:
+        show(found)
+    else:
+        _tell_health(found)
+    if found["problems"]:
+        raise typer.Exit(NO)
+
+
+def _tell_health(found: dict[str, Any]) -> None:
+    at = moment(found["time"]) if found["time"] else "never"
+    typer.echo(f"version {found['version'] or 'none, what the service has learned'}, looked at {at}")
+    typer.echo(f"the input is compared with {found['reference'] or 'nothing'}\n")
+    print_texts(("what", "now", "expected"), list(_figures(found)))
+    drifted = [one for one in found["groups"] if one["looks"]]
+    if drifted:
+        typer.echo("")
+        rows = [
+            (
+                one["service"],
+                one["metric"],
+                one["what"],
+                f"{one['effect']:.2g}",
+                f"{one['share']:.0%}",
+                str(one["looks"]),
+            )
+            for one in drifted[:MOST_DRIFTS]
+        ]
+        print_texts(("service", "metric", "drift of", "spreads", "of series", "looks"), rows)
+    for note in found["notes"]:
+        typer.echo(f"not known: {note}")
+    for problem in found["problems"]:
+        typer.echo(f"problem: {problem}")
+    if not found["problems"]:
+        typer.echo("nothing is wrong")
+
+
+def _figures(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(what, how it is now, what is promised or usual)."""
+    lasting = sum(one["persistent"] for one in found["drifts"])
+    yield "metrics of services that drifted", str(sum(one["looks"] > 0 for one in found["groups"])), "0"
+    yield "drifts that last", str(lasting), "0"
+    for one in found["rates"]:
+        word = "share of points over the threshold" if one["name"] == "scores" else "alerts of series in a day"
+        yield word, _number(one["now"]), _number(one["usual"])
+    for one in found["promises"]:
+        yield f"normal points at {one['level']:g} or more", f"{one['observed']:.3%}", f"{one['promised']:.1%}"
+    for one in found["budgets"]:
+        yield f"alerts of {one['name']} in a week", str(one["used"]), f"{one['promised']:.4g}"
+    for fault, recall in (found["selftest"] or {"recall": {}})["recall"].items():
+        yield f"self-test, {fault} found", f"{recall:.0%}", ""
+    if found["verdicts"] and found["verdicts"]["precision"] is not None:
+        of = found["verdicts"]
+        yield "precision by verdicts", f"{of['precision']:.0%} ({of['low']:.0%} to {of['high']:.0%})", ""
+    for key, word in (("precision", "precision"), ("recall", "recall")):
+        if found["estimated"] and found["estimated"][key] is not None:
+            yield f"{word} without labels, estimated", f"{found['estimated'][key]:.0%}", ""
+    if found["estimated"]:
+        yield "false alerts a week, estimated", f"{found['estimated']['false_alerts']:.2g}", ""
 
 
 @models.command("save")

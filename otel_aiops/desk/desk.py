@@ -78,6 +78,9 @@ class Desk:
     def model(self, name: str) -> dict[str, Any] | None:
         return self._versions.model(name)
 
+    def health(self) -> dict[str, Any]:
+        return self._versions.health()
+
     def rollout(self) -> dict[str, Any]:
         return self._versions.rollout()
 

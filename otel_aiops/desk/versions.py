@@ -54,6 +54,10 @@ class Versions:
         told = json.loads(report.read_bytes()) if report.exists() else None
         return {**self._shown(version, self._roles()), "settings": version.settings.to_json(), "report": told}
 
+    def health(self) -> dict[str, Any]:
+        """How the model that serves does, as of the newest look."""
+        return self._service.monitor.health.to_json()
+
     def report_page(self, name: str) -> str | None:
         """The report of a version as a page; None where there is none."""
         if name not in self._service.models.list():

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from otel_aiops.lifecycle.evaluate import EvaluationConfig
 from otel_aiops.lifecycle.gate import GateConfig
+from otel_aiops.lifecycle.health import MonitoringConfig
 from otel_aiops.lifecycle.judge import RolloutConfig
 from otel_aiops.lifecycle.needs import RetrainConfig
 from otel_aiops.lifecycle.registry import RegistryConfig
@@ -21,3 +22,4 @@ class LifecycleConfig:
     gate: GateConfig = field(default_factory=GateConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     retrain: RetrainConfig = field(default_factory=RetrainConfig)
+    monitoring: MonitoringConfig = field(default_factory=MonitoringConfig)

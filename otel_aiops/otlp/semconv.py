@@ -261,6 +261,40 @@ def _models() -> Iterator[Metric]:
     yield Metric("otel_aiops.model.alerts", "gauge", "{alert}", alerts, ("role",))
     error = "Largest distance of the distribution of probabilities from the uniform one that they should have."
     yield Metric("otel_aiops.model.calibration.error", "gauge", "1", error, ("role",))
+    yield from _health()
+
+
+def _health() -> Iterator[Metric]:
+    """How the model that serves does, from the newest look; see `otel_aiops.monitor`."""
+    of_input, of_rate = (SERVICE, "metric"), ("what",)
+    gauges: Mapping[str, tuple[str, tuple[str, ...], str]] = {
+        "drift.effect": ("", of_input, "How far values are from those learned from, in spreads; of the 100 farthest."),
+        "drift.share": ("1", of_input, "Share of the series of the metric of the service that have drifted."),
+        "drift.looks": ("{look}", of_input, "Looks in a row, an hour apart, at which it has drifted; 0 when not now."),
+        "drifts": ("{drift}", ("kind",), "Drifts at the newest look: of the input, or of the concept."),
+        "drifts.persistent": ("{drift}", ("kind",), "Those of them that have lasted."),
+        "rate": ("", of_rate, "scores: share of points over the threshold lately; alerts: of series in the last day."),
+        "rate.usual": ("", of_rate, "What is usual of that rate, from the model's own past."),
+        "rate.deviation": ("", of_rate, "By how many robust deviations the rate is off, below 0 when it is low."),
+        "rate.unusual": ("", of_rate, "1 while the rate is unusual, in size and in deviations, else 0."),
+        "promise.kept": (
+            "",
+            ("level",),
+            "Normal points with a probability of `level` or more, by how many are promised.",
+        ),
+        "budget.used": ("1", (OBJECTIVE,), "Alerts of the last week by those that the objective may have."),
+        "fault.recall": ("1", ("fault",), "Share of the faults of the newest self-test that were found, by kind."),
+        "precision": ("1", ("bound",), "Share of true alerts by verdicts: `estimate`, and `low`, `high` of its 90 %."),
+        "verdicts": ("{verdict}", ("verdict",), "Verdicts of the last weeks: true, false, missed."),
+        "expected.precision": ("1", (), "Share of true alerts to be expected, without labels."),
+        "expected.recall": ("1", (), "Share of faults that are found, to be expected from the self-test."),
+        "expected.false_alerts": ("{alert}", (), "False alerts a week to be expected, without labels."),
+        "expected.missed": ("{alert}", (), "True ones a week that raise no alert, to be expected without labels."),
+        "problems": ("{problem}", (), "What is wrong at the newest look; /api/v1/models/health has the words."),
+        "looked": ("s", (), "Event time of the newest look, unix time."),
+    }
+    for name, (unit, attributes, description) in gauges.items():
+        yield Metric(f"otel_aiops.model.{name}", "gauge", unit, description, attributes)
 
 
 def _other_signals() -> Iterator[Metric]:

@@ -21,6 +21,8 @@ class LifecycleBackend(Protocol):
 
     def model(self, name: str) -> dict[str, Any] | None: ...
 
+    def health(self) -> dict[str, Any]: ...
+
     def report_page(self, name: str) -> str | None: ...
 
     def save_model(self, asked: Any) -> dict[str, Any]: ...
@@ -42,6 +44,7 @@ def routes(backend: LifecycleBackend, max_body_bytes: int) -> list[Route]:
     return [
         Route("/api/v1/models", of.models, methods=["GET"]),
         Route("/api/v1/models", of.save, methods=["POST"]),
+        Route("/api/v1/models/health", of.health),
         Route("/api/v1/models/{id}", of.model),
         Route("/api/v1/models/{id}/report", of.report),
         Route("/api/v1/rollout", of.rollout, methods=["GET"]),
@@ -78,6 +81,13 @@ class _Routes:
         """
         tree = await posted_json(request, self._max_body_bytes, "who wants it")
         return JSONResponse(await run_in_threadpool(lambda: self._backend.save_model(tree)))
+
+    async def health(self, request: Request) -> Response:
+        """
+        summary: "How the model that serves does: drift, rates, calibration, budgets, verdicts, what is expected."
+        responses: {200: {description: "a JSON object; its list `problems` is empty when nothing is wrong"}}
+        """
+        return JSONResponse(await run_in_threadpool(self._backend.health))
 
     async def model(self, request: Request) -> Response:
         """
