@@ -24,7 +24,7 @@ from otel_aiops.conductor import Conductor
 from otel_aiops.config import Config, load
 from otel_aiops.detect.engine import prepare
 from otel_aiops.detect.lessons import Lesson
-from otel_aiops.detect.serving import Rollout, Trained
+from otel_aiops.detect.serving import Rollout
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
 from otel_aiops.incidents.suppress import Decision
 from otel_aiops.ingest import SIGNALS, Body, Ingest
@@ -306,7 +306,7 @@ class Service:
     def _roll(self, order: Rollout) -> Step:
         """Change which versions run; what cannot be done leaves the champion as it is, and the user is told."""
         try:
-            step = self.pipeline.roll(order, self._trained)
+            step = self.pipeline.roll(order, self.models.trained)
         except AiopsError as error:
             self.telemetry.add("otel_aiops.rollout.failures", action=order.action)
             log.error(
@@ -317,12 +317,6 @@ class Service:
         self.registrar.roles()
         log.info("rollout", action=order.action, version=order.version, who=order.who, why=order.why)
         return step
-
-    def _trained(self, name: str) -> Trained:
-        version, bundle = self.models.load(name)
-        return Trained(
-            version.settings.detection, bundle.labels, bundle.engine, bundle.budget, bundle.prototypes, bundle.forest
-        )
 
     def _record(self, entry: Entry, step: Step) -> None:
         """Keep the scored points for the Parquet segments."""

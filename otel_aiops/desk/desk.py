@@ -10,6 +10,7 @@ from otel_aiops.desk.decisions import Decisions, Kind
 from otel_aiops.desk.incidents import IncidentViews
 from otel_aiops.desk.live import Live
 from otel_aiops.desk.precursors import PrecursorViews
+from otel_aiops.desk.scoring import ScoreViews
 from otel_aiops.desk.surroundings import Surroundings
 from otel_aiops.desk.versions import Versions
 
@@ -27,6 +28,7 @@ class Desk:
         self._precursors = PrecursorViews(service)
         self._surroundings = Surroundings(service, live, alone)
         self._versions = Versions(service, live)
+        self._scores = ScoreViews(service)
 
     def incidents(self, asked: Mapping[str, str], *, limit: int, offset: int) -> dict[str, Any]:
         return self._incidents.incidents(asked, limit=limit, offset=offset)
@@ -88,3 +90,6 @@ class Desk:
 
     def rollouts(self, *, limit: int) -> dict[str, Any]:
         return self._versions.history(limit=limit)
+
+    def score(self, asked: Any) -> dict[str, Any] | None:
+        return self._scores.score(asked)

@@ -123,16 +123,21 @@ class Snapshots:
         for sequence in reversed(self.sequences()):
             path = self._path(sequence)
             try:
-                found = load(path)
-                if found.sequence != sequence:
-                    raise StateError(f"{path}: its name says {sequence}, its content {found.sequence}")
-                return sequence, found.arrays
+                return sequence, self.read(sequence)
             except StateError as error:
                 self.refused.append(str(error))
                 with storage_errors(f"setting {path} aside"):
                     path.replace(path.with_suffix(".refused"))
                     sync_directory(self._directory)
         return None
+
+    def read(self, sequence: int) -> Arrays:
+        """The snapshot of a sequence; nothing is set aside. Raises: StateError, StorageError."""
+        path = self._path(sequence)
+        found = load(path)
+        if found.sequence != sequence:
+            raise StateError(f"{path}: its name says {sequence}, its content {found.sequence}")
+        return found.arrays
 
     def _path(self, sequence: int) -> Path:
         return self._directory / f"{sequence:020d}.snapshot"
