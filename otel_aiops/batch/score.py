@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from otel_aiops.batch.progress import Progress, Show
-from otel_aiops.detect.apart import Apart
 from otel_aiops.detect.budget import LEAST, Budget, BudgetConfig
 from otel_aiops.detect.detector import JOB, Scores
 from otel_aiops.detect.engine import Engine
 from otel_aiops.detect.scorer import Scored, Scorer
 from otel_aiops.errors import BadInput
 from otel_aiops.labels import Labels
+from otel_aiops.lifecycle.apart import Apart
 from otel_aiops.otlp.points import F64, I64, Bool
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.batch import Batch

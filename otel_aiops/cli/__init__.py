@@ -10,6 +10,7 @@ import typer
 from otel_aiops import __version__
 from otel_aiops.cli.datasets import dataset
 from otel_aiops.cli.evaluation import backtest, evaluate, gate
+from otel_aiops.cli.export import export
 from otel_aiops.cli.imports import promql, vmanomaly
 from otel_aiops.cli.incidents import advice, graph, incidents, predictions
 from otel_aiops.cli.objectives import objectives
@@ -48,6 +49,7 @@ app.command()(tune)
 app.command()(evaluate)
 app.command()(gate)
 app.command()(backtest)
+app.command()(export)
 app.command()(predictions)
 app.command()(advice)
 app.command()(graph)

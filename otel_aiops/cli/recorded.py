@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from otel_aiops.batch import Preview
     from otel_aiops.config import Config
-    from otel_aiops.detect.apart import Apart
+    from otel_aiops.lifecycle.apart import Apart
 
 PathsArgument = Annotated[list[Path], typer.Argument(help="Files or folders: OTLP bodies, or CSV or Parquet series.")]
 SELFTEST_COLUMNS = ("fault", "series", "found", "chance", "covered", "delay", "plain", "found")

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from otel_aiops.desk import asked as get
-from otel_aiops.detect.apart import Apart, Known, Loaded, champion
 from otel_aiops.detect.detector import CHANNELS
 from otel_aiops.errors import BadInput, Overloaded, TooLarge
 from otel_aiops.labels import Labels
+from otel_aiops.lifecycle.apart import Apart, Known, Loaded, champion
 from otel_aiops.lifecycle.scoring import CHAMPION, apart, rules_of
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """The bundler: one readable module out of the service's own sources, with only what the scorer alone needs of them.
 
 Names that two modules have get that of their module in front; imports between the modules, and decorators that compile,
-go. A kernel that is called from outside is called through `wide`, and inner loops are those of `detect.swift`.
+go. A kernel that is called from outside is called through `wide`, and inner loops are those of `lifecycle.swift`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import otel_aiops
 
 PACKAGE = "otel_aiops"
 ROOT = Path(otel_aiops.__file__).parent
-MAIN, SWIFT, COMPILED = f"{PACKAGE}.detect.alone", f"{PACKAGE}.detect.swift", f"{PACKAGE}.detect.compiled"
+MAIN, SWIFT, COMPILED = f"{PACKAGE}.lifecycle.alone", f"{PACKAGE}.lifecycle.swift", f"{PACKAGE}.detect.compiled"
 LIBM = ("log", "log10", "log1p", "exp", "expm1")  # which machine code takes from the C library
 ALLOWED = ("numpy", "typing", "collections", "dataclasses")  # beside the standard library
 
 Symbol = tuple[str, str]  # module, name
 KERNELS = {
     (f"{PACKAGE}.detect.seen", "highest"): "seen_highest",
+    (f"{PACKAGE}.detect.seen", "_fade"): "seen_fade",
     (f"{PACKAGE}.detect.seen", "_pack"): "seen_pack",
     (f"{PACKAGE}.detect.seen", "_merge"): "seen_merge",
     (f"{PACKAGE}.detect.pairs", "_nearest"): "pairs_nearest",

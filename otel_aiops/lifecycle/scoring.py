@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from otel_aiops.detect.apart import Apart, Loaded
 from otel_aiops.detect.serving import Rules, Trained
 from otel_aiops.errors import BadInput, StateError
 from otel_aiops.labels import Labels
+from otel_aiops.lifecycle.apart import Apart, Loaded
 from otel_aiops.lifecycle.version import Models
 from otel_aiops.pipeline import Pipeline, PipelineConfig
 from otel_aiops.series import snapshot

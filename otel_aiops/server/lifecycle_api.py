@@ -174,7 +174,7 @@ class _Routes:
                             scope: {type: object}
                             attributes: {type: object}
                         timestamps: {type: array, items: {type: [number, string]}, description: unix s or ISO 8601}
-                        values: {type: array, items: {type: [number, "null"]}, description: as scored; a rate of counters}
+                        values: {type: array, items: {type: [number, "null"]}, description: of counters the rate}
               example:
                 model: champion
                 series:

@@ -16,6 +16,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
@@ -111,7 +112,7 @@ class Alone:
         return answers
 
     def _newer(self, row: int, time_ns: int) -> bool:
-        return time_ns != self._newest_ns.get(row, 0)
+        return bool(time_ns != self._newest_ns.get(row, 0))
 
     def _told(self, batch: Batch, scores: Any, i: int) -> dict[str, Any]:
         """A point as plain values; what is not known is None."""
@@ -182,7 +183,7 @@ def main(arguments: Sequence[str] | None = None, source: TextIO | None = None, s
             known = {"timestamp": time_ns / 1e9, "series": series, "value": value if math.isfinite(value) else None}
             sink.write(json.dumps({**known, **answer}) + "\n")
     if of.save:
-        with open(of.save, "wb") as kept:
+        with Path(of.save).open("wb") as kept:
             np.savez(kept, **alone.arrays())  # type: ignore[arg-type]  # a mapping of names
     return 0
 

@@ -88,6 +88,14 @@ def seen_highest(word: Any) -> Any:
     return np.int64(int(word).bit_length() - 1)
 
 
+def seen_fade(life: Any) -> bool:
+    """Take a life from the cells that have one; returns whether some died."""
+    life = plain(life)
+    died = bool((life == 1).any())
+    life -= life > 0
+    return died
+
+
 def seen_pack(life: Any, live: Any) -> None:
     """Keep one bit for each cell that has life."""
     plain(live)[:] = np.packbits(plain(life) > 0, bitorder="little").view("<u8")
