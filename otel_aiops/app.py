@@ -26,7 +26,7 @@ from otel_aiops.conductor import Conductor
 from otel_aiops.config import Config, load
 from otel_aiops.detect.engine import prepare
 from otel_aiops.detect.lessons import Lesson
-from otel_aiops.detect.serving import Rollout, Trained
+from otel_aiops.detect.serving import Rollout
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
 from otel_aiops.incidents.suppress import Decision
 from otel_aiops.ingest import SIGNALS, Body, Ingest, advance
@@ -304,7 +304,7 @@ class Service:
         return self._step(entry)
 
     def _step(self, entry: Entry) -> Step:
-        return advance(self.pipeline, entry.kind, entry.item, entry.received_ns, self._trained)
+        return advance(self.pipeline, entry.kind, entry.item, entry.received_ns, self.models.trained)
 
     def _judged(self, lesson: Lesson) -> None:
         """Keep what operators teach in the journal, with the texts of the series."""
@@ -337,12 +337,6 @@ class Service:
         self.registrar.roles()
         log.info("rollout", action=order.action, version=order.version, who=order.who, why=order.why)
         return step
-
-    def _trained(self, name: str) -> Trained:
-        version, bundle = self.models.load(name)
-        return Trained(
-            version.settings.detection, bundle.labels, bundle.engine, bundle.budget, bundle.prototypes, bundle.forest
-        )
 
     def _record(self, entry: Entry, step: Step) -> None:
         """Keep the scored points for the Parquet segments."""

@@ -158,11 +158,9 @@ class Past:
         if name not in self._models.list():
             raise Missing(f"model version {name}, which began to run then, is not kept any more")
         try:
-            version, bundle = self._models.load(name)
+            return self._models.trained(name)
         except (StateError, StorageError) as error:
             raise Missing(f"model version {name}, which began to run then: {error}") from error
-        learned = bundle.labels, bundle.engine, bundle.budget, bundle.prototypes, bundle.forest
-        return Trained(version.settings.detection, *learned)
 
     def _config(self, held: Configured) -> PipelineConfig:
         if not held.id:

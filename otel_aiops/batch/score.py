@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from otel_aiops.detect.engine import Engine
 from otel_aiops.detect.scorer import Scored, Scorer
 from otel_aiops.errors import BadInput
 from otel_aiops.labels import Labels
+from otel_aiops.lifecycle.apart import Apart
 from otel_aiops.otlp.points import F64, I64, Bool
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.batch import Batch
@@ -68,8 +70,8 @@ class ScoreSummary:
 
 
 @dataclass(slots=True)
-class _Result:
-    """Columns of the output, (N,) each; `channel` and `reason` index their words."""
+class Result:
+    """What rows were given: columns of the output, (N,) each; `channel` and `reason` index their words."""
 
     score: F64
     expected: F64
@@ -83,7 +85,7 @@ class _Result:
     reasons: list[str] = field(default_factory=lambda: list(REASONS))
 
     @classmethod
-    def empty(cls, rows: int) -> _Result:
+    def empty(cls, rows: int) -> Result:
         def absent() -> F64:
             return np.full(rows, np.nan)
 
@@ -92,14 +94,30 @@ class _Result:
         return cls(*numbers, *alerts, np.zeros(rows, np.int8), np.zeros(rows, np.int32))
 
 
-def score_file(source: Path, output: Path, config: PipelineConfig, *, progress: Show | None = None) -> ScoreSummary:
+class Scoring(Protocol):
+    """What scores batches and learns from them, as `Scorer` and `Apart` do."""
+
+    def score(self, batch: Batch) -> Scored: ...
+
+    def reason(self, scored: Scored, k: int, unit: str = "") -> str: ...
+
+
+def score_file(
+    source: Path,
+    output: Path,
+    config: PipelineConfig,
+    *,
+    made: Callable[[Sequence[str]], Apart] | None = None,
+    progress: Show | None = None,
+) -> ScoreSummary:
     """Score the rows of a CSV or Parquet file and write them with the columns of scores behind them.
 
     `anomaly_score` is 0 while a series warms up (channel "warmup") and NaN where a row cannot be scored (channel
     "skipped"; `reason` says why). A row depends on the rows before it of its own series only. `alert_score` says how
     much a row is worth an alert, after hold and fatigue: 0 where an earlier row of the same trouble was one; `alert` is
     1 where an alert begins under the budget, which all series share: it depends on the rows before it of all series.
-    In a file whose series stand one behind the other each has the budget for itself.
+    In a file whose series stand one behind the other each has the budget for itself. With `made`, which gets the names
+    of the series, a version scores them with what it has learned before.
     Raises: BadInput that names file, row, what was expected and what came.
     """
     if output.suffix.lower() not in ENDINGS:
@@ -107,16 +125,35 @@ def score_file(source: Path, output: Path, config: PipelineConfig, *, progress: 
     table = TableFile(source)
     parts = list(table.parts(everything=True))
     rows = np.concatenate([part.rows for part in parts])
-    verdict, interval_s = _judge(rows)
-    result = _Result.empty(len(rows))
-    scorer = Scorer(config.detection, config.policies, config.calendar, config.jobs)
-    for row, name in enumerate(table.names):
-        scorer.assign(row, Labels(name))
-    _score(rows, verdict, interval_s, scorer, result, Progress(progress))
-    _alert(rows, np.flatnonzero(verdict == GOOD), result, config, table.names)
+    apart = made(table.names) if made else None
+    verdict, result = scored_rows(rows, apart or _beginner(config, table.names), progress=progress)
+    budget = partial(_budget, config, table.names if apart is None else apart)
+    _alert(rows, np.flatnonzero(verdict == GOOD), result, budget)
     columns = pa.concat_tables([part.columns for part in parts])
     _write(_with_scores(columns, rows, result, text=not is_parquet(source), output=output), output)
     return _summary(output, rows, verdict, result, len(table.names))
+
+
+def scored_rows(rows: Rows, scorer: Scorer | Apart, *, progress: Show | None = None) -> tuple[NDArray[np.int8], Result]:
+    """(why rows are not scored, an index of REASONS; scores and reasons) of N rows, of which `code` is the series.
+
+    A series that a version knows goes on from its newest point there.
+    """
+    apart = scorer if isinstance(scorer, Apart) else None
+    verdict, interval_s = _judge(rows)
+    if apart is not None:
+        _go_on(rows, verdict, interval_s, apart.newest_ns())
+    result = Result.empty(len(rows))
+    _score(rows, verdict, interval_s, scorer, result, Progress(progress), together=bool(apart and apart.together))
+    return verdict, result
+
+
+def _beginner(config: PipelineConfig, names: Sequence[str]) -> Scorer:
+    """One that has learned nothing yet."""
+    scorer = Scorer(config.detection, config.policies, config.calendar, config.jobs)
+    for row, name in enumerate(names):
+        scorer.assign(row, Labels(name))
+    return scorer
 
 
 # -- which rows count ---------------------------------------------------------------------------------------------
@@ -140,6 +177,15 @@ def _judge(rows: Rows) -> tuple[NDArray[np.int8], F64]:
     return verdict, interval_s
 
 
+def _go_on(rows: Rows, verdict: NDArray[np.int8], interval_s: F64, newest_ns: I64) -> None:
+    """Let the first good row of each series be as long after its newest point before as it is, in place."""
+    good = np.flatnonzero(verdict == GOOD)
+    codes, first = np.unique(rows["code"][good], return_index=True)
+    index, before = good[first], newest_ns[codes]
+    later = (before > 0) & (rows["time_ns"][index] > before)
+    interval_s[index[later]] = (rows["time_ns"][index] - before)[later] / 1e9
+
+
 def _newest_before(code: NDArray[np.int32], time_ns: I64) -> I64:
     """The newest time of the rows before of the same series, NO_TIME for none; rows stand by series."""
     if not len(code):
@@ -151,6 +197,14 @@ def _newest_before(code: NDArray[np.int32], time_ns: I64) -> I64:
     newest[1:] = times[highest[:-1] % len(times)]
     newest[np.flatnonzero(np.diff(code, prepend=code[0] - 1))] = NO_TIME
     return newest
+
+
+def _moments(code: NDArray[np.int32], time_ns: I64, index: I64) -> Iterator[I64]:
+    """Rows of equal times together, in the order of time."""
+    if not len(index):
+        return
+    index = index[np.lexsort((code[index], time_ns[index]))]
+    yield from np.split(index, np.flatnonzero(np.diff(time_ns[index])) + 1)
 
 
 def _rounds(code: NDArray[np.int32], index: I64) -> Iterator[I64]:
@@ -168,15 +222,22 @@ def _rounds(code: NDArray[np.int32], index: I64) -> Iterator[I64]:
 
 
 def _score(
-    rows: Rows, verdict: NDArray[np.int8], interval_s: F64, scorer: Scorer, result: _Result, progress: Progress
+    rows: Rows,
+    verdict: NDArray[np.int8],
+    interval_s: F64,
+    scorer: Scoring,
+    result: Result,
+    progress: Progress,
+    *,
+    together: bool,
 ) -> None:
-    """Score and learn, one row of every series at a time; fills in the result."""
+    """Score and learn, one row of every series at a time; `together` all of a time at once. Fills in the result."""
     code, time_ns = rows["code"].astype(np.int32), rows["time_ns"].astype(np.int64)
     value = rows["value"].astype(np.float64)
     result.reason[:] = verdict
     good = np.flatnonzero(verdict == GOOD)
     done = 0
-    for index in _rounds(code, good):
+    for index in _moments(code, time_ns, good) if together else _rounds(code, good):
         batch = Batch(code[index], time_ns[index], value[index], interval_s[index])
         scored = scorer.score(batch)
         _keep(result, index, scored.scores)
@@ -185,13 +246,13 @@ def _score(
         progress(done, len(good), lambda done=done: f"{done} rows")  # type: ignore[misc]  # bound now, called now
 
 
-def _keep(result: _Result, index: I64, scores: Scores) -> None:
+def _keep(result: Result, index: I64, scores: Scores) -> None:
     for name in ("score", "expected", "lower", "upper", "probability", "alert"):
         getattr(result, name)[index] = getattr(scores, name)
     result.channel[index] = scores.channel
 
 
-def _explain(result: _Result, index: I64, scorer: Scorer, scored: Scored) -> None:
+def _explain(result: Result, index: I64, scorer: Scoring, scored: Scored) -> None:
     """Sentences for rows over the threshold or that a rule decided, made before anything later is learned."""
     with np.errstate(invalid="ignore"):
         matters = scored.scores.score >= 1
@@ -205,18 +266,18 @@ def _explain(result: _Result, index: I64, scorer: Scorer, scored: Scored) -> Non
 # -- alerts -------------------------------------------------------------------------------------------------------
 
 
-def _alert(rows: Rows, good: I64, result: _Result, config: PipelineConfig, names: Sequence[str]) -> None:
+def _alert(rows: Rows, good: I64, result: Result, make: Callable[[], Budget]) -> None:
     """Run the budget over the scored rows, in the order of the file, as it runs over points that come."""
     code, time_ns = rows["code"][good].astype(np.int32), rows["time_ns"][good].astype(np.int64)
     score, probability, alert = result.score[good], result.probability[good], result.alert[good]
     absent, channel = np.full(len(good), np.nan), result.channel[good].astype(np.uint8)
-    budget, event_ns = _budget(config, names), 0
+    budget, event_ns = make(), 0
     edges = _edges(code, time_ns, alert)
     for begin, end in pairwise(edges.tolist()):
         at = slice(begin, end)
         newest_ns = int(time_ns[at].max())
         if newest_ns < event_ns - BEHIND_NS:  # another series begins, from its first row on
-            budget, event_ns = _budget(config, names), 0
+            budget, event_ns = make(), 0
         event_ns = max(event_ns, newest_ns)
         empty = absent[at]
         scores = Scores(score[at], probability[at], empty, empty, empty, channel[at], empty, alert[at])
@@ -224,9 +285,13 @@ def _alert(rows: Rows, good: I64, result: _Result, config: PipelineConfig, names
         result.opened[good[at]] = budget.update(batch, scores, event_ns=event_ns).opened
 
 
-def _budget(config: PipelineConfig, names: Sequence[str]) -> Budget:
+def _budget(config: PipelineConfig, of: Sequence[str] | Apart) -> Budget:
+    """A budget for these series; of a version, with what it has learned of its thresholds."""
+    labels = of.labels if isinstance(of, Apart) else [Labels(name) for name in of]
     budget = Budget(config.budgets, default=BudgetConfig(budget=config.budget))
-    budget.assign(np.arange(len(names), dtype=np.int32), [Labels(name) for name in names])
+    budget.assign(np.arange(len(labels), dtype=np.int32), labels)
+    if isinstance(of, Apart):
+        budget.adopt(of.model.alerting.budget.learned())
     return budget
 
 
@@ -248,7 +313,7 @@ def _edges(code: NDArray[np.int32], time_ns: I64, alert: F64) -> I64:
 # -- output -------------------------------------------------------------------------------------------------------
 
 
-def _with_scores(columns: pa.Table, rows: Rows, result: _Result, *, text: bool, output: Path) -> pa.Table:
+def _with_scores(columns: pa.Table, rows: Rows, result: Result, *, text: bool, output: Path) -> pa.Table:
     """The columns as they came, with those of scores behind them; Parquet gets typed times and values."""
     if text and is_parquet(output):
         time_ns = pa.array(rows["time_ns"].astype(np.int64), mask=rows["time_ns"] == NO_TIME)
@@ -321,7 +386,7 @@ def _quoted(text: pa.Array) -> pa.Array:
     return pc.if_else(special, pc.binary_join_element_wise('"', inside, '"', ""), text)
 
 
-def _summary(output: Path, rows: Rows, verdict: NDArray[np.int8], result: _Result, series: int) -> ScoreSummary:
+def _summary(output: Path, rows: Rows, verdict: NDArray[np.int8], result: Result, series: int) -> ScoreSummary:
     ruled = np.isnan(result.score) & (result.reason > RULED)
     counts = Counter(np.where(ruled, RULED, verdict).tolist())
     return ScoreSummary(

@@ -12,6 +12,7 @@ from otel_aiops.cli.audit import audit
 from otel_aiops.cli.circle import lifecycle
 from otel_aiops.cli.datasets import dataset
 from otel_aiops.cli.evaluation import backtest, evaluate, gate
+from otel_aiops.cli.export import export
 from otel_aiops.cli.feedback import feedback
 from otel_aiops.cli.imports import promql, vmanomaly
 from otel_aiops.cli.incidents import advice, graph, incidents, predictions
@@ -52,6 +53,7 @@ app.command()(evaluate)
 app.command()(gate)
 app.command()(backtest)
 app.add_typer(lifecycle, name="lifecycle")
+app.command()(export)
 app.command()(predictions)
 app.command()(advice)
 app.command()(graph)

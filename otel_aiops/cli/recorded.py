@@ -12,7 +12,11 @@ import typer
 from otel_aiops.cli.terminal import NO, ConfigOption, DataDirOption, bar, load_config, prepare, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from otel_aiops.batch import Preview
+    from otel_aiops.config import Config
+    from otel_aiops.lifecycle.apart import Apart
 
 PathsArgument = Annotated[list[Path], typer.Argument(help="Files or folders: OTLP bodies, or CSV or Parquet series.")]
 SELFTEST_COLUMNS = ("fault", "series", "found", "chance", "covered", "delay", "plain", "found")
@@ -78,15 +82,34 @@ def score(
         Path, typer.Argument(metavar="IN", help="CSV or Parquet with timestamp, value and optionally series.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Parquet or CSV, by its ending.")],
+    model: Annotated[
+        str | None, typer.Option(help="Score with this version, or with the `champion`, instead of beginning anew.")
+    ] = None,
     config: ConfigOption = None,
+    data_dir: DataDirOption = None,
 ) -> None:
-    """Score a file of series: the same rows in the same order, with score, band, probability and reason."""
+    """Score a file of series: the same rows in the same order, with score, band, probability and reason.
+
+    With --model the series go on from what a version of the data directory has learned of them; they are called by
+    their labels, as in the recorded history, or as they are shown. The champion is that of the newest snapshot.
+    """
     from otel_aiops.batch import score_file
 
+    loaded = load_config(config)
+    made = _scorer(model, loaded, data_dir) if model else None
     prepare()
     with bar("score") as progress:
-        summary = score_file(source, output, load_config(config).pipeline(), progress=progress)
+        summary = score_file(source, output, loaded.pipeline(), made=made, progress=progress)
     typer.echo(summary.text())
+
+
+def _scorer(model: str, config: Config, data_dir: Path | None) -> Callable[[Sequence[str]], Apart]:
+    """Makes a copy of a version for series by their names."""
+    from otel_aiops.lifecycle import scoring
+
+    pipeline = config.pipeline()
+    version = scoring.load(data_dir or Path(config.storage.directory), model, pipeline)
+    return lambda names: scoring.apart(version, scoring.named(version, names), scoring.rules_of(pipeline))
 
 
 def selftest(

@@ -12,6 +12,7 @@ from otel_aiops.desk.incidents import IncidentViews
 from otel_aiops.desk.live import Live
 from otel_aiops.desk.precursors import PrecursorViews
 from otel_aiops.desk.retraining import Retraining
+from otel_aiops.desk.scoring import ScoreViews
 from otel_aiops.desk.surroundings import Surroundings
 from otel_aiops.desk.versions import Versions
 
@@ -31,6 +32,7 @@ class Desk:
         self._versions = Versions(service, live)
         self._retraining = Retraining(service)
         self._feedback = Feedback(service, live)
+        self._scores = ScoreViews(service)
 
     def incidents(self, asked: Mapping[str, str], *, limit: int, offset: int) -> dict[str, Any]:
         return self._incidents.incidents(asked, limit=limit, offset=offset)
@@ -110,3 +112,6 @@ class Desk:
 
     def audit(self, asked: Mapping[str, str], *, limit: int) -> dict[str, Any]:
         return self._feedback.audit(asked, limit=limit)
+
+    def score(self, asked: Any) -> dict[str, Any] | None:
+        return self._scores.score(asked)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from otel_aiops import __version__
 from otel_aiops.desk import asked as get
 from otel_aiops.desk.live import Live
-from otel_aiops.detect.engine import gathered
 from otel_aiops.detect.raised import Raised
 from otel_aiops.detect.serving import Action, Rollout
 from otel_aiops.errors import BadInput, StateError
@@ -150,14 +149,17 @@ class Versions:
         def answer() -> tuple[Settings, Bundle, Lineage]:
             pipeline = self._service.pipeline
             rows = pipeline.table.live()
-            labels = tuple(one.to_json() for one in pipeline.table.labels_of(rows))
-            budget = pipeline.alerting.budget.learned()
-            bundle = Bundle(labels, gathered(pipeline.engine.state(), rows), budget)
+            labels = [one.to_json() for one in pipeline.table.labels_of(rows)]
+            known = pipeline.serving.champion.trained(rows, labels)
+            bundle = Bundle(known.labels, known.engine, known.budget, known.prototypes, known.forest)
             parent = pipeline.serving.champion.name
             lineage = Lineage(parent=parent, code=__version__, until_ns=pipeline.event_ns, who=who, why=why)
             return Settings(pipeline.engine.config), bundle, lineage
 
-        return self._service.models.write(*self._service.ask(answer)).id
+        settings, bundle, lineage = self._service.ask(answer)
+        if bundle.forest and lineage.parent in self._service.models.list():
+            settings = replace(settings, families=self._service.models.version(lineage.parent).settings.families)
+        return self._service.models.write(settings, bundle, lineage).id
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 

@@ -106,6 +106,10 @@ class Engine:
         """What is remembered besides of a series with a memory of its values."""
         return self._novelty.bytes_per_series
 
+    def newest_ns(self, rows: I32) -> NDArray[np.int64]:
+        """When the newest point of K rows was, 0 for those without a memory of their values."""
+        return self._novelty.newest_ns(rows)
+
     @property
     def novelty_series(self) -> int:
         """How many series have a memory of their values."""
@@ -211,6 +215,18 @@ class Engine:
         begun = cold & np.isin(rows, self._inherited[:, 0])
         absent = np.where(begun, np.nan, 0.0)  # to be unlike the values of another one is not strange in itself
         return cold & ~begun, novelty._replace(strange=novelty.strange + absent, novel=novelty.novel + absent)
+
+    def excerpt(self, rows: I32) -> Engine:
+        """Another engine whose first rows know what these rows, all different, know here; it costs what they take."""
+        other, new = Engine(self.config), np.arange(len(rows), dtype=np.int32)
+        other._rows = len(rows)
+        other._deviation.memory.copy(new, rows, self._deviation.memory)
+        other._novelty.copy(new, rows, self._novelty)
+        self._alerts.reserve(int(rows.max(initial=-1)) + 1)
+        other._alerts.reserve(len(rows))
+        other._alerts.copy(new, rows, self._alerts)
+        other._inherited = _renumbered(self._inherited, rows)
+        return other
 
     def forget(self, rows: I32) -> None:
         """Rows that are given to other series start anew."""
@@ -324,10 +340,7 @@ def united(parts: Sequence[tuple[Mapping[str, NDArray[Any]], I32]], size: int) -
 
 
 def gathered(arrays: Mapping[str, NDArray[Any]], rows: I32) -> dict[str, NDArray[Any]]:
-    """The state of an engine whose row i has what row `rows[i]`, all different, of `arrays` had; of no others.
-
-    Who began with what another knew is not kept.
-    """
+    """The state of an engine whose row i has what row `rows[i]`, all different, of `arrays` had; of no others."""
     found = {}
     for path, array in arrays.items():
         if path.startswith(("deviation/", "alerts/")) or path == "novelty/slot":
@@ -335,10 +348,18 @@ def gathered(arrays: Mapping[str, NDArray[Any]], rows: I32) -> dict[str, NDArray
             found[path] = np.concatenate([array, empty])[np.minimum(rows, len(array))]
         else:
             found[path] = array.copy()
-    found["inherited/rows"] = np.empty((0, 2), np.int32)
+    found["inherited/rows"] = _renumbered(arrays["inherited/rows"], rows)
     left = np.setdiff1d(arrays["novelty/slot"], found["novelty/slot"]).astype(np.int32)
     found["novelty/free"] = np.concatenate([arrays["novelty/free"], left[left >= 0]])
     return found
+
+
+def _renumbered(inherited: NDArray[np.int32], rows: I32) -> NDArray[np.int32]:
+    """Who of `rows` began with what which others knew, by their places among them."""
+    inherited = inherited[np.isin(inherited[:, 0], rows)]
+    place = {row: k for k, row in enumerate(rows.tolist())}
+    found = [(place[row], of if of < 0 else place.get(of, GONE)) for row, of in inherited.tolist()]
+    return np.array(found, np.int32).reshape(-1, 2)
 
 
 def copied(arrays: Mapping[str, NDArray[Any]], rows: I32, times: int) -> dict[str, NDArray[Any]]:

@@ -43,7 +43,8 @@ TRAINED: dict[str, tuple[Any, tuple[int | str, ...]]] = {
     "threshold": (np.float64, ("services", "trees", "nodes")),
     "count": (np.int16, ("services", "trees", "nodes")),  # samples that came to a node
 }
-LIVE = {"row": (np.int32, ("series",)), "value": (np.float64, ("series",)), "slot": (np.int64, ("services",))}
+PENDING = {"value": (np.float64, ("series",)), "slot": (np.int64, ("services",))}  # of the interval that runs
+LIVE = {"row": (np.int32, ("series",)), **PENDING}
 
 
 def series_key(labels: Labels) -> int:
@@ -91,9 +92,10 @@ class Forests:
     """
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Raises: StateError."""
-        checked(arrays, TRAINED)
-        self._of = dict(arrays)
+        """What was trained, and for one that was saved while it served the interval that ran. Raises: StateError."""
+        pending = any(name in arrays for name in PENDING)
+        checked(arrays, TRAINED | PENDING if pending else TRAINED)
+        self._of = {name: arrays[name] for name in TRAINED}
         services = len(arrays["usual"])
         service = arrays["service"]
         if len(service) and (service.min() < 0 or service.max() >= services or (np.diff(service) < 0).any()):
@@ -103,8 +105,8 @@ class Forests:
         self._check_trees()
         self._place = {key: k for k, key in enumerate(arrays["key"].tolist())}
         self._row = np.full(len(service), NOBODY, np.int32)  # that has each of the series
-        self._value = np.full(len(service), np.nan)  # of the interval that runs
-        self._slot = np.zeros(services, np.int64)  # number of that interval
+        self._value = arrays["value"].copy() if pending else np.full(len(service), np.nan)  # of the interval that runs
+        self._slot = arrays["slot"].copy() if pending else np.zeros(services, np.int64)  # number of that interval
         self._series = Columns({"number": (np.int32, (), NOBODY)})  # by row
         self._said: dict[int, tuple[float, float, float, int]] = {}  # by row: score, value, centre, series
 
@@ -161,6 +163,10 @@ class Forests:
     def state(self) -> Arrays:
         """All of it, also what was trained."""
         return {**self._of, "row": self._row.copy(), "value": self._value.copy(), "slot": self._slot.copy()}
+
+    def learned(self) -> Arrays:
+        """What a version keeps of it: all but which rows the series have."""
+        return {**self._of, "value": self._value.copy(), "slot": self._slot.copy()}
 
     @classmethod
     def restored(cls, arrays: Mapping[str, NDArray[Any]]) -> Forests | None:

@@ -197,6 +197,14 @@ class NoveltyTier:
         since_s = (of["time_ns"] - int(self._daytime.of["since_ns"][slot])) / 1e9
         return Story(KINDS[of["kind"]], of["nearest"], of["side"], min(since_s, REMEMBERED_S), of["deviation"])
 
+    def newest_ns(self, rows: I32) -> I64:
+        """When the newest point of K rows was, 0 for those without this memory."""
+        self._reserve(rows)
+        slots = self._slots.of["slot"][rows]
+        found = np.zeros(len(rows), np.int64)
+        found[slots >= 0] = self._level.of["time_ns"][slots[slots >= 0]]
+        return found
+
     # -- rhythm -------------------------------------------------------------------------------------------------------
 
     def clock(self, rows: I32, time_ns: I64, wall_ns: I64) -> Clock:
@@ -234,6 +242,16 @@ class NoveltyTier:
         rows = indices(self.own_clock(np.arange(self._rows, dtype=np.int32))).astype(np.int32)
         self._rhythms.clear(np.arange(self._used))
         return rows
+
+    def copy(self, rows: I32, sources: I32, donor: NoveltyTier) -> None:
+        """Give K rows what K others of a donor remember."""
+        self._reserve(rows)
+        donor._reserve(sources)
+        models = donor._slots.of["slot"][sources]
+        rows, models = rows[models >= 0], models[models >= 0]
+        slots = self._slots_of(rows)
+        for name, part in self._parts.items():
+            part.copy(slots[slots >= 0], models[slots >= 0], donor._parts[name])
 
     def inherit(self, rows: I32, sources: I32, donor: NoveltyTier | None = None) -> None:
         """Let K rows begin with copies of what K others remember, where those have a slot and there are slots left.

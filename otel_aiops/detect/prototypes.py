@@ -44,9 +44,14 @@ class Prototypes:
 
     @classmethod
     def among(cls, config: EngineConfig, arrays: Mapping[str, NDArray[Any]], engine: Arrays) -> Prototypes | None:
-        """Those of a version whose `engine` has many more series; None where it has none. Raises: StateError."""
+        """Those of a version whose `engine` has many more series; None where it has none. Raises: StateError.
+
+        A version that was saved while it served brings what was learned of them besides, as in `state`.
+        """
         if not arrays:
             return None
+        if len(arrays) > len(KEYS):
+            return cls.restored(config, arrays)
         checked(arrays, KEYS)
         used, row = np.unique(arrays["row"], return_inverse=True)
         if len(used) and not 0 <= used[0] <= used[-1] < len(engine["alerts/peak"]):
@@ -73,7 +78,11 @@ class Prototypes:
     def restored(cls, config: EngineConfig, arrays: Mapping[str, NDArray[Any]]) -> Prototypes | None:
         """What `state` gave; None for nothing. Raises: StateError."""
         own = {name.removeprefix("engine/"): of for name, of in arrays.items() if name.startswith("engine/")}
-        return cls(config, {name: arrays[name] for name in KEYS if name in arrays}, own) if arrays else None
+        return (
+            cls(config, {name: of for name, of in arrays.items() if not name.startswith("engine/")}, own)
+            if arrays
+            else None
+        )
 
 
 def compact(arrays: Mapping[str, NDArray[Any]]) -> Arrays:

@@ -181,17 +181,24 @@ def _merge(life: U8, live: U64, low: Any, steps: int, joined: U8) -> None:
 @compiled
 def _age(grid: _Grid, s: int) -> bool:
     """Take a life from the cells; returns whether cells at an end died."""
-    life, live, died = grid.life[s], grid.live[s], np.uint8(0)
-    for at in range(len(life)):
-        died = np.uint8(died | np.uint8(life[at] == 1))
-        life[at] = np.uint8(life[at] - np.uint8(life[at] > 0))
-    if died == 0:
+    life, live = grid.life[s], grid.live[s]
+    if not _fade(life):
         return False
     _pack(life, live)
     low, high = _ahead(live, grid.low[s]), _behind(live, grid.high[s])
     grid.low[s] += low
     grid.high[s] -= high
     return bool(low > 0 or high > 0)
+
+
+@compiled
+def _fade(life: U8) -> bool:
+    """Take a life from the cells that have one; returns whether some died."""
+    died = np.uint8(0)
+    for at in range(len(life)):
+        died = np.uint8(died | np.uint8(life[at] == 1))
+        life[at] = np.uint8(life[at] - np.uint8(life[at] > 0))
+    return bool(died != 0)
 
 
 @compiled

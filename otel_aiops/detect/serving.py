@@ -16,7 +16,7 @@ from otel_aiops.detect.alerting import Alerting
 from otel_aiops.detect.budget import Alerted, BudgetConfig
 from otel_aiops.detect.calendar import CalendarConfig
 from otel_aiops.detect.detector import FOREST, Scores
-from otel_aiops.detect.engine import EngineConfig, placed
+from otel_aiops.detect.engine import EngineConfig, gathered, placed
 from otel_aiops.detect.forest import Forests
 from otel_aiops.detect.groups import Groups
 from otel_aiops.detect.jobs import JobsConfig
@@ -164,6 +164,17 @@ class Model:
         self.seen["points"] += len(scored.batch.rows)
         self.seen["probability"] += np.bincount(np.minimum((known * BINS).astype(np.int64), BINS - 1), minlength=BINS)
         return replace(scored, alerted=alerted)
+
+    def trained(self, rows: I32, labels: Sequence[str]) -> Trained:
+        """What it knows now of these rows, whose labels these are as JSON, and of series that are to come."""
+        return Trained(
+            self.detection,
+            tuple(labels),
+            gathered(self.scorer.engine.state(), rows),
+            self.alerting.budget.learned(),
+            self.prototypes.state() if self.prototypes else {},
+            self.forests.learned() if self.forests else {},
+        )
 
     def begin_to_count(self) -> None:
         """Count from now on."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from otel_aiops.detect.engine import Engine, EngineConfig
 from otel_aiops.detect.forest import Forests
 from otel_aiops.detect.prototypes import Prototypes
+from otel_aiops.detect.serving import Trained
 from otel_aiops.errors import BadInput, ConfigError, StateError, StorageError
 from otel_aiops.series.columns import Arrays, pack, unpack
 from otel_aiops.series.disk import make_directory, storage_errors, whole_file
@@ -243,6 +244,11 @@ class Models:
             raise StateError(f"{path}: its arrays are others than the signature says")
         _fitting(version.settings, bundle)
         return version, bundle
+
+    def trained(self, name: str) -> Trained:
+        """What a version has learned, as serving takes it. Raises: as `version`."""
+        version, of = self.load(name)
+        return Trained(version.settings.detection, of.labels, of.engine, of.budget, of.prototypes, of.forest)
 
     def _whole(self, name: str, digest: str) -> bool:
         """Whether a version is there as it was written."""

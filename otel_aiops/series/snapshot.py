@@ -141,16 +141,21 @@ class Snapshots:
         for sequence in reversed(self.sequences()):
             path = self.path(sequence)
             try:
-                found = load(path)
-                if found.sequence != sequence:
-                    raise StateError(f"{path}: its name says {sequence}, its content {found.sequence}")
-                return sequence, found.arrays
+                return sequence, self.read(sequence)
             except StateError as error:
                 self.refused.append(str(error))
                 with storage_errors(f"setting {path} aside"):
                     path.replace(path.with_suffix(".refused"))
                     sync_directory(self._directory)
         return None
+
+    def read(self, sequence: int) -> Arrays:
+        """The snapshot of a sequence; nothing is set aside. Raises: StateError, StorageError."""
+        path = self.path(sequence)
+        found = load(path)
+        if found.sequence != sequence:
+            raise StateError(f"{path}: its name says {sequence}, its content {found.sequence}")
+        return found.arrays
 
     def drop_before(self, sequence: int) -> None:
         """Drop those that nothing can be replayed from, because the log begins later. Raises OSError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.schemas import SchemaGenerator
 
 from otel_aiops import __version__
@@ -337,8 +338,20 @@ class _Routes:
         return JSONResponse(found)
 
     async def openapi(self, request: Request) -> Response:
-        generator = SchemaGenerator({"openapi": "3.1.0", "info": {"title": "otel-aiops", "version": __version__}})
-        return JSONResponse(generator.get_schema(routes=request.app.routes))
+        return JSONResponse(described(request.app.routes))
+
+
+def described(routes: list[BaseRoute]) -> dict[str, Any]:
+    """The OpenAPI document of these routes; what stands in a path in braces is a text."""
+    generator = SchemaGenerator({"openapi": "3.1.0", "info": {"title": "otel-aiops", "version": __version__}})
+    found: dict[str, Any] = generator.get_schema(routes=routes)
+    for path, operations in found["paths"].items():
+        if names := re.findall(r"{(\w+)}", path):
+            text = {"type": "string"}
+            operations["parameters"] = [
+                {"in": "path", "name": name, "required": True, "schema": text} for name in names
+            ]
+    return found
 
 
 class _Guard(BaseHTTPMiddleware):

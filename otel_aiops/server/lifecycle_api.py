@@ -37,6 +37,9 @@ class LifecycleBackend(Protocol):
 
     def order_run(self, asked: Any) -> dict[str, Any]: ...
 
+    def score(self, asked: Any) -> dict[str, Any] | None:
+        """Scores of points; None where there is no such version."""
+
 
 def routes(backend: LifecycleBackend, max_body_bytes: int) -> list[Route]:
     """All of them, in the order of the documents."""
@@ -52,6 +55,7 @@ def routes(backend: LifecycleBackend, max_body_bytes: int) -> list[Route]:
         Route("/api/v1/rollout/history", of.history),
         Route("/api/v1/lifecycle/runs", of.runs, methods=["GET"]),
         Route("/api/v1/lifecycle/runs", of.order_run, methods=["POST"]),
+        Route("/api/v1/score", of.score, methods=["POST"]),
     ]
 
 
@@ -174,3 +178,102 @@ class _Routes:
         """
         tree = await posted_json(request, self._max_body_bytes, "who wants it")
         return JSONResponse(await run_in_threadpool(lambda: self._backend.order_run(tree)), 202)
+
+    async def score(self, request: Request) -> Response:
+        """
+        summary: Score points of series with a copy of a model version; nothing that the service has learned changes.
+        description: >
+          The points of a series are scored in the order that they have here, each by those before it, and the first by
+          what the version has learned of the series. At most 1,000 series and 10,000 points. All lists of the answer
+          are as long as `timestamps`; null is "cannot say", `skipped` says why.
+        requestBody:
+          required: true
+          content:
+            application/json:
+              schema:
+                type: object
+                required: [series]
+                additionalProperties: false
+                properties:
+                  model: {type: string, default: champion, description: id of a model version}
+                  series:
+                    type: array
+                    minItems: 1
+                    maxItems: 1000
+                    items:
+                      type: object
+                      required: [labels, timestamps, values]
+                      additionalProperties: false
+                      properties:
+                        labels:
+                          type: object
+                          required: [name]
+                          description: what identifies a series, as `labels` in the history; the rest is empty
+                          properties:
+                            name: {type: string}
+                            unit: {type: string}
+                            kind: {type: string, default: gauge}
+                            stat: {type: string, description: 'rate, mean, p95; of the value itself it is empty'}
+                            resource: {type: object}
+                            scope: {type: object}
+                            attributes: {type: object}
+                        timestamps: {type: array, items: {type: [number, string]}, description: unix s or ISO 8601}
+                        values: {type: array, items: {type: [number, "null"]}, description: of counters the rate}
+              example:
+                model: champion
+                series:
+                  - labels: {name: queue.depth, resource: {service.name: cart}, scope: {name: app}}
+                    timestamps: [1760000000, 1760000030]
+                    values: [101.5, 240.0]
+        responses:
+          200:
+            description: the scores
+            content:
+              application/json:
+                schema:
+                  type: object
+                  properties:
+                    model: {type: string, description: its id; empty for a champion that was never registered}
+                    series:
+                      type: array
+                      items:
+                        type: object
+                        properties:
+                          series: {type: string}
+                          known: {type: boolean, description: whether the version has learned of it}
+                          score: {type: array, items: {type: [number, "null"]}, description: 1 is the threshold}
+                          alert_score: {type: array, items: {type: number}}
+                          probability: {type: array, items: {type: [number, "null"]}}
+                          p_value: {type: array, items: {type: [number, "null"]}}
+                          expected: {type: array, items: {type: [number, "null"]}}
+                          lower: {type: array, items: {type: [number, "null"]}}
+                          upper: {type: array, items: {type: [number, "null"]}}
+                          channel: {type: array, items: {type: string}}
+                          reason: {type: array, items: {type: string}, description: of scores from 1 on}
+                          skipped: {type: array, items: {type: string}, description: why there is no score}
+                example:
+                  model: 9f2c61d0a4b7e835
+                  series:
+                    - series: 'queue.depth{service.name="cart"}'
+                      known: true
+                      score: [0.02, 7.5]
+                      alert_score: [0.0, 3.9]
+                      probability: [0.31, 0.9999]
+                      p_value: [0.69, 0.0001]
+                      expected: [100.2, 100.3]
+                      lower: [81.9, 82.0]
+                      upper: [118.5, 118.6]
+                      channel: [level, level]
+                      reason: ["", "240 is 23.3 spreads above the usual 100.3."]
+                      skipped: ["", ""]
+          400: {description: what was expected}
+          404: {description: no such model version}
+          409: {description: the version was changed since it was registered}
+          413: {description: the body is too large, or it holds too many series or points}
+          503: {description: "too many score at once; Retry-After says when to come again"}
+        """
+        tree = await posted_json(request, self._max_body_bytes, "series to be scored")
+        found = await run_in_threadpool(lambda: self._backend.score(tree))
+        if found is None:
+            return JSONResponse({"error": f"no model version has the id {str(tree.get('model'))[:100]}"}, 404)
+        return JSONResponse(found)
