@@ -1,9 +1,9 @@
-"""Labelled series split in time, for what is learned on their first part: groups of a corpus, as a data directory too."""
+"""Labelled series split in time, for what is learned on their first part; as a data directory too."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from otel_aiops.detect.lessons import Verdict
 from otel_aiops.detect.rates import WEEK_S
 from otel_aiops.errors import BadInput
 from otel_aiops.labels import Labels
+from otel_aiops.lifecycle.objective import CostConfig
 from otel_aiops.lifecycle.rehearse import Detection, moments
 from otel_aiops.lifecycle.truth import Label
-from otel_aiops.otlp.points import F64, I32
+from otel_aiops.otlp.points import F64, I64
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.archive import Points
 from otel_aiops.series.rows import Columns
@@ -32,6 +33,7 @@ SHORT_S = 20 * DAY_S  # longer files are a group of their own
 MOST_HISTORY_NS = 48 * 24 * HOUR_NS  # before the split; of longer files the newest part of that
 SPLIT_NS = 1_777_816_800_000_000_000  # where the split of every file is put
 EARLY_NS = 300_000_000_000  # an alert so soon before an event is about it
+MISS = CostConfig().miss / CostConfig().false_alert  # what an event without an alert costs, in budgets of false alerts
 LATE_ROWS = 2  # and one so many rows behind it
 ANSWERED_NS = HOUR_NS  # after an alert an operator says what it was
 
@@ -76,7 +78,9 @@ class Group:
     def truth(self) -> list[Label]:
         """Their events as labels."""
         return [
-            Label(start_ns=start, end_ns=end, series=one.labels.to_json()) for one in self.files for start, end in one.events
+            Label(start_ns=start, end_ns=end, series=one.labels.to_json())
+            for one in self.files
+            for start, end in one.events
         ]
 
     def record(self, directory: Path) -> Segments:
@@ -95,9 +99,7 @@ def groups(root: Path) -> list[Group]:
     """Both corpora in groups. Raises: BadInput where there is none of them."""
     found = []
     if (root / "nab").is_dir():
-        files = [
-            _file(one.series, [(a, b) for a, b in one.windows], late=0) for one in nab.load(root / "nab")
-        ]
+        files = [_file(one.series, [(a, b) for a, b in one.windows], late=0) for one in nab.load(root / "nab")]
         found += _by_length("nab", files)
     if (root / "cloud_monitoring").is_dir():
         corpus = cloud.load(root / "cloud_monitoring")
@@ -128,7 +130,7 @@ def _file(series: Series, events: Sequence[tuple[int, int]], late: int) -> File:
 
 
 def _metric(name: str) -> str:
-    """What files measure, from their names without what tells them apart: verdicts teach those of one metric together."""
+    """What files measure, from their names without what tells them apart; verdicts teach those of one metric."""
     return re.split(r"[_-][^_-]*$", Path(name).stem)[0] if "_" in name else Path(name).parent.name
 
 
@@ -161,6 +163,7 @@ class Marks:
     true: F64
     weeks: F64
     delays_s: tuple[float, ...]
+    budget: float  # alerts of a file and week
 
     def of(self, picked: NDArray[np.intp]) -> dict[str, float]:
         """Figures of some files, which may stand there more than once."""
@@ -169,6 +172,7 @@ class Marks:
         )
         precision, recall = true / max(alerts, 1.0), found / max(events, 1.0)
         return {
+            "cost": MISS * (1 - recall) + (alerts - true) / max(weeks, 1e-9) / self.budget,
             "precision": precision,
             "recall": recall,
             "f1": 2 * precision * recall / max(precision + recall, 1e-9),
@@ -218,7 +222,7 @@ def _answer(group: Group, alert: Opened, alerting: Alerting) -> None:
     alerting.learn([verdict], [alert.file])
 
 
-def marks(group: Group, opened: Sequence[Opened]) -> Marks:
+def marks(group: Group, opened: Sequence[Opened], budget: float) -> Marks:
     """Events that begin behind the split and have an alert in their time, and alerts behind it that have an event."""
     size = len(group.files)
     events, found, alerts, true = (np.zeros(size) for _ in range(4))
@@ -235,20 +239,19 @@ def marks(group: Group, opened: Sequence[Opened]) -> Marks:
                     found[k] += 1
                     delays.append(float(mine[inside].min() - start) / 1e9)
         alerts[k], true[k] = len(mine), about.sum()
-    return Marks(events, found, alerts, true, np.array([one.weeks for one in group.files]), tuple(delays))
+    return Marks(events, found, alerts, true, np.array([one.weeks for one in group.files]), tuple(delays), budget)
 
 
 def joined(parts: Sequence[Marks]) -> Marks:
     """Those of several groups."""
     names = ("events", "found", "alerts", "true", "weeks")
     each = [np.concatenate([getattr(one, name) for one in parts]) for name in names]
-    return Marks(*each, delays_s=tuple(delay for one in parts for delay in one.delays_s))
+    return Marks(*each, tuple(delay for one in parts for delay in one.delays_s), parts[0].budget)
 
 
-Figure = Callable[[dict[str, float]], float]
-
-
-def gained(before: Marks, after: Marks, clusters: I32, figure: str, *, draws: int = 2_000) -> tuple[float, float, float]:
+def gained(
+    before: Marks, after: Marks, clusters: I64, figure: str, *, draws: int = 2_000
+) -> tuple[float, float, float]:
     """(what a figure gained, the ends of the 90 % interval of that): files drawn again by clusters, in pairs.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.

@@ -321,7 +321,13 @@ class Service:
     def _trained(self, name: str) -> Trained:
         version, bundle = self.models.load(name)
         return Trained(
-            version.settings.detection, bundle.labels, bundle.engine, bundle.budget, bundle.prototypes, bundle.forest
+            version.settings.detection,
+            bundle.labels,
+            bundle.engine,
+            bundle.budget,
+            bundle.prototypes,
+            bundle.forest,
+            bundle.forecast,
         )
 
     def _record(self, entry: Entry, step: Step) -> None:

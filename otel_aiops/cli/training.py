@@ -34,7 +34,9 @@ def train(
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
     processes: ProcessesOption = 0,
-    forest: Annotated[bool, typer.Option("--forest", help="With an isolation forest for each service.")] = False,
+    family: Annotated[
+        list[str] | None, typer.Option(help="Beside the engine: forest, forecast; may be repeated.")
+    ] = None,
     parent: ParentOption = "",
     who: TrainWho = "",
     why: TrainWhy = "",
@@ -44,11 +46,11 @@ def train(
 
     The same dataset and configuration give the same version. A training that was killed goes on where it was.
     """
-    from otel_aiops.lifecycle.version import ForestConfig, Settings
+    from otel_aiops.lifecycle.version import Settings, families_of
 
     known = load_config(config)
     wanted = _objective(objective, known)
-    settings = Settings(known.detection, (ForestConfig(),) if forest else ())
+    settings = Settings(known.detection, families_of(family or ()))
     version = _trained(dataset, settings, known, data_dir, wanted, processes, (parent, who, why))
     typer.echo(json.dumps(version.to_json()) if as_json else f"{version.id}: {version.signature.series} series")
 
