@@ -12,7 +12,7 @@ from benchmarks.table import show
 from otel_aiops.allocator import keep_memory
 
 PARTS = ("ingest", "road", "recovery", "faults", "held", "seasons", "joint", "logs", "signals", "grouping", "shop")
-ALONE = ("petshop", "predictions", "incidents", "train")
+ALONE = ("petshop", "predictions", "incidents", "train", "lifecycle")
 
 
 def main() -> int:

@@ -17,10 +17,11 @@ from otel_aiops.detect.budget import BudgetConfig
 from otel_aiops.detect.engine import EngineConfig
 from otel_aiops.detect.lessons import Verdict
 from otel_aiops.detect.rates import WEEK_S
+from otel_aiops.detect.smoothing import Smoothing
 from otel_aiops.errors import BadInput
 from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.objective import CostConfig
-from otel_aiops.lifecycle.rehearse import Detection, moments
+from otel_aiops.lifecycle.rehearse import Detection, Forecasting, moments
 from otel_aiops.lifecycle.truth import Label
 from otel_aiops.otlp.points import F64, I64
 from otel_aiops.pipeline import PipelineConfig
@@ -186,13 +187,22 @@ class Marks:
         return told | {"delay s": float(np.median(self.delays_s)) if self.delays_s else float("nan")}
 
 
-def run(group: Group, detection: EngineConfig, budget: BudgetConfig, *, answers: bool = False) -> list[Opened]:
+def run(
+    group: Group,
+    detection: EngineConfig,
+    budget: BudgetConfig,
+    *,
+    answers: bool = False,
+    smoothing: Smoothing | None = None,
+) -> list[Opened]:
     """The alerts of a group as the service gives them, score first and learn after, from the first point on.
 
+    `smoothing` are forecasts that were fitted before the split and begin there.
     With `answers` somebody says of every alert before the split, an hour after it came, whether it was about an event.
     """
     points, labels = group.points(), [one.labels for one in group.files]
-    scorer = Detection(PipelineConfig(detection=detection), labels)
+    config = PipelineConfig(detection=detection)
+    scorer = Detection(config, labels, Forecasting(config, smoothing) if smoothing else None)
     alerting = Alerting((budget,), budget.budget, lambda rows: rows.astype(np.uint64) + np.uint64(1))
     alerting.assign(np.arange(len(labels), dtype=np.int32), labels)
     found: list[Opened] = []

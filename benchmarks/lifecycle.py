@@ -11,19 +11,22 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.halves import MOST_HISTORY_NS, SPLIT_NS, Group, Marks, gained, groups, joined, marks, run
 from otel_aiops.detect.budget import BudgetConfig
 from otel_aiops.detect.engine import EngineConfig, prepare
+from otel_aiops.detect.smoothing import Smoothing
 from otel_aiops.errors import BadInput
 from otel_aiops.lifecycle.dataset import Datasets
+from otel_aiops.lifecycle.forecasts import train_forecasts
 from otel_aiops.lifecycle.manifest import Window
 from otel_aiops.lifecycle.objective import Objective
 from otel_aiops.lifecycle.search import TuneConfig
 from otel_aiops.lifecycle.tune import Tuned, tune
-from otel_aiops.lifecycle.version import Settings
+from otel_aiops.lifecycle.version import ForecastConfig, Settings
 from otel_aiops.lifecycle.workers import processes
 from otel_aiops.otlp.points import I64
 from otel_aiops.pipeline import PipelineConfig
@@ -34,8 +37,8 @@ FIGURES = ("cost", "precision", "recall", "f1", "false a week", "delay s")
 COMPARED = FIGURES[:-1]
 
 
-def searched(group: Group, budget: float, tuning: TuneConfig, count: int) -> Tuned:
-    """What `lifecycle.tune` makes of a group before the split, beginning with the defaults."""
+def searched(group: Group, budget: float, tuning: TuneConfig, count: int) -> tuple[Tuned, Smoothing | None]:
+    """What `lifecycle.tune` makes of a group before the split, from the defaults on; and forecasts, if wanted."""
     start_ns = max(SPLIT_NS - MOST_HISTORY_NS, min(int(one.time_ns[0]) for one in group.files))
     start_ns -= start_ns % HOUR_NS
     seen_ns = SPLIT_NS - start_ns
@@ -47,7 +50,13 @@ def searched(group: Group, budget: float, tuning: TuneConfig, count: int) -> Tun
         made = datasets.build(window, labels=group.truth(), now_ns=window.end_ns + HOUR_NS, force="a benchmark")
         objective = Objective(name="all", budget=budget)
         settings, config = Settings(), PipelineConfig()
-        return tune(datasets, made.id, settings, config, objective=objective, tuning=tuning, processes=count)
+        tuned = tune(datasets, made.id, settings, config, objective=objective, tuning=tuning, processes=count)
+        best, arrays = tuned.best.settings, {}
+        for family in best.families:
+            if isinstance(family, ForecastConfig):
+                spans: Any = {"start_ns": start_ns, "end_ns": SPLIT_NS, "processes": count}
+                arrays = train_forecasts(datasets, made.id, group.texts, family, best.detection, **spans)
+        return tuned, Smoothing(arrays) if arrays else None
 
 
 def compare(title: str, before: Sequence[Marks], after: Sequence[Marks], clusters: I64) -> None:
@@ -104,11 +113,11 @@ def _tuning(some: Sequence[Group], defaults: Sequence[Marks], asked: argparse.Na
     for group, before in zip(some, defaults, strict=True):
         began_s = time.perf_counter()
         tuning = TuneConfig(trials=asked.trials, held_out=HELD_OUT, max_series=100, seed=asked.seed)
-        tuned = searched(group, asked.budget * len(group.files), tuning, asked.processes)
-        best = tuned.best.settings.detection
+        tuned, smoothing = searched(group, asked.budget * len(group.files), tuning, asked.processes)
+        best = tuned.best.settings
         print(f"\n{group.name}: trial {tuned.best.number} of {asked.trials}, {time.perf_counter() - began_s:.0f} s")
         print(f"  {best}", flush=True)
-        after.append(_marks(group, asked.budget, best))
+        after.append(_marks(group, asked.budget, best.detection, smoothing=smoothing))
         for name, one in (("defaults", before), ("tuned", after[-1])):
             print(f"  {name:9}" + "".join(f" {key} {value:.3f}" for key, value in one.figures.items()), flush=True)
     compare("tuned settings beside the defaults", defaults, after, folders(some))
@@ -119,9 +128,9 @@ def _verdicts(some: Sequence[Group], defaults: Sequence[Marks], asked: argparse.
     compare("verdicts on all alerts before the split, beside none", defaults, after, folders(some))
 
 
-def _marks(group: Group, budget: float, detection: EngineConfig, *, answers: bool = False) -> Marks:
+def _marks(group: Group, budget: float, detection: EngineConfig, **how: Any) -> Marks:
     whole = BudgetConfig(name="all", budget=budget * len(group.files))
-    return marks(group, run(group, detection, whole, answers=answers))
+    return marks(group, run(group, detection, whole, **how))
 
 
 if __name__ == "__main__":

@@ -169,6 +169,7 @@ def _show(tuned: Tuned, version: ModelVersion | None, as_json: bool) -> None:
     typer.echo(f"{len(tuned.trials)} trials on {tuned.series} series; trial {tuned.best.number} is the best")
     for name in _NAMES:
         typer.echo(f"  {name}: {getattr(tuned.best.settings.detection, name)}")
+    typer.echo(f"  families: {', '.join(tuned.best.settings.to_json().get('families', {})) or 'none'}")
     if version:
         typer.echo(f"{version.id}: {version.signature.series} series")
 

@@ -13,17 +13,19 @@ import numpy as np
 
 from otel_aiops.detect.budget import LEAST_BUDGET, Alerted, BudgetConfig, per_week
 from otel_aiops.detect.rates import WEEK_S
+from otel_aiops.detect.smoothing import Smoothing
 from otel_aiops.errors import BadInput
 from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.dataset import Datasets
+from otel_aiops.lifecycle.forecasts import train_forecasts
 from otel_aiops.lifecycle.objective import CostConfig, Objective
-from otel_aiops.lifecycle.rehearse import FAULT_SHARE, rehearse
+from otel_aiops.lifecycle.rehearse import FAULT_SHARE, Forecasting, Scoring, rehearse
 from otel_aiops.lifecycle.scope import fault_kinds
 from otel_aiops.lifecycle.search import LEAST_FOLDS, Drawn, Optuna, Trial, TuneConfig
 from otel_aiops.lifecycle.tables import SeriesTable
 from otel_aiops.lifecycle.train import ruled
 from otel_aiops.lifecycle.truth import ANOMALY, Label
-from otel_aiops.lifecycle.version import Settings
+from otel_aiops.lifecycle.version import ForecastConfig, Settings
 from otel_aiops.lifecycle.workers import Told, work
 from otel_aiops.otlp.points import F64, I64
 from otel_aiops.pipeline import PipelineConfig
@@ -118,7 +120,13 @@ class Tuned:
     def plain_values(self) -> dict[str, Any]:
         """For machines."""
         trials = [
-            {"number": one.number, "folds": len(one.folds), **_known(one.figures), **asdict(one.settings.detection)}
+            {
+                "number": one.number,
+                "folds": len(one.folds),
+                **_known(one.figures),
+                **asdict(one.settings.detection),
+                "families": sorted(one.settings.to_json().get("families", {})),
+            }
             for one in self.trials
         ]
         told = {"best": self.best.settings.to_json(), "series": self.series}
@@ -198,27 +206,42 @@ def studied(
 # -- judging ------------------------------------------------------------------------------------------------------
 
 
-def judge(study: Study, settings: Settings, fold: int, told: Told | None = None) -> Judged:
-    """How settings do in a fold, which is learned from its beginning on."""
+def judge(
+    study: Study, settings: Settings, fold: int, told: Told | None = None, points: Points | None = None
+) -> Judged:
+    """How settings do in a fold, which is learned from its beginning on; `points` are its own, if they are at hand."""
     end_ns = study.ends_ns[fold]
-    points = _points(study, end_ns)
+    points = _points(study, end_ns) if points is None else points
     since_ns = end_ns - round(FAULT_SHARE * (end_ns - study.start_ns))
     labels = [Labels.from_json(text) for text in study.series]
     heard = _Heard(study, labels, since_ns, end_ns, points)
+    config = replace(study.config, detection=settings.detection)
     _, faults = rehearse(
         points,
         labels,
-        replace(study.config, detection=settings.detection),
+        config,
         study.budget,
         interval_s=_interval_s(points),
         kinds=study.kinds,
         seed=study.seed,
         told=told,
         heard=heard,
+        scorer=_with_forecasts(study, settings, config, since_ns),
     )
     weeks = (end_ns - since_ns) / 1e9 / WEEK_S
     events, told_of = heard.events()
     return Judged(events, told_of, faults.tried, faults.found, heard.false_alerts(), weeks, heard.threshold)
+
+
+def _with_forecasts(study: Study, settings: Settings, config: PipelineConfig, until_ns: int) -> Scoring | None:
+    """The engine with forecasts fitted on what is before the judged quarter; None where they are not wanted."""
+    wanted = [one for one in settings.families if isinstance(one, ForecastConfig)]
+    if not wanted:
+        return None
+    spans: Any = {"start_ns": study.start_ns, "end_ns": until_ns, "processes": 1}
+    datasets = Datasets(study.directory)
+    arrays = train_forecasts(datasets, study.dataset, study.series, wanted[0], settings.detection, **spans)
+    return Forecasting(config, Smoothing(arrays)) if arrays else None
 
 
 class _Heard:
@@ -314,10 +337,12 @@ class _Task:
     study: Study
     settings: Settings
     fold: int
+    points: Points  # read once for all trials
 
 
 def _run(task: _Task, told: Told) -> dict[str, float]:
-    return judge(task.study, task.settings, task.fold, told).figures(task.study.cost, task.study.a_week)
+    judged = judge(task.study, task.settings, task.fold, told, task.points)
+    return judged.figures(task.study.cost, task.study.a_week)
 
 
 def _telling(progress: Show | None, done: int, group: int, trials: int) -> Told:
@@ -335,7 +360,8 @@ def _halved(study: Study, trials: Sequence[Trial], processes: int, tell: Told) -
     known = {one.number: one for one in trials}
     left = list(known)
     for fold in range(len(study.ends_ns)):
-        tasks = [_Task(study, known[number].settings, fold) for number in left]
+        points = _points(study, study.ends_ns[fold])
+        tasks = [_Task(study, known[number].settings, fold, points) for number in left]
         found = work(_run, tasks, count=processes, told=partial(_step, tell, fold, len(study.ends_ns)))
         for number, figures in zip(left, found, strict=True):
             known[number] = replace(known[number], folds=(*known[number].folds, figures))
