@@ -1,6 +1,6 @@
 """What the lifecycle gains on labelled series: settings that were tuned beside the defaults, and verdicts of operators.
 
-Everything is learned before the split of each file and judged behind it; see `benchmarks/LIFECYCLE.md`.
+Everything is learned before the split of each file and judged behind it; see `LIFECYCLE.md`.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _verdicts(some: Sequence[Group], defaults: Sequence[Marks], asked: argparse.
 
 def _marks(group: Group, budget: float, detection: EngineConfig, **how: Any) -> Marks:
     whole = BudgetConfig(name="all", budget=budget * len(group.files))
-    return marks(group, run(group, detection, whole, **how))
+    return marks(group, run(group, detection, whole, **how), budget)
 
 
 if __name__ == "__main__":
