@@ -174,4 +174,4 @@ def _show(tuned: Tuned, version: ModelVersion | None, as_json: bool) -> None:
         typer.echo(f"{version.id}: {version.signature.series} series")
 
 
-_NAMES = ("threshold", "warmup_points", "memory_points", "adapt_after", "seasons", "preset")
+_NAMES = ("threshold", "warmup_points", "memory_points", "adapt_after", "seasons", "preset", "sensitivity")

@@ -47,6 +47,7 @@ SPACE: dict[str, Span] = {
     "adapt_after": Span(1800.0, 86_400.0),
     "seasons": Span(words=("auto", "week", "off")),
     "preset": Span(words=("default", "novelty")),
+    "sensitivity": Span(0.5, 4.0),
 }
 
 FAMILY, NO_FAMILY = "family", "none"
