@@ -157,7 +157,11 @@ class Engine:
                 some = batch.at(k)
                 self.learn(some, self.score(some), alert=None if alert is None else alert[k])
             return
-        told = last.alert if alert is None else np.where(alert == scores.alert, last.alert, alert / self.config.sensitivity)
+        told = (
+            last.alert
+            if alert is None
+            else np.where(alert == scores.alert, last.alert, alert / self.config.sensitivity)
+        )
         memory, place = self._deviation.memory.known, place_of(batch.rows)
         self._novelty.learn(memory.interval_s[place].astype(np.float64))
         self._alerts.learn(batch.rows, told)
