@@ -12,7 +12,7 @@ from benchmarks.table import show
 from otel_aiops.allocator import keep_memory
 
 PARTS = ("ingest", "road", "recovery", "faults", "held", "seasons", "joint", "logs", "signals", "grouping", "shop")
-ALONE = ("petshop", "predictions", "incidents", "train", "drift")
+ALONE = ("petshop", "predictions", "incidents", "train", "drift", "lifecycle")
 
 
 def main() -> int:

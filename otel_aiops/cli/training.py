@@ -45,7 +45,9 @@ def train(
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
     processes: ProcessesOption = 0,
-    forest: Annotated[bool, typer.Option("--forest", help="With an isolation forest for each service.")] = False,
+    family: Annotated[
+        list[str] | None, typer.Option(help="Beside the engine: forest, forecast; may be repeated.")
+    ] = None,
     parent: ParentOption = "",
     who: TrainWho = "",
     why: TrainWhy = "",
@@ -55,11 +57,11 @@ def train(
 
     The same dataset and configuration give the same version. A training that was killed goes on where it was.
     """
-    from otel_aiops.lifecycle.version import ForestConfig, Settings
+    from otel_aiops.lifecycle.version import Settings, families_of
 
     known = load_config(config)
     wanted = find_objective(objective, known)
-    settings = Settings(known.detection, (ForestConfig(),) if forest else ())
+    settings = Settings(known.detection, families_of(family or ()))
     with _tracking(known, data_dir) as tracking:
         version = _trained(dataset, settings, known, data_dir, wanted, processes, (parent, who, why), tracking)
     typer.echo(json.dumps(version.to_json()) if as_json else f"{version.id}: {version.signature.series} series")
@@ -183,8 +185,9 @@ def _show(tuned: Tuned, version: ModelVersion | None, as_json: bool) -> None:
     typer.echo(f"{len(tuned.trials)} trials on {tuned.series} series; trial {tuned.best.number} is the best")
     for name in _NAMES:
         typer.echo(f"  {name}: {getattr(tuned.best.settings.detection, name)}")
+    typer.echo(f"  families: {', '.join(tuned.best.settings.to_json().get('families', {})) or 'none'}")
     if version:
         typer.echo(f"{version.id}: {version.signature.series} series")
 
 
-_NAMES = ("threshold", "warmup_points", "memory_points", "adapt_after", "seasons", "preset")
+_NAMES = ("threshold", "warmup_points", "memory_points", "adapt_after", "seasons", "preset", "sensitivity")

@@ -27,8 +27,9 @@ CHANNELS = (
     "job",  # a known job explains it, so it is no anomaly
     "missed job",
     "forest",  # the values of its service together, in a version that was trained with this family
+    "forecast",  # its mean against a Holt-Winters forecast, in a version that was trained with this family
 )
-NONE, LEVEL, SEASON, SHIFT, VARIANCE, FLAT, CONSTANT, STOPPED, NOVELTY, PEERS, JOB, MISSED, FOREST = range(
+NONE, LEVEL, SEASON, SHIFT, VARIANCE, FLAT, CONSTANT, STOPPED, NOVELTY, PEERS, JOB, MISSED, FOREST, FORECAST = range(
     len(CHANNELS)
 )
 

@@ -37,11 +37,14 @@ class EngineConfig:
     memory_points: int = 300  # points that level and scale remember
     seasons: Literal["auto", "week", "off"] = "auto"  # by any period that is found, by hours of the week, or none
     adapt_after: float = 7200.0  # an anomaly that lasts longer is the new normal
+    sensitivity: float = 1.0  # times what a point is worth an alert, before the alert budget; the score stays
     novelty_memory: int = 512 << 20  # bytes for what values series have had; those beyond have level and season alone
 
     def __post_init__(self) -> None:
         if not self.threshold > 0:
             raise ConfigError("threshold", f"must be > 0, got {self.threshold}")
+        if not 0.1 <= self.sensitivity <= 10:
+            raise ConfigError("sensitivity", f"must be in 0.1 .. 10, got {self.sensitivity}")
         if not 5 <= self.warmup_points <= 10_000:
             raise ConfigError("warmup_points", f"must be in 5 .. 10000, got {self.warmup_points}")
         if not 10 <= self.memory_points <= 100_000:
@@ -135,6 +138,8 @@ class Engine:
         alone = self.config.preset == "novelty"
         _tell(memory, self._deviation.rules, batch.rows, look, novelty, alone, of["age"], of["fatigue"], peaks, told)
         self._last = _Last(batch, value, look, clock, novelty, told.score, told.alert)
+        if self.config.sensitivity != 1:  # hold and fatigue go by what it was without
+            told = told._replace(alert=told.alert * self.config.sensitivity)
         if cold.any():
             absent: dict[str, float] = {"channel": NONE, "alert": 0.0}
             told = _Told(*[np.where(cold, absent.get(name, np.nan), part) for name, part in told._asdict().items()])
@@ -156,7 +161,11 @@ class Engine:
                 some = batch.at(k)
                 self.learn(some, self.score(some), alert=None if alert is None else alert[k])
             return
-        told = last.alert if alert is None else np.where(alert == scores.alert, last.alert, alert)
+        told = (
+            last.alert
+            if alert is None
+            else np.where(alert == scores.alert, last.alert, alert / self.config.sensitivity)
+        )
         memory, place = self._deviation.memory.known, place_of(batch.rows)
         self._novelty.learn(memory.interval_s[place].astype(np.float64))
         self._alerts.learn(batch.rows, told)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from otel_aiops.detect.alerting import Alerting
 from otel_aiops.detect.budget import Alerted, BudgetConfig
 from otel_aiops.detect.calendar import CalendarConfig
-from otel_aiops.detect.detector import FOREST, Scores
+from otel_aiops.detect.detector import FORECAST, FOREST, Scores
 from otel_aiops.detect.engine import EngineConfig, gathered, placed
 from otel_aiops.detect.forest import Forests
 from otel_aiops.detect.groups import Groups
@@ -24,6 +24,7 @@ from otel_aiops.detect.lessons import Verdict
 from otel_aiops.detect.policy import PolicyConfig
 from otel_aiops.detect.prototypes import Prototypes
 from otel_aiops.detect.scorer import Scored, Scorer
+from otel_aiops.detect.smoothing import Smoothing
 from otel_aiops.errors import BadInput, ConfigError, StateError
 from otel_aiops.labels import Labels
 from otel_aiops.otlp.points import I32, Bool
@@ -93,6 +94,7 @@ class Trained:
     budget: Arrays = field(default_factory=dict)
     prototypes: Arrays = field(default_factory=dict)  # which rows series begin with that it has never seen
     forest: Arrays = field(default_factory=dict)  # see `Forests`
+    forecast: Arrays = field(default_factory=dict)  # see `Smoothing`
 
 
 Load = Callable[[str], Trained]  # by id; raises BadInput or StateError
@@ -118,7 +120,13 @@ class Model:
         self.alerting = Alerting(rules.budgets, rules.budget, fingerprint)
         self.prototypes: Prototypes | None = None
         self.forests: Forests | None = None
+        self.smoothing: Smoothing | None = None
         self.seen = {"points": np.zeros(1, np.int64), "over": np.zeros(1, np.int64), "probability": np.zeros(BINS)}
+
+    @property
+    def families(self) -> tuple[Forests | Smoothing, ...]:
+        """Those that score beside the engine."""
+        return tuple(one for one in (self.forests, self.smoothing) if one is not None)
 
     def assign(self, rows: I32, labels: Sequence[Labels]) -> None:
         """Rows are given to series with these labels."""
@@ -130,8 +138,8 @@ class Model:
         """Rows that are given to other series start anew."""
         self.scorer.forget(rows)
         self.alerting.forget(rows)
-        if self.forests:
-            self.forests.forget(rows)
+        for family in self.families:
+            family.forget(rows)
 
     def inherit(self, rows: I32, sources: I32) -> None:
         """Let rows begin with what others have learned."""
@@ -146,13 +154,15 @@ class Model:
 
     def welcome(self, rows: I32, labels: Sequence[Labels]) -> None:
         """Rows are new, with these whole labels."""
-        if self.forests:
-            self.forests.assign(rows, labels)
+        for family in self.families:
+            family.assign(rows, labels)
 
     def reason(self, scored: Scored, k: int, unit: str) -> str:
         """Why point k has its score."""
         if self.forests and scored.scores.channel[k] == FOREST:
             return self.forests.reason(int(scored.batch.rows[k]), unit)
+        if self.smoothing and scored.scores.channel[k] == FORECAST:
+            return self.smoothing.reason(int(scored.batch.rows[k]), unit)
         return self.scorer.reason(scored, k, unit)
 
     def judged(self, scored: Scored, *, event_ns: int) -> Scored:
@@ -190,6 +200,7 @@ class Model:
             "seen": {name: array.copy() for name, array in self.seen.items()},
             "prototypes": self.prototypes.state() if self.prototypes else {},
             "forest": self.forests.state() if self.forests else {},
+            "forecast": self.smoothing.state() if self.smoothing else {},
         }
         return {f"{part}/{name}": array for part, of in parts.items() for name, array in of.items()}
 
@@ -200,6 +211,7 @@ class Model:
         self.scorer.jobs.restore(owned(arrays, "jobs"))  # none in a state from before there were jobs
         self.prototypes = Prototypes.restored(self.detection, owned(arrays, "prototypes"))
         self.forests = Forests.restored(owned(arrays, "forest"))
+        self.smoothing = Smoothing.restored(owned(arrays, "forecast"))
         if seen := owned(arrays, "seen"):
             one = (np.int64, (1,))
             checked(seen, {"points": one, "over": one, "probability": (np.float64, (BINS,))})
@@ -291,7 +303,8 @@ class Serving:
             combined = groups.combined(batch, scored.scores)
             if model is self.champion:
                 groups.update(scored.batch, scored.untouched)
-            combined = model.forests.combined(batch, combined) if model.forests else combined
+            for family in model.families:
+                combined = family.combined(batch, combined)
             found.append(model.judged(replace(scored, scores=combined), event_ns=event_ns))
         return self._served(found)
 
@@ -365,6 +378,7 @@ class Serving:
         model.assign(present.rows, present.labels)
         model.prototypes = Prototypes.among(trained.detection, trained.prototypes, trained.engine)
         model.forests = Forests(trained.forest) if trained.forest else None
+        model.smoothing = Smoothing(trained.forecast) if trained.forecast else None
         model.welcome(present.rows, present.labels)
         known = set(trained.labels)
         new = [k for k, of in enumerate(present.labels) if of.to_json() not in known] if trained.prototypes else []

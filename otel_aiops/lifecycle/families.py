@@ -6,13 +6,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from otel_aiops.detect.forest import MOST_SPREADS, TRAINED, series_key
 from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.dataset import Datasets
-from otel_aiops.lifecycle.version import ForestConfig
+from otel_aiops.lifecycle.forecasts import train_forecasts
+from otel_aiops.lifecycle.version import ForecastConfig, ForestConfig, Settings
 from otel_aiops.lifecycle.workers import Told, work
 from otel_aiops.otlp.points import F64, I64
 from otel_aiops.series.columns import Arrays
@@ -33,6 +35,19 @@ class Service:
     start_ns: int
     end_ns: int
     config: ForestConfig
+
+
+def train_families(
+    datasets: Datasets, dataset: str, names: Sequence[str], settings: Settings, **span: Any
+) -> dict[str, Arrays]:
+    """What the families of settings have learned, by the part of the bundle that it becomes."""
+    found: dict[str, Arrays] = {}
+    for family in settings.families:
+        if isinstance(family, ForecastConfig):
+            found["forecast"] = train_forecasts(datasets, dataset, names, family, settings.detection, **span)
+        else:
+            found["forest"] = train_forests(datasets, dataset, names, family, **span)
+    return found
 
 
 def train_forests(

@@ -17,6 +17,7 @@ from otel_aiops.detect.faults import RAMP_S, Copies
 from otel_aiops.detect.rates import WEEK_S
 from otel_aiops.detect.scorer import Scored, Scorer
 from otel_aiops.detect.selftest import LARGEST, gauges
+from otel_aiops.detect.smoothing import Smoothing
 from otel_aiops.labels import Labels
 from otel_aiops.otlp.points import F64, I32, I64
 from otel_aiops.pipeline import PipelineConfig
@@ -80,6 +81,28 @@ class Scoring(Protocol):
     def silent(self, batch: Batch, limit_s: F64) -> Scored: ...
 
 
+class Forecasting:
+    """The engine with forecasts beside it, as a version serves that has them."""
+
+    def __init__(self, config: PipelineConfig, smoothing: Smoothing) -> None:
+        self._scorer = Scorer(config.detection, config.policies, config.calendar, config.jobs)
+        self._smoothing = smoothing
+
+    def assign(self, row: int, labels: Labels) -> None:
+        """A row is given to a series."""
+        self._scorer.assign(row, labels)
+        self._smoothing.assign(np.array([row], np.int32), [labels])
+
+    def score(self, batch: Batch) -> Scored:
+        """Score K points, then learn from them."""
+        scored = self._scorer.score(batch)
+        return replace(scored, scores=self._smoothing.combined(batch, scored.scores))
+
+    def silent(self, batch: Batch, limit_s: F64) -> Scored:
+        """Score K streams that have stopped."""
+        return self._scorer.silent(batch, limit_s)
+
+
 class Detection:
     """Aligns, scores and learns as the pipeline does, for rows of known labels; what peers say is left out.
 
@@ -116,16 +139,18 @@ def rehearse(
     seed: int = 0,
     told: Told | None = None,
     heard: Heard | None = None,
+    scorer: Scoring | None = None,
 ) -> tuple[Alerts, Faults]:
     """Score a history, learn from it, and count the alerts of its newer half under a budget for all of its series.
 
     Beside them go copies of some series that have a fault of one of some kinds in their last quarter. They pay nothing
     of the budget, and are judged by its threshold in the end. `heard` gets the points of the series and their alerts.
+    Without a `scorer` one of the configuration begins to learn.
     """
     if not len(points):
         return Alerts(0, 0.0, float("nan")), NO_FAULTS
     tried = _tried(points, kinds, seed)
-    detection = Detection(config, [*labels, *([labels[code] for code in tried.origins] if tried else [])])
+    detection = Detection(config, [*labels, *([labels[code] for code in tried.origins] if tried else [])], scorer)
     alerting = Alerting((replace(budget, match={}),), config.budget, _fingerprint)
     alerting.assign(np.arange(points.series, dtype=np.int32), labels)
     first_ns, last_ns = int(points.time_ns[0]), int(points.time_ns[-1])

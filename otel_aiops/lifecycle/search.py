@@ -11,7 +11,7 @@ import numpy as np
 
 from otel_aiops.detect.engine import EngineConfig
 from otel_aiops.errors import BadInput
-from otel_aiops.lifecycle.version import Settings
+from otel_aiops.lifecycle.version import ForecastConfig, Settings
 
 LEAST_FOLDS = 3
 GROUP = 4  # trials that are asked for at once, whatever the number of processes
@@ -40,14 +40,19 @@ class Span:
         return round(value) if self.whole else float(f"{value:.3g}")
 
 
-SPACE: Mapping[str, Span] = {
+SPACE: dict[str, Span] = {
     "threshold": Span(3.0, 12.0),
     "warmup_points": Span(10, 120, whole=True),
     "memory_points": Span(60, 3000, whole=True),
     "adapt_after": Span(1800.0, 86_400.0),
     "seasons": Span(words=("auto", "week", "off")),
     "preset": Span(words=("default", "novelty")),
+    "sensitivity": Span(0.5, 4.0),
 }
+
+FAMILY, NO_FAMILY = "family", "none"
+FAMILY_SPAN = Span(words=(NO_FAMILY, "forecast"))  # what scores beside the engine; other families stay as they are
+_BESIDE = {FAMILY: FAMILY_SPAN}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +115,7 @@ class Drawn:
             return []
         found = [Trial(0, self.first)]
         for number in range(1, self.tuning.trials):
-            values = {name: span.draw(float(self._rng.random())) for name, span in SPACE.items()}
+            values = {name: span.draw(float(self._rng.random())) for name, span in (SPACE | _BESIDE).items()}
             found.append(Trial(number, _with(self.first, values)))
         return found
 
@@ -132,7 +137,9 @@ class Optuna:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._first, self._tuning = first, tuning
         self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=tuning.seed))
-        self._study.enqueue_trial({name: getattr(first.detection, name) for name in SPACE})
+        begun = {name: getattr(first.detection, name) for name in SPACE}
+        forecast = any(isinstance(one, ForecastConfig) for one in first.families)
+        self._study.enqueue_trial({**begun, FAMILY: FAMILY_SPAN.words[forecast]})
         self._asked: dict[int, Any] = {}
 
     def next(self, done: int) -> list[Trial]:
@@ -140,7 +147,7 @@ class Optuna:
         found = []
         for number in range(done, min(done + GROUP, self._tuning.trials)):
             self._asked[number] = asked = self._study.ask()
-            values = {name: _suggested(asked, name, span) for name, span in SPACE.items()}
+            values = {name: _suggested(asked, name, span) for name, span in (SPACE | _BESIDE).items()}
             found.append(Trial(number, self._first if not number else _with(self._first, values)))
         return found
 
@@ -158,5 +165,9 @@ def _suggested(asked: Any, name: str, span: Span) -> Any:
 
 
 def _with(settings: Settings, values: Mapping[str, Any]) -> Settings:
-    detection: EngineConfig = replace(settings.detection, **values)
-    return replace(settings, detection=detection)
+    detection: EngineConfig = replace(settings.detection, **{name: values[name] for name in SPACE})
+    had = {type(one): one for one in settings.families}
+    others = [one for kind, one in had.items() if kind is not ForecastConfig]
+    if values[FAMILY] == NO_FAMILY:
+        return replace(settings, detection=detection, families=tuple(others))
+    return replace(settings, detection=detection, families=(had.get(ForecastConfig, ForecastConfig()), *others))

@@ -24,7 +24,7 @@ from otel_aiops.detect.serving import owned
 from otel_aiops.errors import BadInput, ConfigError, Overloaded, StateError, StorageError
 from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.dataset import Datasets
-from otel_aiops.lifecycle.families import train_forests
+from otel_aiops.lifecycle.families import train_families
 from otel_aiops.lifecycle.manifest import digest
 from otel_aiops.lifecycle.objective import Objective
 from otel_aiops.lifecycle.pooled import prototypes
@@ -134,11 +134,10 @@ def learn(
             raise StateError(f"{task.path}: it was changed since it was written")
     bundle, until_ns = _bundle(names, found, config)
     window = datasets.load(wanted.dataset).window
-    for family in settings.families:
-        start_ns, end_ns = max(window.start_ns, wanted.start_ns), min(window.end_ns, wanted.end_ns or window.end_ns)
-        span: Any = {"start_ns": start_ns, "end_ns": end_ns, "processes": processes}
-        bundle = replace(bundle, forest=train_forests(datasets, wanted.dataset, names, family, **span))
-    return bundle, until_ns
+    start_ns, end_ns = max(window.start_ns, wanted.start_ns), min(window.end_ns, wanted.end_ns or window.end_ns)
+    span: Any = {"start_ns": start_ns, "end_ns": end_ns, "processes": processes}
+    beside: Any = train_families(datasets, wanted.dataset, names, settings, **span)
+    return replace(bundle, **beside), until_ns
 
 
 # -- one part -----------------------------------------------------------------------------------------------------

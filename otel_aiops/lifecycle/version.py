@@ -8,7 +8,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from otel_aiops.detect.engine import Engine, EngineConfig
 from otel_aiops.detect.forest import Forests
 from otel_aiops.detect.prototypes import Prototypes
 from otel_aiops.detect.serving import Trained
+from otel_aiops.detect.smoothing import Smoothing
 from otel_aiops.errors import BadInput, ConfigError, StateError, StorageError
 from otel_aiops.series.columns import Arrays, pack, unpack
 from otel_aiops.series.disk import make_directory, storage_errors, whole_file
@@ -28,6 +29,7 @@ FORMAT = 1
 ID = re.compile(r"[0-9a-f]{16}")
 MODEL, BUNDLE = "model.json", "series.npz"
 NUMBER_KINDS = "biuf"  # of numpy dtypes
+PARTS = ("engine", "budget", "prototypes", "forest", "forecast")  # of a bundle, as it names them
 LABELS = ("labels/bytes", "labels/ends")  # in the bundle: the canonical labels of each series
 
 
@@ -48,7 +50,36 @@ class ForestConfig:
                 raise ConfigError(name, f"must be in {least} .. {most}, got {getattr(self, name)}")
 
 
-FAMILIES = {"forest": ForestConfig}  # beside the engine, which every version has
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastConfig:
+    """Holt-Winters forecasts of the means of series, where they beat the engine's, see `detect.smoothing`."""
+
+    most_series: int = 1_000  # that are fitted; of more, those of which the most is to be expected
+    gain: float = 0.05  # share of the engine's mean error on means that a forecast must save
+    spreads: float = 6.0  # of its usual errors that are the threshold, at least
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.most_series <= 100_000:
+            raise ConfigError("most_series", f"must be in 1 .. 100000, got {self.most_series}")
+        if not 0 <= self.gain < 1:
+            raise ConfigError("gain", f"must be in [0, 1), got {self.gain}")
+        if not 1 <= self.spreads <= 100:
+            raise ConfigError("spreads", f"must be in 1 .. 100, got {self.spreads}")
+
+
+Family = ForestConfig | ForecastConfig
+FAMILIES: Mapping[str, type[Family]] = {  # beside the engine, which every version has
+    "forecast": ForecastConfig,
+    "forest": ForestConfig,
+}
+
+
+def families_of(names: Iterable[str]) -> tuple[Family, ...]:
+    """Families by name, as they are by default, each once. Raises: BadInput."""
+    wanted = sorted(set(names))
+    if unknown := [name for name in wanted if name not in FAMILIES]:
+        raise BadInput(f"family: expected some of {', '.join(FAMILIES)}, got {unknown[0]}")
+    return tuple(FAMILIES[name]() for name in wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +87,7 @@ class Settings:
     """What a detector is made with. Two versions of the same settings differ in what they have learned."""
 
     detection: EngineConfig = field(default_factory=EngineConfig)
-    families: tuple[ForestConfig, ...] = ()  # that score beside the engine, each at most once
+    families: tuple[Family, ...] = ()  # that score beside the engine, each at most once
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -98,12 +129,12 @@ class Bundle:
     budget: Arrays = field(default_factory=dict)  # thresholds and rates by objective, see `Budget.learned`
     prototypes: Arrays = field(default_factory=dict)  # which rows new series begin with, see `Prototypes`
     forest: Arrays = field(default_factory=dict)  # see `Forests`
+    forecast: Arrays = field(default_factory=dict)  # see `Smoothing`
 
     def arrays(self) -> Arrays:
         """All of it, by path."""
         flat, ends = pack([one.encode("utf-8", "surrogatepass") for one in self.labels])
-        parts = {"engine": self.engine, "budget": self.budget, "prototypes": self.prototypes, "forest": self.forest}
-        named = {f"{part}/{name}": array for part, of in parts.items() for name, array in of.items()}
+        named = {f"{part}/{name}": array for part in PARTS for name, array in getattr(self, part).items()}
         return {LABELS[0]: flat, LABELS[1]: ends, **named}
 
     @classmethod
@@ -116,7 +147,7 @@ class Bundle:
             labels = tuple(line.decode("utf-8", "surrogatepass") for line in lines)
         except (UnicodeDecodeError, TypeError) as error:
             raise StateError(f"bundle: expected labels as text, got {error}") from error
-        parts: dict[str, Arrays] = {"engine": {}, "budget": {}, "prototypes": {}, "forest": {}}
+        parts: dict[str, Arrays] = {part: {} for part in PARTS}
         for path, array in arrays.items():
             part, _, name = path.partition("/")
             if part in parts:
@@ -248,7 +279,7 @@ class Models:
     def trained(self, name: str) -> Trained:
         """What a version has learned, as serving takes it. Raises: as `version`."""
         version, of = self.load(name)
-        return Trained(version.settings.detection, of.labels, of.engine, of.budget, of.prototypes, of.forest)
+        return Trained(version.settings.detection, of.labels, of.engine, of.budget, of.prototypes, of.forest, of.forecast)
 
     def _whole(self, name: str, digest: str) -> bool:
         """Whether a version is there as it was written."""
@@ -267,6 +298,8 @@ def _fitting(settings: Settings, bundle: Bundle) -> None:
     Engine(settings.detection).restore(bundle.engine)
     if bundle.forest:
         Forests(bundle.forest)
+    if bundle.forecast:
+        Smoothing(bundle.forecast)
     Prototypes.among(settings.detection, bundle.prototypes, bundle.engine)
     if (rows := len(bundle.engine["alerts/peak"])) != len(bundle.labels):
         raise StateError(f"bundle: expected the state of {len(bundle.labels)} series, got that of {rows}")

@@ -283,8 +283,25 @@ def test_level_and_scale_are_those_of_the_slow_twin() -> None:
     assert found.engine.state()["deviation/level_error"][0] == pytest.approx(expected[1], rel=1e-5)
 
 
+def test_sensitivity_moves_alerts_and_nothing_else() -> None:
+    values = np.random.default_rng(3).normal(100.0, 3.0, (300, 4))
+    values[250] += 60
+    plain, twice = Engine(EngineConfig()), Engine(EngineConfig(sensitivity=2.0))
+    rows = np.arange(4, dtype=np.int32)
+    for step, value in enumerate(values):
+        batch = Batch(rows, np.full(4, step * 60_000_000_000), value, np.full(4, 60.0))
+        one, other = plain.score(batch), twice.score(batch)
+        plain.learn(batch, one, alert=np.where(one.alert > 9, 0.5, one.alert))
+        twice.learn(batch, other, alert=np.where(other.alert > 18, 1.0, other.alert))
+        assert other.alert.tolist() == (2 * one.alert).tolist()
+        assert other.score.tobytes() == one.score.tobytes()
+    states = plain.state(), twice.state()
+    assert all(array.tobytes() == states[1][name].tobytes() for name, array in states[0].items())
+
+
 @pytest.mark.parametrize(
-    ("key", "value"), [("threshold", 0), ("warmup_points", 1), ("memory_points", 1), ("adapt_after", -1)]
+    ("key", "value"),
+    [("threshold", 0), ("warmup_points", 1), ("memory_points", 1), ("adapt_after", -1), ("sensitivity", 0)],
 )
 def test_settings_out_of_range_are_refused(key: str, value: float) -> None:
     with pytest.raises(ConfigError, match=key):
