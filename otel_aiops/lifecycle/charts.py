@@ -6,12 +6,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
+from itertools import pairwise
 
 # Okabe and Ito (2008), Color universal design: told apart by all kinds of colour vision.
 BLUE, ORANGE, RED, GREY = "#0072B2", "#E69F00", "#D55E00", "#767676"
 WIDTH = 900
 LEFT, RIGHT = 120, 12  # of a chart with names at the left
 TICKS = 6
+GAP = 3  # times the usual step, that a line goes over
 S = 1_000_000_000
 STEPS_S = (60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86_400, 2 * 86_400, 7 * 86_400, 14 * 86_400, 28 * 86_400)
 
@@ -59,10 +61,14 @@ def line(
         parts.append(f'<line x1="{left}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
         parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
     for run in _runs(values):
-        shown = (
+        shown = [
             f"{left + (k + 0.5) * step:.1f},{bottom - (values[k] - low) / (high - low) * (bottom - 8):.1f}" for k in run
+        ]
+        shown += shown[: len(shown) == 1]  # one alone is a dot
+        parts.append(
+            f'<polyline points="{" ".join(shown)}" fill="none" stroke="{BLUE}" stroke-width="1.2"'
+            ' stroke-linecap="round"/>'
         )
-        parts.append(f'<polyline points="{" ".join(shown)}" fill="none" stroke="{BLUE}" stroke-width="1.2"/>')
     for start, end, text in marks:
         x = at(start)
         parts.append(
@@ -178,16 +184,23 @@ def _time_axis(window: tuple[int, int], at: _scale, y: float, top: float, left: 
     return parts
 
 
-def _runs(values: Sequence[float]) -> Iterable[list[int]]:
-    run: list[int] = []
-    for k, value in enumerate(values):
-        if math.isfinite(value):
-            run.append(k)
-        elif run:
-            yield run
-            run = []
-    if run:
-        yield run
+def _runs(values: Sequence[float]) -> list[list[int]]:
+    """Where values follow each other as they usually do: a gap is several times as long as the steps between them.
+
+    >>> nan = math.nan
+    >>> _runs([1, nan, 2, nan, 3, nan, nan, nan, nan, nan, nan, nan, 4])
+    [[0, 2, 4], [12]]
+    """
+    known = [k for k, value in enumerate(values) if math.isfinite(value)]
+    steps = sorted(later - k for k, later in pairwise(known))
+    usual = steps[len(steps) // 2] if steps else 1
+    runs: list[list[int]] = []
+    for k in known:
+        if runs and k - runs[-1][-1] <= GAP * usual:
+            runs[-1].append(k)
+        else:
+            runs.append([k])
+    return runs
 
 
 def _ticks(low: float, high: float, most: int) -> list[float]:

@@ -27,8 +27,15 @@ def test_a_line_of_any_values_is_well_formed(values: list[float]) -> None:
 
 
 def test_a_gap_breaks_the_line() -> None:
-    drawn = parsed(line([1.0, 2.0, NAN, 3.0], (0, DAY_NS)))
-    assert [len(one.attrib["points"].split()) for one in drawn.iter(f"{SVG}polyline")] == [2, 1]
+    drawn = parsed(line([1.0, 2.0, 3.0, NAN, NAN, NAN, 4.0], (0, DAY_NS)))
+    first, dot = (one.attrib["points"].split() for one in drawn.iter(f"{SVG}polyline"))
+    assert len(first) == 3 and dot == dot[:1] * 2
+
+
+def test_a_series_with_fewer_points_than_the_picture_has_is_one_line() -> None:
+    values = [float(k) if k % 5 == 0 or k % 11 == 0 else NAN for k in range(200)]
+    (drawn,) = parsed(line(values, (0, DAY_NS))).iter(f"{SVG}polyline")
+    assert len(drawn.attrib["points"].split()) == sum(one == one for one in values)
 
 
 def test_marks_stand_at_their_times_and_none_leaves_the_picture() -> None:
