@@ -8,14 +8,9 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
-from otel_aiops.incidents.incident import Incident
-from otel_aiops.otlp.decode import decode_metrics
-from otel_aiops.otlp.decode_logs import decode_logs
-from otel_aiops.otlp.decode_spans import decode_traces
-from otel_aiops.otlp.memo import Memo
-from otel_aiops.pipeline import Pipeline, PipelineConfig
 from otel_aiops.shop import LIVE_STEP_S, LiveShop
 from otel_aiops.shop.faults import Kind, LiveFault
+from tests.shop.listener import incidents_of
 
 START_S = 1_767_614_400.0  # a Monday, noon UTC
 SAMPLED, FAULTY, STEPS = 140, 168, 180  # steps at which sampling and the fault begin, and how many there are
@@ -87,19 +82,8 @@ def sampled(body: bytes, keep: Keep) -> bytes:
 
 @pytest.mark.parametrize("sampler", [head, told_head, tail])
 def test_sampling_begins(sampler: Callable[[], Keep]) -> None:
-    one, keep, pipeline, memo = shop(), sampler(), Pipeline(PipelineConfig()), Memo()
-    opened: dict[str, tuple[int, Incident]] = {}
-    for step in range(STEPS):
-        metrics, traces, logs = one.requests(step)
-        if step >= SAMPLED:
-            traces = sampled(traces, keep)
-        now_ns = round(one.time_s(step + 1) * 1e9)
-        came = [*pipeline.metrics(decode_metrics(metrics, memo).points, now_ns=now_ns).incidents] if metrics else []
-        came += pipeline.traces(decode_traces(traces).spans, now_ns=now_ns).incidents
-        came += pipeline.logs(decode_logs(logs).records, now_ns=now_ns).incidents if logs else ()
-        for incident in came:
-            first, _ = opened.get(incident.id, (step, incident))
-            opened[incident.id] = (first, incident)
-    before = [(step, incident.title) for step, incident in opened.values() if step < FAULTY]
+    keep = sampler()
+    found = incidents_of(shop(), STEPS, lambda step, traces: sampled(traces, keep) if step >= SAMPLED else traces)
+    before = [(step, incident.title) for step, incident in found if step < FAULTY]
     assert not before, "nothing but the sampling changed"
-    assert [incident.suspects[0].service for _, incident in opened.values()] == ["postgresql:shop"]
+    assert [incident.suspects[0].service for _, incident in found] == ["postgresql:shop"]
