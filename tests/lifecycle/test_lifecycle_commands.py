@@ -125,14 +125,14 @@ class Told:
     def ask(self, *_: Any) -> Any:
         return self.now
 
-    def post(self, what: str, asked: Any, *_: Any) -> None:
+    def post(self, _url: str, _token: str | None, what: str, asked: Any) -> None:
         self.posted.append((what, asked))
 
 
 def test_a_service_is_told(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = Told()
     monkeypatch.setattr(commands, "ask", told.ask)
-    monkeypatch.setattr(commands, "_post", told.post)
+    monkeypatch.setattr(commands, "post", told.post)
     done = run(data, "--url", "http://x", "--why", "try")
     (version,) = Models(data / "lifecycle/models").list()
     assert f"{version} runs as shadow" in done.stdout
