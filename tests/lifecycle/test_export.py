@@ -113,14 +113,14 @@ def test_its_forecasts_are_the_same_bits(alone: ModuleType) -> None:
     row = np.zeros(1, np.int32)
     ours.assign(row, [labels])
     theirs.assign(row, [alone.Labels("load")])
-    own = [np.full(1, 0.3) for _ in range(5)]
+    numbers = [np.full(1, 0.3) for _ in range(5)]
+    own = *numbers, np.zeros(1, np.uint8), np.zeros(1), np.zeros(1)
     minute, told = 0, 0
     for _ in range(400):
         minute += int(rng.choice([1, 7, 40, 6_000], p=[0.3, 0.3, 0.395, 0.005]))
         at = row, np.array([T0_NS + minute * MINUTE_NS]), rng.normal(100, 8, 1), np.full(1, 60.0)
-        rest = np.zeros(1, np.uint8), np.zeros(1), np.zeros(1)
-        a = ours.combined(Batch(*at), Scores(*own, *rest))
-        b = theirs.combined(alone.Batch(*at), alone.Scores(*own, *rest))
+        a = ours.combined(Batch(*at), Scores(*own))
+        b = theirs.combined(alone.Batch(*at), alone.Scores(*own))
         assert (a.score[0], a.alert[0], a.channel[0]) == (b.score[0], b.alert[0], b.channel[0])
         told += a.channel[0] == FORECAST
         assert ours.reason(0, "s") == theirs.reason(0, "s")

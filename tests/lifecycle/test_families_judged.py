@@ -74,7 +74,7 @@ def test_events_that_only_families_see_are_in_the_report(data: HeldOut, plain: C
 def test_scores_are_those_of_serving(data: HeldOut, candidate: Candidate, family: str) -> None:
     of, bundle = data.recording, candidate.bundle
     assert bundle is not None
-    bundle = replace(bundle, **{{"forest": "forecast", "forecast": "forest"}[family]: {}})
+    bundle = replace(bundle, forecast={}) if family == "forest" else replace(bundle, forest={})
     detector = _Detector(of, Beginning(BLIND, bundle), CONFIG)
     serving = Serving(BLIND, rules_of(CONFIG), lambda rows: rows.astype(np.uint64))
     rows = np.arange(len(of.texts), dtype=np.int32)
@@ -83,7 +83,7 @@ def test_scores_are_those_of_serving(data: HeldOut, candidate: Candidate, family
         order = Rollout(action=action, version="v", time_ns=1)
         serving.roll(order, lambda _: bundle.trained(BLIND), Present(rows, of.labels, len(rows)))
     config = PipelineConfig()
-    groups = Groups(replace(config.peers, enabled=False), replace(config.joint, enabled=False))
+    groups = Groups(replace(config.joint, enabled=False), replace(config.peers, enabled=False))
     channels, late = set(), of.after(of.since_ns)
     for begin, end in moments(late.time_ns, of.interval_s):
         some = late.code[begin:end], late.time_ns[begin:end], late.value[begin:end]

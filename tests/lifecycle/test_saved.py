@@ -45,7 +45,7 @@ def tree(services: int, series: int) -> Arrays:
 def level(key: int, of: float, limit: float, slot: int) -> Arrays:
     """A forecast of one series without a season, in quarters of an hour."""
     numbers = {"alpha": 0.2, "beta": 0.1, "gamma": 0.1, "phi": 0.9, "level": of, "trend": 0.0, "limit": limit}
-    whole = {"key": np.array([key], np.uint64), "slots": np.array([96]), "slot": np.array([slot])}
+    whole: Arrays = {"key": np.array([key], np.uint64), "slots": np.array([96]), "slot": np.array([slot])}
     whole |= {"season": np.zeros((1, SLOTS)), **{name: np.array([value]) for name, value in numbers.items()}}
     return {name: whole[name] for name in TRAINED}
 
@@ -65,7 +65,7 @@ def serving(engine: Engine) -> Pipeline:
     pods = [one for one in pooled.PODS if one.service == "cart"]
     forest["key"] = np.array([series_key(one) for one in pods], np.uint64)
     found = Pipeline(PipelineConfig())
-    forecast = level(series_key(pods[0]), 90.0, 1.0, pooled.T0_NS // (900 * 10**9) + 3)
+    forecast = level(series_key(pods[0]), 90.0, 1.0, pooled.START_S // 900 + 3)
     known = Trained(of.detection, of.labels, of.engine, {}, of.prototypes, forest, forecast)
     start(found, known)
     for minute in range(61, 64):
