@@ -22,7 +22,10 @@ from pyarrow import parquet
 from starlette.routing import Route
 from typer.testing import CliRunner
 
+from otel_aiops.audit.replay import Past
+from otel_aiops.audit.why import why_series
 from otel_aiops.cli import app
+from otel_aiops.config import Config
 from otel_aiops.desk import scoring
 from otel_aiops.detect.detector import CHANNELS
 from otel_aiops.detect.forest import series_key
@@ -211,6 +214,12 @@ def test_four_ways_with_a_forest_and_a_forecast(tmp_path: Path) -> None:
     channels = {at: (live.channels[at], score) for at, (score, *_) in found.items()}
     assert channels[SERIES[0].to_json(), at_s(LEARNED + 4)][0] == "forest"
     assert channels[SERIES[1].to_json(), at_s(LEARNED + 14)][0] == "forecast"
+    for queue, step in ((0, 4), (1, 14)):  # and so does a replay of the log
+        at = SERIES[queue].to_json(), at_s(LEARNED + step)
+        with Past.opened(folder, Config().pipeline()) as work:
+            why = why_series(folder, None, str(SERIES[queue]), round(at[1] * 1e9), Config(), work)
+        (one,) = why.points
+        assert one.made is not None and (one.made.channel, one.again) == (live.channels[at], found[at][0])
 
 
 def with_families(up: Running) -> str:
