@@ -23,7 +23,7 @@ PODS, LIMIT = 4, 0.6
 def tree(services: int, series: int) -> Arrays:
     """Forests of one tree each, which asks whether the first series is far above its centre."""
     keys = [f"{k}" for k in range(services * series)]
-    of = {
+    of: Arrays = {
         "key": np.arange(len(keys), dtype=np.uint64),
         "service": np.repeat(np.arange(services), series).astype(np.int32),
         "centre": np.full(len(keys), 100.0),
