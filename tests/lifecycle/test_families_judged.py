@@ -13,7 +13,9 @@ from otel_aiops.detect.forest import Forests, series_key
 from otel_aiops.detect.groups import Groups
 from otel_aiops.detect.serving import Action, Present, Rollout, Serving
 from otel_aiops.detect.smoothing import SLOTS, Smoothing
+from otel_aiops.lifecycle.backtest import Setup, _outcome
 from otel_aiops.lifecycle.evaluate import Candidate, HeldOut, evaluate
+from otel_aiops.lifecycle.events import events_of
 from otel_aiops.lifecycle.play import Beginning, _Detector, watch
 from otel_aiops.lifecycle.rehearse import moments
 from otel_aiops.lifecycle.scoring import rules_of
@@ -111,6 +113,15 @@ def test_the_report_says_when_families_are_left_out(data: HeldOut, candidate: Ca
     later = replace(candidate, lineage=replace(candidate.lineage, until_ns=data.recording.since_ns + 1))
     told = evaluate(later, data, CONFIG, kinds=())
     assert told.notes[0].endswith("with the points before, without its forecast and forest")
+
+
+def test_a_backtest_runs_them_too(data: HeldOut, plain: Candidate, candidate: Candidate) -> None:
+    of = data.recording
+    events = events_of(data.truth, of.since_ns, of.until_ns)
+    for version, missed in ((plain, 2), (candidate, 0)):
+        setup = Setup(version.name, CONFIG, version)
+        found = _outcome(setup, of, events, data.truth, 600 * held.S, lambda share: None)
+        assert found.begun == "bundle" and len(found.missed) == missed
 
 
 def test_copies_of_nothing_are_nothing(candidate: Candidate) -> None:
