@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,27 @@ from pyarrow import parquet
 from starlette.routing import Route
 from typer.testing import CliRunner
 
+from otel_aiops.audit.replay import Past
+from otel_aiops.audit.why import why_series
 from otel_aiops.cli import app
+from otel_aiops.config import Config
 from otel_aiops.desk import scoring
+from otel_aiops.detect.detector import CHANNELS
+from otel_aiops.detect.forest import series_key
 from otel_aiops.labels import Labels
+from otel_aiops.lifecycle.export import DETECTORS
+from otel_aiops.lifecycle.version import ForecastConfig, ForestConfig, Lineage
 from otel_aiops.pipeline import Step
 from otel_aiops.server import api
 from tests.feed import Feed
 from tests.incident_feed import call
+from tests.lifecycle.test_saved import level, tree
 from tests.test_app import QUICK, Running, running
 
 ALONE = "joint: {enabled: false}\npeers: {enabled: false}\n"
 STEP_S, LEARNED, SCORED = 30.0, 60, 15
 NUMBERS = ("score", "probability", "expected", "lower", "upper", "alert")
+ALL = ", ".join(DETECTORS)
 QUEUES = tuple(f"q{k}" for k in range(4))
 SERIES = tuple(
     Labels("depth", resource=(("service.name", "queue"),), scope_name="app", attributes=(("queue", name),))
@@ -61,6 +71,7 @@ class Queues:
     def __init__(self, up: Running) -> None:
         self.up = up
         self.streamed: Scores = {}
+        self.channels: dict[tuple[str, float], str] = {}
         follow = up.service.watch.follow
 
         def listen(step: Step) -> None:
@@ -68,7 +79,8 @@ class Queues:
                 for k, row in enumerate(scored.batch.rows.tolist()):
                     name = up.service.pipeline.table.labels(row).to_json()
                     numbers = [float(getattr(scored.scores, one)[k]) for one in NUMBERS]
-                    self.streamed[name, scored.batch.time_ns[k] / 1e9] = plain(numbers)
+                    at = name, scored.batch.time_ns[k] / 1e9
+                    self.streamed[at], self.channels[at] = plain(numbers), CHANNELS[scored.scores.channel[k]]
             follow(step)
 
         up.service.watch.follow = listen  # type: ignore[method-assign]
@@ -185,6 +197,50 @@ def queues(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Queues, P
 def test_four_ways_one_answer(queues: tuple[Queues, Path], tmp_path: Path) -> None:
     live, folder = queues
     version = call(live.up, "POST", "models", {"who": "ana", "why": "a test"}).json()["id"]
+    agree(live, folder, version, tmp_path, ALL)
+
+
+def test_four_ways_with_a_forest_and_a_forecast(tmp_path: Path) -> None:
+    """What a version with families knows is saved between two of its intervals: all four go on from there."""
+    folder = tmp_path / "data"
+    with running(folder, ALONE) as up:
+        live = Queues(up)
+        live.feed(0, LEARNED - 10)
+        roll(up, with_families(up))
+        live.feed(LEARNED - 10, LEARNED)
+        version = call(up, "POST", "models", {"who": "ana", "why": "a test"}).json()["id"]
+        assert up.service.models.version(version).settings.families == (ForecastConfig(), ForestConfig())
+        found = agree(live, folder, version, tmp_path, ALL + ", forest, forecast")
+    channels = {at: (live.channels[at], score) for at, (score, *_) in found.items()}
+    assert channels[SERIES[0].to_json(), at_s(LEARNED + 4)][0] == "forest"
+    assert channels[SERIES[1].to_json(), at_s(LEARNED + 14)][0] == "forecast"
+    for queue, step in ((0, 4), (1, 14)):  # and so does a replay of the log
+        at = SERIES[queue].to_json(), at_s(LEARNED + step)
+        with Past.opened(folder, Config().pipeline()) as work:
+            why = why_series(folder, None, str(SERIES[queue]), round(at[1] * 1e9), Config(), work)
+        (one,) = why.points
+        assert one.made is not None and (one.made.channel, one.again) == (live.channels[at], found[at][0])
+
+
+def with_families(up: Running) -> str:
+    """A version of what serves with a forest of the queues, which looks at the first, and a forecast of the second."""
+    known = up.service.models.load(call(up, "POST", "models", {"who": "ana", "why": "a test"}).json()["id"])
+    keys = np.array([series_key(one) for one in SERIES], np.uint64)
+    forest = {**tree(1, len(SERIES)), "key": keys, "interval_s": np.array([STEP_S])}
+    slot = int(at_s(0)) // 900 - 1
+    bundle = replace(known[1], forest=forest, forecast=level(int(keys[1]), -500.0, 1.0, slot))
+    settings = replace(known[0].settings, families=(ForecastConfig(), ForestConfig()))
+    return up.service.models.write(settings, bundle, Lineage()).id
+
+
+def roll(up: Running, version: str) -> None:
+    for action in ("shadow", "promote"):
+        answer = call(up, "POST", "rollout", {"action": action, "version": version, "who": "ana"})
+        assert answer.status_code == 200, answer.text
+
+
+def agree(live: Queues, folder: Path, version: str, tmp_path: Path, detectors: str) -> Scores:
+    """See that all four ways say the same of the points that come next, and what it is."""
     before = state(live.up)
     champion, registered = told(live.ask()), told(live.ask(version))
     assert state(live.up) == before, "to be asked changes nothing"
@@ -201,12 +257,13 @@ def test_four_ways_one_answer(queues: tuple[Queues, Path], tmp_path: Path) -> No
 
     model = tmp_path / "edge.npz"
     done = CliRunner().invoke(app, ["export", version, "--out", str(model), "-d", str(folder), "-c", str(config)])
-    assert done.exit_code == 0 and "4 series; level, season" in done.output, done.output
+    assert done.exit_code == 0 and f"4 series; {detectors}" in done.output, done.output
     env, middle, end = blocked(tmp_path / "blocked"), LEARNED + 7, LEARNED + SCORED
     kept = str(tmp_path / "later.npz")
     half = alone(model, env, first=LEARNED, end=middle, save=kept)
     Path(kept).with_suffix(".py").write_bytes(model.with_suffix(".py").read_bytes())
     assert half | alone(Path(kept), env, first=middle, end=end) == streamed
+    return streamed
 
 
 def test_the_champion_of_a_directory(tmp_path: Path) -> None:

@@ -151,13 +151,13 @@ class Versions:
             rows = pipeline.table.live()
             labels = [one.to_json() for one in pipeline.table.labels_of(rows)]
             known = pipeline.serving.champion.trained(rows, labels)
-            bundle = Bundle(known.labels, known.engine, known.budget, known.prototypes, known.forest)
+            bundle = Bundle.saved(known)
             parent = pipeline.serving.champion.name
             lineage = Lineage(parent=parent, code=__version__, until_ns=pipeline.event_ns, who=who, why=why)
             return Settings(pipeline.engine.config), bundle, lineage
 
         settings, bundle, lineage = self._service.ask(answer)
-        if bundle.forest and lineage.parent in self._service.models.list():
+        if (bundle.forest or bundle.forecast) and lineage.parent in self._service.models.list():
             settings = replace(settings, families=self._service.models.version(lineage.parent).settings.families)
         return self._service.models.write(settings, bundle, lineage).id
 

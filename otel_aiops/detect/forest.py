@@ -182,6 +182,27 @@ class Forests:
             found._series.of["number"][found._row[has]] = has
         return found
 
+    @staticmethod
+    def copied(arrays: Arrays, rows: I32, times: int) -> Arrays:
+        """A state in which row ``k * len(rows) + i`` is what ``rows[i]`` is in another one, for each k below `times`.
+
+        Each copy has its own services, which are those of the rows.
+        """
+        mine = np.isin(arrays["row"], rows) if arrays else np.zeros(0, bool)
+        if not mine.any():
+            return {}
+        services = np.unique(arrays["service"][mine])
+        kept = {"series": np.isin(arrays["service"], services), "services": services}
+        some = {name: arrays[name][kept[str(shape[0])]] for name, (_, shape) in (TRAINED | LIVE).items()}
+        place = {row: i for i, row in enumerate(rows.tolist())}
+        row = np.array([place.get(one, NOBODY) for one in some["row"].tolist()], np.int32)
+        number = np.searchsorted(services, some["service"])
+        found = {name: np.concatenate([array] * times) for name, array in some.items()}
+        many = [np.where(row >= 0, row + k * len(rows), NOBODY) for k in range(times)]
+        found["row"] = np.concatenate(many).astype(np.int32)
+        found["service"] = np.concatenate([number + k * len(services) for k in range(times)]).astype(np.int32)
+        return found
+
     # -- one interval -------------------------------------------------------------------------------------------------
 
     def _close(self, over: NDArray[np.intp], scores: Scores, k: NDArray[np.intp], mine: I32, service: I64) -> Scores:

@@ -111,6 +111,15 @@ class Rules:
     budget: str | float = "1/day"
 
 
+@dataclass(frozen=True, slots=True)
+class Present:
+    """The series of the table: what a version that begins must know of them."""
+
+    rows: I32
+    labels: Sequence[Labels]  # whole
+    size: int  # rows of the table
+
+
 class Model:
     """One version while it runs: its scores and its alerts. `name` is the id of the version, "" before there is one."""
 
@@ -165,6 +174,16 @@ class Model:
             return self.smoothing.reason(int(scored.batch.rows[k]), unit)
         return self.scorer.reason(scored, k, unit)
 
+    def score(self, batch: Batch) -> Scored:
+        """Score K points as where nothing is known of their peers, then learn from them."""
+        return self.beside(self.scorer.score(batch))
+
+    def beside(self, scored: Scored) -> Scored:
+        """With what the families say of points that the engine has scored."""
+        for family in self.families:
+            scored = replace(scored, scores=family.combined(scored.batch, scored.scores))
+        return scored
+
     def judged(self, scored: Scored, *, event_ns: int) -> Scored:
         """With what the points are to operators, and counted for how the version does."""
         alerted = self.alerting.judge(scored.batch, scored.scores, event_ns=event_ns)
@@ -175,6 +194,28 @@ class Model:
         self.seen["probability"] += np.bincount(np.minimum((known * BINS).astype(np.int64), BINS - 1), minlength=BINS)
         return replace(scored, alerted=alerted)
 
+    def take(self, trained: Trained, present: Present) -> None:
+        """Begin with what was trained; series that it does not know begin with what is typical of them.
+
+        Raises: StateError when it does not fit the settings.
+        """
+        place = {of.to_json(): row for row, of in zip(present.rows.tolist(), present.labels, strict=True)}
+        gone = (present.size + k for k in range(len(trained.labels)))
+        rows = np.array([place.get(one, next(gone)) for one in trained.labels], np.int32)
+        size = max(present.size, int(rows.max(initial=-1)) + 1)
+        self.scorer.engine.restore(placed(trained.engine, rows, size))
+        self.scorer.engine.forget(np.unique(rows[rows >= present.size]))
+        self.assign(present.rows, present.labels)
+        self.prototypes = Prototypes.among(trained.detection, trained.prototypes, trained.engine)
+        self.forests = Forests(trained.forest) if trained.forest else None
+        self.smoothing = Smoothing(trained.forecast) if trained.forecast else None
+        self.welcome(present.rows, present.labels)
+        known = set(trained.labels)
+        new = [k for k, of in enumerate(present.labels) if of.to_json() not in known] if trained.prototypes else []
+        self.begin(present.rows[new], [present.labels[k] for k in new])
+        if trained.budget:
+            self.alerting.budget.adopt(trained.budget)
+
     def trained(self, rows: I32, labels: Sequence[str]) -> Trained:
         """What it knows now of these rows, whose labels these are as JSON, and of series that are to come."""
         return Trained(
@@ -184,6 +225,7 @@ class Model:
             self.alerting.budget.learned(),
             self.prototypes.state() if self.prototypes else {},
             self.forests.learned() if self.forests else {},
+            self.smoothing.learned() if self.smoothing else {},
         )
 
     def begin_to_count(self) -> None:
@@ -216,15 +258,6 @@ class Model:
             one = (np.int64, (1,))
             checked(seen, {"points": one, "over": one, "probability": (np.float64, (BINS,))})
             self.seen = {name: array.copy() for name, array in seen.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Present:
-    """The series of the table: what a version that begins must know of them."""
-
-    rows: I32
-    labels: Sequence[Labels]  # whole
-    size: int  # rows of the table
 
 
 class Serving:
@@ -303,9 +336,7 @@ class Serving:
             combined = groups.combined(batch, scored.scores)
             if model is self.champion:
                 groups.update(scored.batch, scored.untouched)
-            for family in model.families:
-                combined = family.combined(batch, combined)
-            found.append(model.judged(replace(scored, scores=combined), event_ns=event_ns))
+            found.append(model.judged(model.beside(replace(scored, scores=combined)), event_ns=event_ns))
         return self._served(found)
 
     def judged(self, scored: Scored, *, event_ns: int) -> Scored:
@@ -367,24 +398,9 @@ class Serving:
     def _model(self, name: str, trained: Trained, present: Present) -> Model:
         """A version that begins with what it was trained with, and with the verdicts and jobs of the champion."""
         model = Model(name, trained.detection, self._rules, self._fingerprint)
-        place = {of.to_json(): row for row, of in zip(present.rows.tolist(), present.labels, strict=True)}
-        gone = (present.size + k for k in range(len(trained.labels)))
-        rows = np.array([place.get(one, next(gone)) for one in trained.labels], np.int32)
-        size = max(present.size, int(rows.max(initial=-1)) + 1)
-        model.scorer.engine.restore(placed(trained.engine, rows, size))
-        model.scorer.engine.forget(np.unique(rows[rows >= present.size]))
         model.scorer.jobs.restore(self.champion.scorer.jobs.state())
         model.alerting.restore(self.champion.alerting.state())
-        model.assign(present.rows, present.labels)
-        model.prototypes = Prototypes.among(trained.detection, trained.prototypes, trained.engine)
-        model.forests = Forests(trained.forest) if trained.forest else None
-        model.smoothing = Smoothing(trained.forecast) if trained.forecast else None
-        model.welcome(present.rows, present.labels)
-        known = set(trained.labels)
-        new = [k for k, of in enumerate(present.labels) if of.to_json() not in known] if trained.prototypes else []
-        model.begin(present.rows[new], [present.labels[k] for k in new])
-        if trained.budget:
-            model.alerting.budget.adopt(trained.budget)
+        model.take(trained, present)
         return model
 
     def _canary(self, rows: I32) -> Bool:

@@ -37,6 +37,11 @@ TRAINED: dict[str, tuple[Any, tuple[int | str, ...]]] = {
     "season": (np.float64, ("series", SLOTS)),  # by slot of the day; 0 behind the last one
     "slot": (np.int64, ("series",)),  # the newest that is in them, since the epoch
 }
+PENDING: dict[str, tuple[Any, tuple[int | str, ...]]] = {  # of one that was saved while it served
+    "open": (np.int64, ("series",)),  # the stretch that ran,
+    "sum": (np.float64, ("series",)),  # and its points
+    "count": (np.int64, ("series",)),
+}
 _STATE = ("level", "trend", "season", "slot")  # that goes on
 
 
@@ -104,13 +109,15 @@ class Smoothing:
     """
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Raises: StateError."""
-        checked(arrays, TRAINED)
-        finite = all(np.isfinite(arrays[name]).all() for name in TRAINED if arrays[name].dtype.kind == "f")
+        """What was trained, and for one that was saved while it served the stretches that ran. Raises: StateError."""
+        pending = any(name in arrays for name in PENDING)
+        checked(arrays, TRAINED | PENDING if pending else TRAINED)
+        finite = all(np.isfinite(array).all() for array in arrays.values() if array.dtype.kind == "f")
         slots = arrays["slots"]
         if not finite or not ((slots >= 1) & (slots <= SLOTS)).all() or not (arrays["limit"] > 0).all():
             raise StateError(f"forecast: expected finite numbers, 1 to {SLOTS} slots and limits above 0")
-        self._of = dict(arrays)
+        zeros = {name: np.zeros(len(slots), kind) for name, (kind, _) in PENDING.items()}
+        self._of = {**zeros, **arrays}
         self._parameters = np.stack([arrays[name] for name in PARAMETERS], axis=1)
         self._place = {key: k for k, key in enumerate(arrays["key"].tolist())}
         empty: dict[str, tuple[Any, tuple[int, ...], Any]] = {
@@ -172,8 +179,17 @@ class Smoothing:
     def state(self) -> Arrays:
         """All of it, also what was trained."""
         rows = np.flatnonzero(self._rows.of["number"] >= 0)
-        live = {name: self._rows.of[name][rows] for name in ("number", *_STATE, "open", "sum", "count")}
+        live = {name: self._rows.of[name][rows] for name in ("number", *_STATE, *PENDING)}
         return {**self._of, "row": rows.astype(np.int32), **{f"live/{name}": array for name, array in live.items()}}
+
+    def learned(self) -> Arrays:
+        """What a version keeps of it: all but which rows the series have."""
+        rows = np.flatnonzero(self._rows.of["number"] >= 0)
+        numbers, found = self._rows.of["number"][rows], dict(self._of)
+        for name in (*_STATE, *PENDING):
+            found[name] = found[name].copy()
+            found[name][numbers] = self._rows.of[name][rows]
+        return found
 
     @classmethod
     def restored(cls, arrays: Mapping[str, NDArray[Any]]) -> Smoothing | None:
@@ -183,10 +199,11 @@ class Smoothing:
         kinds = {"number": np.int32, "slot": np.int64, "open": np.int64, "count": np.int64}
         live = {
             f"live/{name}": (kinds.get(name, np.float64), ("rows", SLOTS) if name == "season" else ("rows",))
-            for name in ("number", *_STATE, "open", "sum", "count")
+            for name in ("number", *_STATE, *PENDING)
         }
-        checked(arrays, TRAINED | live | {"row": (np.int32, ("rows",))})
-        found = cls({name: arrays[name] for name in TRAINED})
+        begun = TRAINED | PENDING if "open" in arrays else TRAINED  # without in a state from before versions kept it
+        checked(arrays, begun | live | {"row": (np.int32, ("rows",))})
+        found = cls({name: arrays[name] for name in begun})
         rows, numbers = arrays["row"], arrays["live/number"]
         if len(rows):
             if rows.min() < 0 or not 0 <= numbers.min() <= numbers.max() < len(found._of["key"]):
@@ -194,16 +211,27 @@ class Smoothing:
             found._rows.reserve(int(rows.max()) + 1)
             for row, number in zip(rows.tolist(), numbers.tolist(), strict=True):
                 found._begin(row, number)
-            for name in (*_STATE, "open", "sum", "count"):
+            for name in (*_STATE, *PENDING):
                 found._rows.of[name][rows] = arrays[f"live/{name}"]
         return found
+
+    @staticmethod
+    def copied(arrays: Arrays, rows: I32, times: int) -> Arrays:
+        """A state in which row ``k * len(rows) + i`` is what ``rows[i]`` is in another, for each k below `times`."""
+        if not arrays:
+            return {}
+        place = {row: i for i, row in enumerate(rows.tolist())}
+        at = np.array([place.get(row, NOBODY) for row in arrays["row"].tolist()], np.int32)
+        mine = at >= 0
+        live = {name: np.concatenate([of[mine]] * times) for name, of in arrays.items() if name.startswith("live/")}
+        row = np.concatenate([at[mine] + k * len(rows) for k in range(times)]).astype(np.int32)
+        return {**arrays, **live, "row": row}
 
     def _begin(self, row: int, number: int) -> None:
         of, trained = self._rows.of, self._of
         of["number"][row], of["parameters"][row] = number, self._parameters[number]
-        for name in ("slots", "limit", *_STATE):
+        for name in ("slots", "limit", *_STATE, *PENDING):
             of[name][row] = trained[name][number]
-        of["sum"][row], of["count"][row], of["open"][row] = 0.0, 0, 0
 
     def _over(self, batch: Batch, scores: Scores, k: NDArray[np.intp]) -> Scores:
         """Score the stretches of the rows of points k, and say so at these points."""

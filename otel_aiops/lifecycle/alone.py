@@ -22,10 +22,11 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_aiops.detect.detector import CHANNELS, FOREST
+from otel_aiops.detect.detector import CHANNELS, FORECAST, FOREST
 from otel_aiops.detect.engine import Engine, EngineConfig
 from otel_aiops.detect.forest import Forests
 from otel_aiops.detect.prototypes import Prototypes
+from otel_aiops.detect.smoothing import Smoothing
 from otel_aiops.errors import StateError
 from otel_aiops.labels import Labels
 from otel_aiops.series.batch import Batch
@@ -33,7 +34,7 @@ from otel_aiops.series.columns import json_array, json_tree, pack, unpack
 
 FORM = 1  # of the file
 TOLD = ("score", "probability", "expected", "lower", "upper", "alert")
-PARTS = ("engine", "prototypes", "forest")
+PARTS = ("engine", "prototypes", "forest", "forecast")
 
 
 class Alone:
@@ -55,14 +56,18 @@ class Alone:
         self.engine.restore(parts["engine"])
         self._given = parts["prototypes"]
         self._prototypes = Prototypes.among(config, parts["prototypes"], parts["engine"])
-        self._forests = Forests(parts["forest"]) if parts["forest"] else None
+        self._families: dict[int, Forests | Smoothing] = {}  # by channel
+        if parts["forest"]:
+            self._families[FOREST] = Forests(parts["forest"])
+        if parts["forecast"]:
+            self._families[FORECAST] = Smoothing(parts["forecast"])
         self.labels = [Labels.from_json(text.decode()) for text in unpack(arrays["labels"], arrays["ends"])]
         self._rows = {one.to_json(): row for row, one in enumerate(self.labels)}
         self._rows |= {str(one): row for row, one in enumerate(self.labels)}
         every = np.arange(len(self.labels), dtype=np.int32)
         self._newest_ns = dict(enumerate(self.engine.newest_ns(every).tolist()))
-        if self._forests:
-            self._forests.assign(every, self.labels)
+        for family in self._families.values():
+            family.assign(every, self.labels)
 
     def row(self, series: str) -> int:
         """The row of a series by its labels; one that nobody knows gets one."""
@@ -80,8 +85,8 @@ class Alone:
         self.labels.append(labels)
         self._rows[labels.to_json()] = row
         new = np.array([row], np.int32)
-        if self._forests:
-            self._forests.assign(new, [labels])
+        for family in self._families.values():
+            family.assign(new, [labels])
         sources = self._prototypes.find([labels]) if self._prototypes else np.full(1, -1, np.int32)
         if self._prototypes and sources[0] >= 0:
             self.engine.inherit(new, sources, self._prototypes.engine)
@@ -102,8 +107,9 @@ class Alone:
         value = np.array([values[k] for k in at], np.float64)
         batch = Batch(of, np.full(len(at), time_ns, np.int64), value, interval_s)
         with np.errstate(all="ignore"):
-            own = self.engine.score(batch)
-            said = self._forests.combined(batch, own) if self._forests else own
+            said = own = self.engine.score(batch)
+            for family in self._families.values():
+                said = family.combined(batch, said)
             for i, k in enumerate(at):
                 answers[k] = self._told(batch, said, i)
             self.engine.learn(batch, own)
@@ -121,8 +127,8 @@ class Alone:
         if numbers["score"] >= 1:
             row = int(batch.rows[i])
             unit = self.labels[row].unit
-            own = self._forests is None or channel != FOREST
-            why = self.engine.reason(batch, scores, i, unit) if own else self._forests.reason(row, unit)  # type: ignore[union-attr]
+            family = self._families.get(channel)
+            why = family.reason(row, unit) if family else self.engine.reason(batch, scores, i, unit)
         plain = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         return {**plain, "channel": CHANNELS[channel], "reason": why}
 
@@ -131,7 +137,8 @@ class Alone:
         parts = {
             "engine": self.engine.state(),
             "prototypes": self._prototypes.state() if self._prototypes else {},
-            "forest": self._forests.learned() if self._forests else {},
+            "forest": self._families[FOREST].learned() if FOREST in self._families else {},
+            "forecast": self._families[FORECAST].learned() if FORECAST in self._families else {},
         }
         named = {f"{part}/{name}": array for part, of in parts.items() for name, array in of.items()}
         return {**told_of(self.told, [one.to_json() for one in self.labels]), **named}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from otel_aiops.detect.forest import Forests
 from otel_aiops.detect.prototypes import Prototypes
 from otel_aiops.detect.scorer import Scored
 from otel_aiops.detect.serving import Model, Rules, Trained
+from otel_aiops.detect.smoothing import Smoothing
 from otel_aiops.labels import Labels
 from otel_aiops.otlp.points import I32, I64
 from otel_aiops.series.batch import Batch
@@ -22,7 +23,7 @@ from otel_aiops.series.columns import Arrays
 class Known:
     """What a version knows of K series, the first rows of `engine`, and of series that it has never seen.
 
-    Whoever makes it hands it over: nobody else may use `engine` and `forest` afterwards.
+    Whoever makes it hands it over: nobody else may use `engine` afterwards.
     """
 
     detection: EngineConfig
@@ -30,6 +31,7 @@ class Known:
     budget: Arrays
     prototypes: Prototypes | None = None
     forest: Arrays | None = None
+    forecast: Arrays | None = None
 
 
 class Loaded:
@@ -47,14 +49,18 @@ class Loaded:
         """What it knows of these rows."""
         of = self._of
         engine = self._engine.excerpt(rows)
-        return Known(of.detection, engine, of.budget, self._prototypes, of.forest or None)
+        return Known(of.detection, engine, of.budget, self._prototypes, of.forest or None, of.forecast or None)
 
 
 def champion(model: Model, rows: I32) -> Known:
     """What a version that serves knows of these rows now; to be called where nothing changes it meanwhile."""
-    forest = model.forests.learned() if model.forests else None
     return Known(
-        model.detection, model.scorer.engine.excerpt(rows), model.alerting.budget.learned(), model.prototypes, forest
+        model.detection,
+        model.scorer.engine.excerpt(rows),
+        model.alerting.budget.learned(),
+        model.prototypes,
+        model.forests.learned() if model.forests else None,
+        model.smoothing.learned() if model.smoothing else None,
     )
 
 
@@ -74,6 +80,7 @@ class Apart:
         self.model.scorer.engine = _arranged(known.engine, seen)
         self.model.prototypes = known.prototypes
         self.model.forests = Forests(known.forest) if known.forest else None
+        self.model.smoothing = Smoothing(known.forecast) if known.forecast else None
         self.model.assign(every, labels)
         self.model.welcome(every, labels)
         new = np.flatnonzero(seen < 0)
@@ -92,10 +99,7 @@ class Apart:
 
     def score(self, batch: Batch) -> Scored:
         """Score K points, then learn from them."""
-        scored = self.model.scorer.score(batch)
-        if self.model.forests is None:
-            return scored
-        return replace(scored, scores=self.model.forests.combined(batch, scored.scores))
+        return self.model.score(batch)
 
     def reason(self, scored: Scored, k: int, unit: str = "") -> str:
         """Why point k has its score; asked before anything later is learned."""

@@ -241,7 +241,9 @@ def _anew(one: Candidate | None, side: Side) -> list[str]:
     """What is to be said of a version that had to begin anew."""
     if one is None or one.bundle is None or side.begun != "history":
         return []
-    return [f"{one.name} has learned from the hold-out, so its settings began anew with the points before"]
+    families = [name for name in ("forecast", "forest") if getattr(one.bundle, name)]
+    without = f", without its {' and '.join(families)}" if families else ""
+    return [f"{one.name} has learned from the hold-out, so its settings began anew with the points before{without}"]
 
 
 def _report(

@@ -16,7 +16,7 @@ from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.disk import storage_errors, whole_file
 
 SUFFIX = ".npz"
-DETECTORS = ("level", "season", "shift", "variance", "flat", "constant", "novelty")  # and "forest" where it has one
+DETECTORS = ("level", "season", "shift", "variance", "flat", "constant", "novelty")  # and the families that it has
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def export(models: Models, name: str, out: Path, config: PipelineConfig) -> Expo
         raise BadInput(f"{out}: expected a name that ends in {SUFFIX}, got {out.name!r}")
     version, of = models.load(name)
     told = {"form": FORM, "id": version.id, "code": __version__, "detection": asdict(version.settings.detection)}
-    parts = {"engine": of.engine, "prototypes": of.prototypes, "forest": of.forest}
+    parts = {"engine": of.engine, "prototypes": of.prototypes, "forest": of.forest, "forecast": of.forecast}
     arrays = {f"{part}/{key}": array for part, some in parts.items() for key, array in some.items()}
     scorer = out.with_suffix(".py")
     with storage_errors(f"exporting to {out}"):
@@ -47,8 +47,8 @@ def export(models: Models, name: str, out: Path, config: PipelineConfig) -> Expo
             np.savez(file, **told_of(told, of.labels), **arrays)  # type: ignore[arg-type]  # a mapping of names
         with whole_file(scorer) as file:
             file.write(bundle().encode())
-    forest = ("forest",) if of.forest else ()
-    return Exported(out, scorer, len(of.labels), (*DETECTORS, *forest), without(config))
+    families = [name for name in ("forest", "forecast") if parts[name]]
+    return Exported(out, scorer, len(of.labels), (*DETECTORS, *families), without(config))
 
 
 def without(config: PipelineConfig) -> tuple[str, ...]:

@@ -12,16 +12,29 @@ from numpy.typing import NDArray
 from otel_aiops.detect.alerting import Alerting
 from otel_aiops.detect.budget import BudgetConfig
 from otel_aiops.detect.detector import CHANNELS
-from otel_aiops.detect.engine import EngineConfig, copied, placed
+from otel_aiops.detect.engine import EngineConfig, copied
 from otel_aiops.detect.faults import Copies
+from otel_aiops.detect.forest import Forests
 from otel_aiops.detect.lessons import Verdict
-from otel_aiops.detect.scorer import Scored, Scorer
+from otel_aiops.detect.scorer import Scored
 from otel_aiops.detect.selftest import LARGEST
-from otel_aiops.detect.serving import BINS
+from otel_aiops.detect.serving import BINS, Model, Present, owned
+from otel_aiops.detect.smoothing import Smoothing
 from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.events import Opened
 from otel_aiops.lifecycle.naive import SeasonalNaive
-from otel_aiops.lifecycle.rehearse import LEAST_KNOWN, MOST_STEPS, Detection, Scoring, Trial, Tried, moments, worth_of
+from otel_aiops.lifecycle.rehearse import (
+    LEAST_KNOWN,
+    MOST_STEPS,
+    Detection,
+    Scoring,
+    Trial,
+    Tried,
+    Whole,
+    moments,
+    worth_of,
+)
+from otel_aiops.lifecycle.scoring import rules_of
 from otel_aiops.lifecycle.version import Bundle
 from otel_aiops.otlp.points import F64, I32, I64
 from otel_aiops.pipeline import PipelineConfig
@@ -62,7 +75,9 @@ class Recording:
 class Beginning:
     """With what a detector begins: nothing, or what a version has learned from the points before `until_ns`.
 
-    It learns from those between that and the hold-out too, so that nobody has missed any; 0 is that it is not known.
+    A version begins as where it serves: with its families, and for series that it has never seen with what is typical
+    of them. It learns from the points between that and the hold-out too, so that nobody has missed any; 0 is that it is
+    not known.
     """
 
     detection: EngineConfig | None  # None is the seasonal-naive baseline
@@ -104,10 +119,7 @@ def play(
     Raises: StateError when a bundle does not fit its settings.
     """
     detector = _Detector(recording, beginning, config)
-    alerting = Alerting(config.budgets, config.budget, _fingerprint)
-    alerting.assign(np.arange(len(recording.labels), dtype=np.int32), recording.labels)
-    if beginning.bundle is not None and beginning.bundle.budget:
-        alerting.budget.adopt(beginning.bundle.budget)
+    alerting = detector.alerting
     place = {text: row for row, text in enumerate(recording.texts)}
     alerting.learn([one for _, one in lessons], [place.get(text) for text, _ in lessons])
     points = recording.points
@@ -149,50 +161,55 @@ def play(
 
 
 class _Detector:
-    """A detection with its scorer: that of a version, of settings alone, or the baseline."""
+    """A detection with its thresholds: that of a version as it serves, of settings alone, or the baseline."""
 
     def __init__(self, recording: Recording, beginning: Beginning, config: PipelineConfig) -> None:
         self._beginning, self._config = beginning, config
+        self._series = len(recording.labels)
+        rows = np.arange(self._series, dtype=np.int32)
         self.scorer = self.make()
-        if beginning.bundle is not None and isinstance(self.scorer, Scorer):
-            place = {text: row for row, text in enumerate(recording.texts)}
-            size = len(recording.texts)
-            gone = (size + k for k in range(len(beginning.bundle.labels)))
-            rows = np.array([place.get(one, next(gone)) for one in beginning.bundle.labels], np.int32)
-            self.scorer.engine.restore(
-                placed(beginning.bundle.engine, rows, max(size, int(rows.max(initial=-1)) + 1)),
-            )
-            self.scorer.engine.forget(np.unique(rows[rows >= size]))
+        if isinstance(self.scorer, Whole):
+            model = self.scorer.model
+            model.assign(rows, recording.labels)
+            if beginning.bundle is not None:
+                trained = beginning.bundle.trained(model.detection)
+                model.take(trained, Present(rows, recording.labels, self._series))
+            self.alerting = model.alerting
+        else:
+            self.alerting = Alerting(config.budgets, config.budget, _fingerprint)
+            self.alerting.assign(rows, recording.labels)
         self.detection = Detection(config, recording.labels, self.scorer)
 
-    def make(self) -> Scoring:
+    def make(self) -> Whole | SeasonalNaive:
         """One that knows nothing."""
         if self._beginning.detection is None:
             return SeasonalNaive()
-        return Scorer(self._beginning.detection, self._config.policies, self._config.calendar, self._config.jobs)
+        return Whole(Model("", self._beginning.detection, rules_of(self._config), _fingerprint))
 
     @property
     def bytes_per_series(self) -> int:
-        """What is remembered of a series."""
-        if isinstance(self.scorer, Scorer):
-            engine = self.scorer.engine
-            memory = engine.novelty_bytes_per_series if engine.config.novelty_memory else 0
-            return engine.bytes_per_series + memory
-        return self.scorer.bytes_per_series if isinstance(self.scorer, SeasonalNaive) else 0
+        """What is remembered of a series; of families their share."""
+        if isinstance(self.scorer, SeasonalNaive):
+            return self.scorer.bytes_per_series
+        engine, families = self.scorer.model.scorer.engine, self.scorer.model.families
+        memory = engine.novelty_bytes_per_series if engine.config.novelty_memory else 0
+        known = max(self._series, len(self._beginning.bundle.labels) if self._beginning.bundle else 0, 1)
+        beside = sum(array.nbytes for family in families for array in family.learned().values()) // known
+        return engine.bytes_per_series + memory + beside
 
     def state(self) -> Arrays:
         """What it has learned so far."""
-        if isinstance(self.scorer, Scorer):
-            return self.scorer.engine.state()
-        return self.scorer.state() if isinstance(self.scorer, SeasonalNaive) else {}
+        return self.scorer.state() if isinstance(self.scorer, SeasonalNaive) else self.scorer.model.state()
 
     def beside(self, state: Arrays, rows: I32, times: int) -> Scoring:
         """Another one, with what was learned of some rows so many times, one behind the other."""
         other = self.make()
-        if isinstance(other, Scorer):
-            other.engine.restore(copied(state, rows, times))
-        elif isinstance(other, SeasonalNaive):
+        if isinstance(other, SeasonalNaive):
             other.restore({name: np.concatenate([array[rows]] * times) for name, array in state.items()})
+            return other
+        other.model.scorer.engine.restore(copied(owned(state, "engine"), rows, times))
+        other.model.forests = Forests.restored(Forests.copied(owned(state, "forest"), rows, times))
+        other.model.smoothing = Smoothing.restored(Smoothing.copied(owned(state, "forecast"), rows, times))
         return other
 
 

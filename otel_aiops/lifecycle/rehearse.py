@@ -17,8 +17,10 @@ from otel_aiops.detect.faults import RAMP_S, Copies
 from otel_aiops.detect.rates import WEEK_S
 from otel_aiops.detect.scorer import Scored, Scorer
 from otel_aiops.detect.selftest import LARGEST, gauges
+from otel_aiops.detect.serving import Model
 from otel_aiops.detect.smoothing import Smoothing
 from otel_aiops.labels import Labels
+from otel_aiops.lifecycle.scoring import rules_of
 from otel_aiops.otlp.points import F64, I32, I64
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.align import Align
@@ -81,26 +83,36 @@ class Scoring(Protocol):
     def silent(self, batch: Batch, limit_s: F64) -> Scored: ...
 
 
-class Forecasting:
-    """The engine with forecasts beside it, as a version serves that has them."""
+class Whole:
+    """A version as it serves, its families beside its engine, for `Detection`; they know their series already."""
 
-    def __init__(self, config: PipelineConfig, smoothing: Smoothing) -> None:
-        self._scorer = Scorer(config.detection, config.policies, config.calendar, config.jobs)
-        self._smoothing = smoothing
+    def __init__(self, model: Model) -> None:
+        self.model = model
 
     def assign(self, row: int, labels: Labels) -> None:
         """A row is given to a series."""
-        self._scorer.assign(row, labels)
-        self._smoothing.assign(np.array([row], np.int32), [labels])
+        self.model.scorer.assign(row, labels)
 
     def score(self, batch: Batch) -> Scored:
         """Score K points, then learn from them."""
-        scored = self._scorer.score(batch)
-        return replace(scored, scores=self._smoothing.combined(batch, scored.scores))
+        return self.model.score(batch)
 
     def silent(self, batch: Batch, limit_s: F64) -> Scored:
         """Score K streams that have stopped."""
-        return self._scorer.silent(batch, limit_s)
+        return self.model.scorer.silent(batch, limit_s)
+
+
+class Forecasting(Whole):
+    """The engine, which begins to learn, with forecasts beside it that begin with their series."""
+
+    def __init__(self, config: PipelineConfig, smoothing: Smoothing) -> None:
+        super().__init__(Model("", config.detection, rules_of(config), _fingerprint))
+        self.model.smoothing = smoothing
+
+    def assign(self, row: int, labels: Labels) -> None:
+        """A row is given to a series."""
+        super().assign(row, labels)
+        self.model.welcome(np.array([row], np.int32), [labels])
 
 
 class Detection:

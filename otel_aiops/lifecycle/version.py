@@ -131,6 +131,15 @@ class Bundle:
     forest: Arrays = field(default_factory=dict)  # see `Forests`
     forecast: Arrays = field(default_factory=dict)  # see `Smoothing`
 
+    @classmethod
+    def saved(cls, of: Trained) -> Bundle:
+        """Of a version that serves, see `Model.trained`."""
+        return cls(of.labels, of.engine, of.budget, of.prototypes, of.forest, of.forecast)
+
+    def trained(self, detection: EngineConfig) -> Trained:
+        """As serving takes it, with these settings."""
+        return Trained(detection, self.labels, self.engine, self.budget, self.prototypes, self.forest, self.forecast)
+
     def arrays(self) -> Arrays:
         """All of it, by path."""
         flat, ends = pack([one.encode("utf-8", "surrogatepass") for one in self.labels])
@@ -279,9 +288,7 @@ class Models:
     def trained(self, name: str) -> Trained:
         """What a version has learned, as serving takes it. Raises: as `version`."""
         version, of = self.load(name)
-        return Trained(
-            version.settings.detection, of.labels, of.engine, of.budget, of.prototypes, of.forest, of.forecast
-        )
+        return of.trained(version.settings.detection)
 
     def _whole(self, name: str, digest: str) -> bool:
         """Whether a version is there as it was written."""

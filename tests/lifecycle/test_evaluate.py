@@ -11,6 +11,7 @@ import pytest
 
 from otel_aiops.detect.engine import Engine, EngineConfig, copied
 from otel_aiops.detect.lessons import Verdict
+from otel_aiops.detect.serving import owned
 from otel_aiops.errors import BadInput, ConfigError, StateError
 from otel_aiops.lifecycle.cases import Cases, freeze_verdicts
 from otel_aiops.lifecycle.dataset import Datasets
@@ -70,7 +71,7 @@ def learned(data: HeldOut, until_ns: int, detection: EngineConfig = PLAIN) -> Ca
     for begin, end in moments(past.time_ns, of.interval_s):
         some = past.code[begin:end], past.time_ns[begin:end], past.value[begin:end]
         list(detector.detection.step(*some, now_ns=int(past.time_ns[end - 1])))
-    bundle = Bundle(texts, detector.state())
+    bundle = Bundle(texts, owned(detector.state(), "engine"))
     return Candidate("learned", Settings(detection), bundle, Lineage(until_ns=until_ns))
 
 

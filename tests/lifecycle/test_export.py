@@ -17,8 +17,11 @@ from typer.testing import CliRunner
 
 from otel_aiops.cli import app
 from otel_aiops.detect import pairs, seen
+from otel_aiops.detect.detector import FORECAST, Scores
 from otel_aiops.detect.engine import Engine, EngineConfig
+from otel_aiops.detect.forest import series_key
 from otel_aiops.detect.serving import Trained
+from otel_aiops.detect.smoothing import Smoothing
 from otel_aiops.errors import BadInput
 from otel_aiops.labels import Labels
 from otel_aiops.lifecycle import swift
@@ -29,7 +32,7 @@ from otel_aiops.lifecycle.version import Bundle, ForestConfig, Lineage, Models, 
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.batch import Batch
 from tests.lifecycle import test_pooled as pooled
-from tests.lifecycle.test_saved import tree
+from tests.lifecycle.test_saved import level, tree
 
 T0_NS, MINUTE_NS = 1_777_816_800_000_000_000, 60_000_000_000
 ROWS = 7
@@ -103,6 +106,28 @@ def test_it_scores_and_learns_the_same_bits(alone: ModuleType, config: dict[str,
     assert {name for name in before if before[name].tobytes() != after[name].tobytes()} == set()
 
 
+def test_its_forecasts_are_the_same_bits(alone: ModuleType) -> None:
+    labels, rng = Labels("load"), np.random.default_rng(4)
+    arrays = level(series_key(labels), 100.0, 5.0, T0_NS // (15 * MINUTE_NS) - 1)
+    ours, theirs = Smoothing(arrays), alone.Smoothing(arrays)
+    row = np.zeros(1, np.int32)
+    ours.assign(row, [labels])
+    theirs.assign(row, [alone.Labels("load")])
+    numbers = [np.full(1, 0.3) for _ in range(5)]
+    own = *numbers, np.zeros(1, np.uint8), np.zeros(1), np.zeros(1)
+    minute, told = 0, 0
+    for _ in range(400):
+        minute += int(rng.choice([1, 7, 40, 6_000], p=[0.3, 0.3, 0.395, 0.005]))
+        at = row, np.array([T0_NS + minute * MINUTE_NS]), rng.normal(100, 8, 1), np.full(1, 60.0)
+        a = ours.combined(Batch(*at), Scores(*own))
+        b = theirs.combined(alone.Batch(*at), alone.Scores(*own))
+        assert (a.score[0], a.alert[0], a.channel[0]) == (b.score[0], b.alert[0], b.channel[0])
+        told += a.channel[0] == FORECAST
+        assert ours.reason(0, "s") == theirs.reason(0, "s")
+    before, after = ours.learned(), theirs.learned()
+    assert told > 20 and all(before[name].tobytes() == after[name].tobytes() for name in before)
+
+
 def test_loops_over_arrays_are_the_kernels() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -135,8 +160,6 @@ def test_loops_over_arrays_are_the_kernels() -> None:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Models, str]:
     """A version with prototypes and a forest."""
-    from otel_aiops.detect.forest import series_key
-
     of = pooled.trained(pooled.learned())
     forest = tree(1, 4)
     forest["key"] = np.array([series_key(one) for one in pooled.PODS[:4]], np.uint64)

@@ -10,8 +10,9 @@ import pytest
 from otel_aiops.detect.engine import Engine
 from otel_aiops.detect.prototypes import KEYS
 from otel_aiops.detect.serving import Action, Rollout, Trained
+from otel_aiops.detect.smoothing import PENDING, SLOTS, TRAINED
 from otel_aiops.errors import StateError
-from otel_aiops.lifecycle.version import Bundle, ForestConfig, Lineage, Models, Settings
+from otel_aiops.lifecycle.version import Bundle, ForecastConfig, ForestConfig, Lineage, Models, Settings
 from otel_aiops.pipeline import Pipeline, PipelineConfig
 from otel_aiops.series.columns import Arrays
 from tests.lifecycle import test_pooled as pooled
@@ -22,7 +23,7 @@ PODS, LIMIT = 4, 0.6
 def tree(services: int, series: int) -> Arrays:
     """Forests of one tree each, which asks whether the first series is far above its centre."""
     keys = [f"{k}" for k in range(services * series)]
-    of = {
+    of: Arrays = {
         "key": np.arange(len(keys), dtype=np.uint64),
         "service": np.repeat(np.arange(services), series).astype(np.int32),
         "centre": np.full(len(keys), 100.0),
@@ -41,6 +42,14 @@ def tree(services: int, series: int) -> Arrays:
     return of
 
 
+def level(key: int, of: float, limit: float, slot: int) -> Arrays:
+    """A forecast of one series without a season, in quarters of an hour."""
+    numbers = {"alpha": 0.2, "beta": 0.1, "gamma": 0.1, "phi": 0.9, "level": of, "trend": 0.0, "limit": limit}
+    whole: Arrays = {"key": np.array([key], np.uint64), "slots": np.array([96]), "slot": np.array([slot])}
+    whole |= {"season": np.zeros((1, SLOTS)), **{name: np.array([value]) for name, value in numbers.items()}}
+    return {name: whole[name] for name in TRAINED}
+
+
 @pytest.fixture(scope="module")
 def engine() -> Engine:
     return pooled.learned()
@@ -48,7 +57,7 @@ def engine() -> Engine:
 
 @pytest.fixture
 def serving(engine: Engine) -> Pipeline:
-    """A champion with prototypes and a forest, which has served for a while: an interval is under way."""
+    """A champion with prototypes, a forest and a forecast, which has served for a while: intervals are under way."""
     from otel_aiops.detect.forest import series_key
 
     of = pooled.trained(engine)
@@ -56,7 +65,8 @@ def serving(engine: Engine) -> Pipeline:
     pods = [one for one in pooled.PODS if one.service == "cart"]
     forest["key"] = np.array([series_key(one) for one in pods], np.uint64)
     found = Pipeline(PipelineConfig())
-    known = Trained(of.detection, of.labels, of.engine, {}, of.prototypes, forest)
+    forecast = level(series_key(pods[0]), 90.0, 1.0, pooled.START_S // 900 + 3)
+    known = Trained(of.detection, of.labels, of.engine, {}, of.prototypes, forest, forecast)
     start(found, known)
     for minute in range(61, 64):
         step(found, minute, 100.0)
@@ -86,14 +96,17 @@ def kept(pipeline: Pipeline) -> Trained:
 def test_it_goes_on_as_the_service_does(serving: Pipeline, tmp_path: Path) -> None:
     of = kept(serving)
     models = Models(tmp_path)
-    bundle = Bundle(of.labels, of.engine, of.budget, of.prototypes, of.forest)
-    version = models.write(Settings(of.detection, (ForestConfig(),)), bundle, Lineage())
+    families = ForecastConfig(), ForestConfig()
+    version = models.write(Settings(of.detection, families), Bundle.saved(of), Lineage())
     other = Pipeline(PipelineConfig())
     other.restore(serving.state())
     start(other, models.trained(version.id), version.id)
     own = step(serving, 65, 100.0), step(serving, 66, 100.0)
     assert (step(other, 65, 100.0), step(other, 66, 100.0)) == own
     assert max(own[0]) > 1, "the forest tells of the minute before"
+    quarter = step(serving, 75, 100.0)
+    assert step(other, 75, 100.0) == quarter
+    assert quarter[0] == pytest.approx((5 * 100 + 150) / 6 - 90), "the mean has the points from before it was saved"
     both = [pooled.first_score(pooled.feed(one, 70, "pay", 5010.0, pod="p9")) for one in (serving, other)]
     assert both[0] == both[1] < 1, "a new pod has a score at once"
     assert np.isnan(pooled.first_score(pooled.feed(serving, 71, "mail", 10.0, pod="p1")))
@@ -109,12 +122,12 @@ def test_a_series_that_is_not_warm_keeps_what_it_began_with(serving: Pipeline) -
     assert "a series like it that was trained" in other.note(0)
 
 
-@pytest.mark.parametrize("part", ["prototypes", "forest"])
+@pytest.mark.parametrize("part", ["prototypes", "forest", "forecast"])
 def test_what_was_changed_is_refused(serving: Pipeline, tmp_path: Path, part: str) -> None:
     of = kept(serving)
-    parts = {"prototypes": of.prototypes, "forest": of.forest}
-    assert set(KEYS) < set(of.prototypes) and {"value", "slot"} < set(of.forest)
-    name = {"prototypes": "key", "forest": "slot"}[part]
+    parts = {"prototypes": of.prototypes, "forest": of.forest, "forecast": of.forecast}
+    assert set(KEYS) < set(of.prototypes) and {"value", "slot"} < set(of.forest) and set(PENDING) < set(of.forecast)
+    name = {"prototypes": "key", "forest": "slot", "forecast": "count"}[part]
     parts[part] = {key: array for key, array in parts[part].items() if key != name}
     with pytest.raises(StateError):
         Models(tmp_path).write(Settings(of.detection), Bundle(of.labels, of.engine, of.budget, **parts), Lineage())
