@@ -27,14 +27,15 @@ def _hints(kind: type) -> tuple[tuple[str, Any], ...]:
 
 
 @cache
-def _names(kind: type) -> tuple[str, ...]:
+def _names(kind: Any) -> tuple[str, ...]:
     """The fields of a dataclass; none of anything else."""
     return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
 
 
 def encode(value: Any) -> Any:
     """A value of dataclasses, tuples and plain values as what JSON can hold, exactly: times in nanoseconds."""
-    names = _names(type(value))
+    kind: typing.Hashable = type(value)
+    names = _names(kind)
     if names:  # plain values first and without a call: a storm has millions
         return {name: one if type(one := getattr(value, name)) in PLAIN else encode(one) for name in names}
     if isinstance(value, StrEnum):
@@ -79,7 +80,7 @@ def to_line(incident: Incident) -> dict[str, Any]:
 
 
 @cache
-def _said(kind: type) -> tuple[tuple[str, str, bool, bool], ...]:
+def _said(kind: Any) -> tuple[tuple[str, str, bool, bool], ...]:
     """Of each field of a dataclass: (its name, its name outside, whether it is a time, whether 0 of it is absent)."""
     return tuple(
         (name, OUTWARD.get(name, name.removesuffix("_ns")), True, name in ABSENT)
@@ -90,7 +91,8 @@ def _said(kind: type) -> tuple[tuple[str, str, bool, bool], ...]:
 
 
 def _outward(value: Any) -> Any:
-    said = _said(type(value))
+    kind: typing.Hashable = type(value)
+    said = _said(kind)
     if said:
         line: dict[str, Any] = {}
         for name, outward, time, absent in said:
