@@ -34,7 +34,7 @@ def _names(kind: Any) -> tuple[str, ...]:
 
 def encode(value: Any) -> Any:
     """A value of dataclasses, tuples and plain values as what JSON can hold, exactly: times in nanoseconds."""
-    kind: typing.Hashable = type(value)
+    kind: Any = type(value)
     names = _names(kind)
     if names:  # plain values first and without a call: a storm has millions
         return {name: one if type(one := getattr(value, name)) in PLAIN else encode(one) for name in names}
@@ -91,7 +91,7 @@ def _said(kind: Any) -> tuple[tuple[str, str, bool, bool], ...]:
 
 
 def _outward(value: Any) -> Any:
-    kind: typing.Hashable = type(value)
+    kind: Any = type(value)
     said = _said(kind)
     if said:
         line: dict[str, Any] = {}
