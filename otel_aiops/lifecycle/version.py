@@ -279,9 +279,7 @@ class Models:
     def trained(self, name: str) -> Trained:
         """What a version has learned, as serving takes it. Raises: as `version`."""
         version, of = self.load(name)
-        return Trained(
-            version.settings.detection, of.labels, of.engine, of.budget, of.prototypes, of.forest, of.forecast
-        )
+        return Trained(version.settings.detection, of.labels, of.engine, of.budget, of.prototypes, of.forest, of.forecast)
 
     def _whole(self, name: str, digest: str) -> bool:
         """Whether a version is there as it was written."""
