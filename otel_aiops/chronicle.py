@@ -18,7 +18,7 @@ from otel_aiops.errors import ConfigError, StorageError
 from otel_aiops.incidents.alert_note import AlertNote
 from otel_aiops.incidents.codec import to_line
 from otel_aiops.incidents.incident import Incident
-from otel_aiops.incidents.journal import Journal, JournalConfig
+from otel_aiops.incidents.journal import Journal, JournalConfig, together
 from otel_aiops.incidents.suppress import Decision
 
 log = structlog.get_logger("otel_aiops")
@@ -68,9 +68,13 @@ class Chronicle:
         self._open = {}
 
     def write(self, incidents: Sequence[Incident], event_ns: int) -> None:
-        """Take the new revisions of a step. After a crash they may come again, which changes nothing."""
+        """Take the new revisions of a step; of many at once, with fewer findings (see `together`).
+
+        After a crash they may come again, which changes nothing.
+        """
         if not incidents and not self._waiting:
             return
+        incidents = together(incidents)
         for incident in incidents:
             self._line(incident, event_ns)
         if incidents:

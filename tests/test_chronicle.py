@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from otel_aiops.incidents.incident import State
 from otel_aiops.incidents.journal import JournalConfig
 from otel_aiops.incidents.suppress import Action, Decision
 from tests.desk.makers import T0, incident, prediction
+from tests.incidents.makers import finding
 
 ACK = Decision(action=Action.ACKNOWLEDGE, who="ann", time_ns=T0, incident="i1")
 
@@ -71,3 +73,21 @@ def test_a_file_that_cannot_be_written_is_an_error_at_the_start(tmp_path: Path) 
     with pytest.raises(ConfigError, match="cannot write incidents to"):
         one.open()
     one.close()
+
+
+def test_many_changes_at_once_have_fewer_findings_and_count_the_others(tmp_path: Path) -> None:
+    files = IncidentFiles(tmp_path / "i.jsonl")
+    one = Chronicle(JournalConfig(), tmp_path, files)
+    one.open()
+    found = tuple(finding("pay", n) for n in range(200))
+    few = [replace(incident(), id=f"few{n}", findings=found) for n in range(50)]
+    many = [replace(incident(), id=f"many{n}", findings=found, more_findings=7) for n in range(200)]
+    one.write(few, T0)
+    one.write(many, T0 + 1)
+    kept = [one.journal.get(each.id) for each in (*few, *many)]
+    one.close()
+    assert kept[:50] == few
+    assert all(each is not None and each.findings == found[:50] and each.more_findings == 157 for each in kept[50:])
+    assert files.incidents is not None
+    lines = [json.loads(line) for line in files.incidents.read_text().splitlines()]
+    assert [len(line["findings"]) for line in lines] == [200] * 50 + [50] * 200

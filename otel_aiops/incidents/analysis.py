@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,8 @@ class Analysis:
         self._deployed: list[Deployment] = []  # since the last step
         self._news: list[Finding] = []  # of logs, in this step
         self.alerted = Alerted(config.alarm.series)
+        self._shown: Callable[[int, int], Look] = self._look
+        self._measured: Callable[[int, int], Measured] = self._measure
 
     @property
     def counts(self) -> Counter[str]:
@@ -216,7 +219,8 @@ class Analysis:
         self._news = []
         self._learn(event_ns)
         deployed, self._deployed = tuple(self._deployed), []
-        changed = [*self.incidents.update(findings, event_ns)]
+        with self._at_once():
+            changed = [*self.incidents.update(findings, event_ns)]
         changed += self._predict(findings, deployed, tuple(changed), event_ns)
         return Outcome(tuple(made), tuple(changed), deployed)
 
@@ -301,13 +305,13 @@ class Analysis:
         """
         slot = self.behaviour.slot
         start_ns = max(start_ns, end_ns - int(self.config.behaviour.window * S))
-        seen = look(self.behaviour, self._wording, slot(start_ns), slot(end_ns)) if self._first_ns else Look()
+        seen, measured = self._shown(slot(start_ns), slot(end_ns)), self._measured(start_ns, end_ns)
         deployed = [
             Changed(one.service, str(one), one.time_ns)
             for one in self.deployments.all_since(start_ns - DEPLOYED_BEFORE_NS)
             if not one.weak and one.time_ns <= end_ns
         ]
-        found = rank(seen, self._measured(start_ns, end_ns), deployed, symptom=symptom, among=among)
+        found = rank(seen, measured, deployed, symptom=symptom, among=among)
         return tuple(replace(one, evidence=tuple(map(self.plots.drawn, one.evidence))) for one in found)
 
     def _ranked(self, incident: Incident, event_ns: int) -> tuple[Suspect, ...]:
@@ -315,7 +319,19 @@ class Analysis:
         near = partial(self._near, incident)
         return self.causes(incident.start_ns, event_ns, symptom=self._symptom(incident), among=near)
 
-    def _measured(self, start_ns: int, event_ns: int) -> Measured:
+    @contextmanager
+    def _at_once(self) -> Iterator[None]:
+        """Look and measure once for all incidents of a storm that began together, while nothing is learned."""
+        self._shown, self._measured = cache(self._look), cache(self._measure)
+        try:
+            yield
+        finally:
+            self._shown, self._measured = self._look, self._measure
+
+    def _look(self, first: int, last: int) -> Look:
+        return look(self.behaviour, self._wording, first, last) if self._first_ns else Look()
+
+    def _measure(self, start_ns: int, event_ns: int) -> Measured:
         def widen(service: str) -> float:
             return self.deployments.widen([service], event_ns)
 

@@ -15,7 +15,9 @@ from otel_aiops.errors import StateError
 from otel_aiops.incidents.incident import Incident
 
 V = TypeVar("V")
+PLAIN = frozenset({str, int, bool, type(None)})  # what JSON holds as it is
 OUTWARD = {"start_ns": "start", "detected_ns": "detected_at", "end_ns": "end"}  # the agreed names of an incident
+ABSENT = frozenset({"end_ns", "detected_ns", "expires_ns"})  # times that are null outside where they are 0
 
 
 @cache
@@ -24,16 +26,24 @@ def _hints(kind: type) -> tuple[tuple[str, Any], ...]:
     return tuple((field.name, hints[field.name]) for field in fields(kind))
 
 
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    """The fields of a dataclass; none of anything else."""
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
+
+
 def encode(value: Any) -> Any:
     """A value of dataclasses, tuples and plain values as what JSON can hold, exactly: times in nanoseconds."""
+    kind: Any = type(value)
+    names = _names(kind)
+    if names:  # plain values first and without a call: a storm has millions
+        return {name: one if type(one := getattr(value, name)) in PLAIN else encode(one) for name in names}
     if isinstance(value, StrEnum):
         return str(value)
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
     if isinstance(value, tuple | list):
         return [encode(one) for one in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return {name: encode(getattr(value, name)) for name, _ in _hints(type(value))}
     return value
 
 
@@ -69,25 +79,36 @@ def to_line(incident: Incident) -> dict[str, Any]:
     return line
 
 
+@cache
+def _said(kind: Any) -> tuple[tuple[str, str, bool, bool], ...]:
+    """Of each field of a dataclass: (its name, its name outside, whether it is a time, whether 0 of it is absent)."""
+    return tuple(
+        (name, OUTWARD.get(name, name.removesuffix("_ns")), True, name in ABSENT)
+        if name.endswith("_ns")
+        else (name, name, False, False)
+        for name in _names(kind)
+    )
+
+
 def _outward(value: Any) -> Any:
+    kind: Any = type(value)
+    said = _said(kind)
+    if said:
+        line: dict[str, Any] = {}
+        for name, outward, time, absent in said:
+            one = getattr(value, name)
+            if time:
+                line[outward] = None if absent and one == 0 else round(one / 1e9, 6)
+            else:
+                line[outward] = one if type(one) in PLAIN else _outward(one)
+        return line
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, StrEnum):
         return str(value)
     if isinstance(value, tuple):
         return [_outward(one) for one in value]
-    if not is_dataclass(value) or isinstance(value, type):
-        return value
-    line: dict[str, Any] = {}
-    for name, _ in _hints(type(value)):
-        one = getattr(value, name)
-        if name.endswith("_ns"):
-            outward = OUTWARD.get(name, name.removesuffix("_ns"))
-            absent = one == 0 and name in ("end_ns", "detected_ns", "expires_ns")
-            line[outward] = None if absent else round(one / 1e9, 6)
-        else:
-            line[name] = _outward(one)
-    return line
+    return value
 
 
 def from_line(line: Mapping[str, Any]) -> Incident:

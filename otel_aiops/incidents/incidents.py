@@ -13,18 +13,19 @@ import numpy as np
 from otel_aiops.errors import BadInput, ConfigError, StateError
 from otel_aiops.incidents.codec import decode, encode
 from otel_aiops.incidents.graph import ServiceGraph, reached
-from otel_aiops.incidents.group import Group, GroupConfig, Groups, Name
+from otel_aiops.incidents.group import Group, GroupConfig, Groups, Item, Name
 from otel_aiops.incidents.incident import Entry, Finding, Incident, Severity, State, Suspect
 from otel_aiops.incidents.predictions import Predictions
 from otel_aiops.incidents.record import (
     Record,
+    columns_of,
     ending,
     item_of,
     joining,
     news,
     picture,
     record_of,
-    row_of,
+    rows_of,
     standing,
     strong,
 )
@@ -46,7 +47,8 @@ from otel_aiops.incidents.words import NO_CANDIDATE, summary, title
 from otel_aiops.series.columns import Arrays, checked
 
 S = 1_000_000_000
-VERSION = 1
+VERSION = 2
+BEFORE = 1  # the version that has rows, and no callers of findings
 EXPLAINING = 200  # the earliest live incidents that may explain others
 EXPLAINED = 1_000  # incidents that are looked at again when those change
 
@@ -184,14 +186,21 @@ class Incidents:
 
     def state(self) -> Arrays:
         """Everything, as JSON bytes."""
+        items = self._groups.items()
+        numbers = dict(zip(items, range(len(items)), strict=True))
+
+        def number(one: Finding) -> int | None:
+            item = items.get((one.key, one.start_ns))
+            return numbers[item.name] if item is not None and (item.finding is one or item.finding == one) else None
+
         saved = {
             "version": VERSION,
             "now": self._now_ns,
             "graph_due": self._graph_due_ns,
             "around": list(self._groups.surroundings().items()),
-            "items": [row_of(item) for item in self._groups.items().values()],
+            "items": columns_of(list(items.values())),
             "pending": [list(name) for name in self._pending],
-            "records": [record.state() for record in self._records.values()],
+            "records": [record.state(number) for record in self._records.values()],
             "predictions": self._predictions.state(),
             "past": self._past.state(),
             "explain": self._explain,
@@ -208,19 +217,24 @@ class Incidents:
         checked(arrays, {"incidents": (np.uint8, ("B",))})
         try:
             saved = json.loads(arrays["incidents"].tobytes())
-            if saved["version"] != VERSION:
+            rows: Iterable[Sequence[Sequence[Any]]]
+            if saved["version"] == BEFORE:
+                rows = [(finding, [*evidence, ""], rest) for finding, evidence, rest in saved["items"]]
+            elif saved["version"] == VERSION:
+                rows = rows_of(saved["items"])
+            else:
                 raise StateError(f"incidents: expected version {VERSION}, got {saved['version']}")
-            self._take(saved)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self._take(saved, [item_of(row) for row in rows])
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise StateError(f"incidents: expected a saved state, got one that does not fit: {error!r}") from error
 
-    def _take(self, saved: dict[str, Any]) -> None:
+    def _take(self, saved: dict[str, Any], items: list[Item]) -> None:
         groups = Groups(self._config.group, self._graph)
-        items = [item_of(row) for row in saved["items"]]
+        known = [item.finding for item in items]
         groups.resume(items, {service: tuple(others) for service, others in saved["around"]})
         mine, theirs = saved["counts"]
         groups.counts = Counter(theirs)
-        records = [record_of(one) for one in saved["records"]]
+        records = [record_of(one, known) for one in saved["records"]]
         self._predictions.restore(saved["predictions"])
         self._past.restore(saved["past"])
         self._silences = {one.name: one for one in (decode(Silence, value) for value in saved["silences"])}

@@ -24,8 +24,9 @@ from otel_aiops.incidents.suppress import Decision
 
 SCHEMA_VERSION = 1
 S = 1_000_000_000
-KEPT_FINDINGS = 20  # of each revision; the last revision has all
+KEPT_FINDINGS = 20  # of each revision; the last revision has all, unless many are told of at once
 KEPT_LINES = 10
+TOGETHER = 10_000  # findings that revisions told of at once have in all, but each at least KEPT_FINDINGS
 FILE = "incidents.db"
 PREDICTION = "prediction"  # the trait that only predictions have
 
@@ -58,6 +59,8 @@ TRAITS = sql.Table(  # what incidents are found by: services, channels, and of p
     sql.Column("name", sql.Text, primary_key=True),
     sql.Column("incident", sql.Text, primary_key=True, index=True),
 )
+TRAITS_OF = sql.delete(TRAITS).where(TRAITS.c.incident == sql.bindparam("of"))
+NEW_TRAITS = sql.insert(TRAITS)
 DECISIONS = sql.Table(
     "decisions",
     META,
@@ -187,6 +190,8 @@ class Journal:
     def append(self, incidents: Sequence[Incident], event_ns: int) -> int:
         """Write revisions, all or none; those that are there already are passed over. Returns how many were new."""
         new = 0
+        change = self._insert(CHANGES).on_conflict_do_nothing().returning(CHANGES.c.revision)
+        keep = self._keeping()
         with self._transaction() as connection:
             for incident in incidents:
                 row = {
@@ -195,9 +200,9 @@ class Journal:
                     "event_ns": event_ns,
                     "body": _json(brief(incident)),
                 }
-                if connection.execute(self._new(CHANGES, row).returning(CHANGES.c.revision)).first():
+                if connection.execute(change, row).first():
                     new += 1
-                    self._keep(connection, incident, event_ns)
+                    self._keep(connection, keep, incident, event_ns)
         return new
 
     def decided(self, decision: Decision) -> None:
@@ -346,8 +351,16 @@ class Journal:
     def _insert(self, table: sql.Table) -> Any:
         return sqlite.insert(table) if self._url.startswith("sqlite:") else postgresql.insert(table)
 
-    def _keep(self, connection: sql.Connection, incident: Incident, event_ns: int) -> None:
-        """Make a revision the last one, if it is."""
+    def _keeping(self) -> Any:
+        """The statement that makes a revision the last one, if it is: made once for all of a step."""
+        insert = self._insert(INCIDENTS)
+        values = {column.name: insert.excluded[column.name] for column in INCIDENTS.c}
+        newer = insert.excluded.revision > INCIDENTS.c.revision
+        kept = insert.on_conflict_do_update(index_elements=["incident"], set_=values, where=newer)
+        return kept.returning(INCIDENTS.c.incident)
+
+    def _keep(self, connection: sql.Connection, keep: Any, incident: Incident, event_ns: int) -> None:
+        """Make a revision the last one, if it is; `keep` comes from `_keeping`."""
         row = {
             "incident": incident.id,
             "revision": incident.revision,
@@ -358,12 +371,9 @@ class Journal:
             "suspect": _column(_suspect(incident)),
             "body": _json(incident),
         }
-        insert = self._insert(INCIDENTS).values(row)
-        newer = insert.excluded.revision > INCIDENTS.c.revision
-        taken = insert.on_conflict_do_update(index_elements=["incident"], set_=row, where=newer)
-        if not connection.execute(taken.returning(INCIDENTS.c.incident)).first():
+        if not connection.execute(keep, row).first():
             return
-        connection.execute(sql.delete(TRAITS).where(TRAITS.c.incident == incident.id))
+        connection.execute(TRAITS_OF, {"of": incident.id})
         traits = {("service", service) for service in incident.services}
         traits |= {("channel", str(finding.channel)) for finding in incident.findings}
         if incident.prediction is not None:
@@ -373,7 +383,7 @@ class Journal:
             for kind, name in sorted({(kind, _column(name)) for kind, name in traits})
         ]
         if rows:
-            connection.execute(sql.insert(TRAITS), rows)
+            connection.execute(NEW_TRAITS, rows)
 
 
 def _with_driver(url: str) -> str:
@@ -435,10 +445,20 @@ def _incident(body: str) -> Incident:
 
 def brief(incident: Incident) -> Incident:
     """A revision without what the last one has anyway."""
-    findings = incident.findings[:KEPT_FINDINGS]
-    return replace(
-        incident,
-        findings=findings,
-        more_findings=incident.more_findings + len(incident.findings) - len(findings),
-        timeline=incident.timeline[-KEPT_LINES:],
-    )
+    return replace(_shortened(incident, KEPT_FINDINGS), timeline=incident.timeline[-KEPT_LINES:])
+
+
+def together(incidents: Sequence[Incident]) -> tuple[Incident, ...]:
+    """Revisions that are told of at once, with as many findings as can be written while others wait.
+
+    Up to fifty have all; of more, each has its strongest and the others are only counted, in `more_findings`.
+    """
+    most = max(KEPT_FINDINGS, TOGETHER // max(len(incidents), 1))
+    return tuple(one if len(one.findings) <= most else _shortened(one, most) for one in incidents)
+
+
+def _shortened(incident: Incident, most: int) -> Incident:
+    """With the strongest findings only; the others are counted."""
+    findings = incident.findings[:most]
+    more = incident.more_findings + len(incident.findings) - len(findings)
+    return replace(incident, findings=findings, more_findings=more)

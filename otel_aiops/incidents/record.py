@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
@@ -39,25 +39,28 @@ class Record:
         del self.lines[min(FIRST_KEPT, most - 1)]
         return 1
 
-    def state(self) -> list[Any]:
-        """Everything, as plain values."""
+    def state(self, number: Callable[[Finding], int | None]) -> list[Any]:
+        """Everything, as plain values. Findings that have a number, which are nearly all, are that."""
+        found = [(number(one), one) for one in self.incident.findings]
+        findings = [encode(one) if known is None else known for known, one in found]
         return [
             list(self.name),
-            encode(self.incident),
+            {**encode(replace(self.incident, findings=())), "findings": findings},
             encode(self.lines),
             [self.ranks, self.ranked_ns, self.told_ns, self.held_ns],
             [self.stirred, self.acknowledged, self.forced],
         ]
 
 
-def record_of(saved: Sequence[Any]) -> Record:
-    """What `Record.state` gave."""
+def record_of(saved: Sequence[Any], known: Sequence[Finding]) -> Record:
+    """What `Record.state` gave, with the findings that have numbers, in order."""
     (key, start_ns), incident, lines, numbers, flags = saved
+    findings = [known[one] if isinstance(one, int) else decode(Finding, one) for one in incident["findings"]]
     ranks, ranked_ns, told_ns, held_ns = numbers
     stirred, acknowledged, forced = flags
     return Record(
         name=(key, start_ns),
-        incident=decode(Incident, incident),
+        incident=replace(decode(Incident, {**incident, "findings": []}), findings=tuple(findings)),
         lines=[decode(Entry, line) for line in lines],
         ranks=ranks,
         ranked_ns=ranked_ns,
@@ -139,18 +142,28 @@ EVIDENCE = (
     "series",
     "traces",
     "text",
+    "caller",
 )
 ITEM = ("peak", "users", "first_ns", "fresh", "head", "home")
-_of_finding, _of_evidence, _of_item = attrgetter(*FINDING), attrgetter(*EVIDENCE), attrgetter(*ITEM)
 
 
-def row_of(item: Item) -> list[tuple[Any, ...]]:
-    """A finding as plain values; flat, because there may be a hundred thousand."""
-    return [_of_finding(item.finding), _of_evidence(item.finding.evidence), _of_item(item)]
+def columns_of(items: Sequence[Item]) -> list[list[list[Any]]]:
+    """Findings as plain values, by field: of a hundred thousand, rows would be half a million objects."""
+    findings = [item.finding for item in items]
+    evidence = [finding.evidence for finding in findings]
+    return [
+        [list(map(attrgetter(name), some)) for name in names]
+        for names, some in ((FINDING, findings), (EVIDENCE, evidence), (ITEM, items))
+    ]
+
+
+def rows_of(columns: Sequence[Sequence[Sequence[Any]]]) -> Iterator[Sequence[Sequence[Any]]]:
+    """The rows, for `item_of`, of what `columns_of` gave."""
+    return zip(*(zip(*some, strict=True) for some in columns), strict=True)
 
 
 def item_of(row: Sequence[Sequence[Any]]) -> Item:
-    """What `row_of` gave."""
+    """A finding of the values of `FINDING`, `EVIDENCE` and `ITEM`."""
     finding, evidence, rest = (
         dict(zip(names, values, strict=True)) for names, values in zip((FINDING, EVIDENCE, ITEM), row, strict=True)
     )

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 
 from otel_aiops.errors import BadInput, StateError
 from otel_aiops.incidents.alarm import AlarmConfig
-from otel_aiops.incidents.analysis import OWN_SCOPES, Analysis, Outcome
+from otel_aiops.incidents.analysis import OWN_SCOPES, Analysis, AnalysisConfig, Outcome
 from otel_aiops.incidents.behaviour import SLOT_S
-from otel_aiops.incidents.incident import Channel, Incident, State
+from otel_aiops.incidents.incident import Channel, Evidence, Incident, State
 from otel_aiops.incidents.suppress import Action, Decision
 from otel_aiops.labels import Labels
 from otel_aiops.series.columns import Arrays, json_array
+from tests.incidents.makers import at, finding
 from tests.incidents.stream import CALM, CONFIG, FIRST_NS, Body, bodies, follow, incidents
 from tests.incidents.town import SLOT_NS, Wrong
 from tests.signals.made_spans import S
@@ -186,3 +188,22 @@ class TestState:
             left = {name: array for name, array in good.items() if not name.startswith(part)}
             with pytest.raises(StateError):
                 Analysis(CONFIG).restore(left)
+
+
+def test_what_began_together_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty incidents of one step are ranked with one look and one measurement; later ones are made anew."""
+    one = Analysis(AnalysisConfig())
+    measured: list[int] = []
+    evidence = one.metrics.evidence
+
+    def counted(start_ns: int, end_ns: int, *rest: Any) -> tuple[Evidence, ...]:
+        measured.append(end_ns)
+        return evidence(start_ns, end_ns, *rest)
+
+    monkeypatch.setattr(one.metrics, "evidence", counted)
+    monkeypatch.setattr(one, "_strange", lambda event_ns: [finding(f"s{n}", 0, 100) for n in range(50)])
+    for second in (10, 50):
+        assert len(one.step(at(second)).incidents) == (50 if second == 10 else 0)
+    assert measured == [at(10), at(50)], "once at the start, once after thirty seconds"
+    one.causes(at(0), at(50))
+    assert measured == [at(10), at(50), at(50)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_aiops.errors import BadInput, ConfigError, StateError
+from otel_aiops.incidents.codec import encode
 from otel_aiops.incidents.group import GroupConfig
 from otel_aiops.incidents.incident import (
     Channel,
@@ -428,6 +430,38 @@ def test_many_findings_are_shown_by_the_strongest_and_counted() -> None:
     assert "pay is slow: 300 findings" in [line.text for line in opened.timeline]
 
 
+def test_a_state_has_every_finding_once_and_all_of_it() -> None:
+    one, other = incidents(), incidents()
+    called = finding("pay", 0, what="odd", score=2.0)
+    called = replace(called, evidence=replace(called.evidence, caller="web", callee="pay", traces=("ab" * 16,)))
+    one.update([called, finding("pay", 1)], at(12))
+    told = one.update([replace(called, last_ns=at(13))], at(13))
+    assert not told, "what only goes on is told later, so that the incident still has the version before"
+    saved = one.state()
+    other.restore(saved)
+    assert other.open() == one.open() and other.open()[0].findings[0] == called
+    assert other.state()["incidents"].tobytes() == saved["incidents"].tobytes()
+    tree = json.loads(saved["incidents"].tobytes())
+    assert [type(each) for each in tree["records"][0][1]["findings"]] == [dict, int]
+    later = [each.update([finding("web", 20)], at(60)) for each in (one, other)]
+    assert later[0] == later[1] and "web" in {evidence.evidence.caller for evidence in later[0][0].findings}
+
+
+def test_a_state_of_an_earlier_release_is_taken() -> None:
+    one, other = incidents(), incidents()
+    one.update([finding("pay", 0), finding("pay", 1, what="other", score=0.4)], at(12))
+    tree = json.loads(one.state()["incidents"].tobytes())
+    by_row = [list(zip(*columns, strict=True)) for columns in tree["items"]]
+    items = [[row, evidence[:-1], rest] for row, evidence, rest in zip(*by_row, strict=True)]
+    records = [
+        [name, {**told, "findings": encode(one.open()[0].findings)}, *rest] for name, told, *rest in tree["records"]
+    ]
+    before = {**tree, "version": 1, "items": items, "records": records}
+    other.restore({"incidents": np.frombuffer(json.dumps(before).encode(), np.uint8)})
+    assert other.open() == one.open()
+    assert other.state()["incidents"].tobytes() == one.state()["incidents"].tobytes()
+
+
 @pytest.mark.parametrize(
     "arrays",
     [
@@ -435,6 +469,7 @@ def test_many_findings_are_shown_by_the_strongest_and_counted() -> None:
         {"incidents": np.zeros(3, np.uint8)},
         {"incidents": np.frombuffer(b'{"version": 9}', np.uint8)},
         {"incidents": np.frombuffer(b'{"version": 1, "items": [[1]]}', np.uint8)},
+        {"incidents": np.frombuffer(b'{"version": 2, "items": [[[1]], [], []]}', np.uint8)},
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(arrays: dict[str, np.ndarray]) -> None:
