@@ -129,8 +129,8 @@ class TestShown:
 
     def test_is_described(self, up: Running) -> None:
         paths = up.get("/api/v1/openapi.json")["paths"]
-        assert set(paths["/api/v1/incidents/{id}"]) == {"get", "post"}
-        assert set(paths["/api/v1/silences/{name}"]) == {"delete"}
+        assert set(paths["/api/v1/incidents/{id}"]) == {"get", "post", "parameters"}
+        assert set(paths["/api/v1/silences/{name}"]) == {"delete", "parameters"}
 
 
 BAD = [
