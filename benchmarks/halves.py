@@ -198,6 +198,7 @@ def run(
     """The alerts of a group as the service gives them, score first and learn after, from the first point on.
 
     `smoothing` are forecasts that were fitted before the split and begin there.
+    A file that ends is no outage: the silence behind its last row, while others go on, is left out.
     With `answers` somebody says of every alert before the split, an hour after it came, whether it was about an event.
     """
     points, labels = group.points(), [one.labels for one in group.files]
@@ -208,17 +209,20 @@ def run(
     found: list[Opened] = []
     waiting: list[Opened] = []
     usual_s = min(one.step_s for one in group.files)
+    ends_ns = np.array([one.time_ns[-1] + round(one.step_s * 1e9) for one in group.files])
     for begin, end in moments(points.time_ns, usual_s):
         now_ns = int(points.time_ns[end - 1])
         while waiting and waiting[0].time_ns + ANSWERED_NS <= now_ns:
             _answer(group, waiting.pop(0), alerting)
         some = points.code[begin:end], points.time_ns[begin:end], points.value[begin:end]
         for scored in scorer.step(*some, now_ns=now_ns):
-            alerted = alerting.judge(scored.batch, scored.scores, event_ns=now_ns)
+            goes_on = np.flatnonzero(scored.batch.time_ns <= ends_ns[scored.batch.rows])
+            batch = scored.batch.at(goes_on)
+            alerted = alerting.judge(batch, scored.scores.at(goes_on), event_ns=now_ns)
             for k in np.flatnonzero(alerted.opened).tolist():
                 moved = 0.0 if alerted.shift is None else float(alerted.shift[k])
                 ratio = float(alerted.ratio[k] * np.exp(moved))
-                found.append(Opened(int(scored.batch.rows[k]), int(scored.batch.time_ns[k]), ratio))
+                found.append(Opened(int(batch.rows[k]), int(batch.time_ns[k]), ratio))
                 if answers and found[-1].time_ns < SPLIT_NS:
                     waiting.append(found[-1])
         alerting.end(scorer.gone)

@@ -196,6 +196,22 @@ def test_shifts_move_the_thresholds_of_series() -> None:
     assert step(budget, 0, [1.5] * 3, shift=np.array([0.0, 1.0, -1.0])).opened.tolist() == [True, False, True]
 
 
+def test_what_a_verdict_spares_goes_to_no_other_alert_and_lowers_no_threshold() -> None:
+    rng = np.random.default_rng(5)
+    plain, told = made(), made()
+    half = np.where(np.arange(20) < 10, 1.2, 0.0)  # false ones of half of the series were said to be so
+    counts = np.zeros((2, 2), np.int64)
+    for k in range(28 * 72):
+        alert = noise(rng, 20, 0.01)
+        for j, opened in enumerate(
+            (step(plain, k * 1200, alert).opened, step(told, k * 1200, alert, shift=half).opened)
+        ):
+            counts[j] += opened[:10].sum(), opened[10:].sum()
+    assert counts[1, 0] < 0.7 * counts[0, 0]
+    assert abs(counts[1, 1] - counts[0, 1]) <= 0.1 * counts[0, 1]
+    assert told.reports()[0].threshold == pytest.approx(plain.reports()[0].threshold, rel=0.1)
+
+
 def test_what_many_series_have_by_chance_is_no_alert() -> None:
     rare = np.full(5_000, 0.5)
     rare[7] = 0.9995
@@ -246,6 +262,16 @@ def test_a_restored_budget_goes_on_with_the_same_bits() -> None:
         assert a.counted.tobytes() + a.threshold.tobytes() == b.counted.tobytes() + b.threshold.tobytes()
     state, same = one.state(), other.state()
     assert all(np.array_equal(state[name], same[name]) for name in state)
+
+
+def test_a_state_from_before_spared_alerts_were_counted_is_taken() -> None:
+    one, other = made(20), made(20)
+    live(one, 3)
+    older = {name: array for name, array in one.state().items() if not name.endswith(("spared", "spared_ns"))}
+    assert len(older) == len(one.state()) - 3
+    other.restore(older)
+    state, same = one.state(), other.state()
+    assert all(np.array_equal(state[name], same[name]) for name in older)
 
 
 def test_objectives_are_restored_by_name_and_bad_state_is_refused() -> None:
