@@ -27,9 +27,10 @@ storage: {min_free_bytes: 0, segments_keep: 36500d}
 objectives:
 - {name: orders, match: {service: orders}, budget: 2/day, incidents: [rate, series], data: {least_history: 2d}}
 lifecycle:
-  rollout: {automatic: true, interval: 0.2, shadow: 1h, canary: 1h, probation: 1h, share: 0.5, least_points: 50}
+  rollout:
+    {automatic: true, interval: 0.2, shadow: 1h, canary: 1h, probation: 1h, share: 0.5, least_points: 50, calibration: 0.4}
   monitoring: {interval: 1s, window: 6h, looks: 84, reference: 2d, gap: 1d}
-  retrain: {enabled: true, reasons: [drift], min_interval: 20s, objective: orders, window: 4d}
+  retrain: {enabled: true, reasons: [drift], min_interval: 60s, objective: orders, window: 4d}
   gate: {recall_margin: 0.2, confidence: 0.8}  # of few days and series
   registry: {enabled: false}
 """
