@@ -120,7 +120,6 @@ def cli(*words: str, code: int = 0) -> str:
     """What a command prints, given as an operator gives it."""
     command, env = [sys.executable, "-m", "otel_aiops", *words], {**os.environ, "USER": "ana", "COLUMNS": "200"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200, env=env)
-    print(words[:3], done.returncode, done.stderr[-300:], flush=True)
     assert done.returncode == code, done.stderr + done.stdout
     return done.stdout
 
@@ -190,7 +189,8 @@ def drift_makes_a_new_champion(world: World, first: str) -> str:
     assert world.metric('otel_aiops_lifecycle_runs_total{outcome="registered",reason="drift"}') == 1
     lineage = world.get(f"models/{version}")["lineage"]
     assert lineage["parent"] == first and lineage["dataset"] != world.get(f"models/{first}")["lineage"]["dataset"]
-    wait_for(lambda: not world.get("models/health")["drifts"], "the drift to be over")
+    over = 'otel_aiops_model_drifts_persistent{kind="input"}'
+    wait_for(lambda: not world.metric(over), "the drift to be over")
     return version
 
 
