@@ -28,7 +28,8 @@ objectives:
 - {name: orders, match: {service: orders}, budget: 2/day, incidents: [rate, series], data: {least_history: 2d}}
 lifecycle:
   rollout:
-    {automatic: true, interval: 0.2, shadow: 1h, canary: 1h, probation: 1h, share: 0.5, least_points: 50, calibration: 0.4}
+    {automatic: true, interval: 0.2, shadow: 1h, canary: 1h, probation: 1h, share: 0.5, least_points: 50,
+     calibration: 0.4}
   monitoring: {interval: 1s, window: 6h, looks: 84, reference: 2d, gap: 1d}
   retrain: {enabled: true, reasons: [drift], min_interval: 60s, objective: orders, window: 4d}
   gate: {recall_margin: 0.2, confidence: 0.8}  # of few days and series
@@ -217,7 +218,7 @@ def one_that_slips_through_is_rolled_back(world: World, champion: str, deaf: Pat
         return next((one for one in found if 'queue="q2"' in one["series"]), None)
 
     began_s = world.now_s
-    found = world.until(alert, "the champion to raise an alert", q2=900.0)
+    found = world.until(alert, "the champion to raise an alert", q2=420.0)
     given = {"series": found["fingerprint"], "time": found["since"], "verdict": "true_alert", "by": "ben"}
     answer = requests.post(f"{world.aiops.url}/api/v1/verdicts", json=given, timeout=30)
     assert answer.status_code == 200, answer.text
