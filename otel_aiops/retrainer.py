@@ -39,7 +39,7 @@ ITSELF = "otel-aiops"  # who wants it
 ORIGIN = "service"
 POLL_S = 0.2  # between two looks at the child
 ASKED_S = 1.0  # between two looks whether somebody wants a run
-LOOK_S = 60.0  # between two looks whether one is due
+LOOK_S = 60.0  # at most, between two looks whether one is due
 NICE = 15  # how far the child steps back behind everything else on the machine
 MOST_ATTEMPTS = 5  # to go on with the same run; one that always ends the process is given up
 SECTIONS = (
@@ -85,13 +85,18 @@ class Retrainer:
         self._busy = False
         self._ran_here = False
         self._free_s = time.monotonic()  # when the newest run ended
-        self._due_s = time.monotonic() + look_s
+        self._due_s = time.monotonic() + self._every_s
         failure = "a new version could not be made"
         self.errand = Errand("retraining", self.look, every_s=lambda: ASKED_S, failure=failure)
 
     @property
     def _config(self) -> RetrainConfig:
         return self._service.config.lifecycle.retrain
+
+    @property
+    def _every_s(self) -> float:
+        """Who lets runs follow each other faster wants them looked for faster."""
+        return min(self._look_s, self._config.min_interval)
 
     # -- asked by others ----------------------------------------------------------------------------------------------
 
@@ -121,7 +126,7 @@ class Retrainer:
             if wish is not None:
                 self._make(wish)
             elif time.monotonic() >= self._due_s:
-                self._due_s = time.monotonic() + self._look_s
+                self._due_s = time.monotonic() + self._every_s
                 self._look()
         finally:
             with self._lock:

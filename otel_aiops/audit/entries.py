@@ -27,7 +27,7 @@ LONGEST = 400  # characters of a value in `details` of a configuration
 class Entry:
     """Something that somebody, or the service itself, changed. `data` and `code` are "" where they say nothing.
 
-    Decisions, verdicts and rollouts have the event time at which they hold, all others the time of the machine.
+    Decisions, and rollouts that know no other, have the event time at which they hold, all others that of the machine.
     """
 
     time_ns: int
@@ -204,7 +204,7 @@ def _rollouts(journal: Journal | None) -> Iterator[Entry]:
     for one in journal.rollouts(limit=MOST) if journal else ():
         share = f", {one.share:.0%} of the series" if one.share else ""
         yield Entry(
-            time_ns=one.time_ns,
+            time_ns=one.given_ns or one.time_ns,
             kind="rollout",
             what=f"{one.action} {one.version}{share}".strip(),
             who=one.who,

@@ -112,6 +112,7 @@ class Versions:
             version=get.text(asked, "version"),
             share=float(share),
             time_ns=self._service.pipeline.event_ns,
+            given_ns=self._service.clock_ns(),
             who=who,
             why=why,
         )
@@ -205,9 +206,9 @@ class Versions:
 
 
 def _told(order: Rollout) -> dict[str, Any]:
-    told = {key: value for key, value in asdict(order).items() if key not in ("evidence", "time_ns")}
+    told = {key: value for key, value in asdict(order).items() if key not in ("evidence", "time_ns", "given_ns")}
     evidence = json.loads(order.evidence) if order.evidence else None
-    return {**told, "time": order.time_ns / 1e9, "evidence": evidence}
+    return {**told, "time": order.time_ns / 1e9, "given": order.given_ns / 1e9 or None, "evidence": evidence}
 
 
 def _side(side: Side) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class Rollout:
     """An order as it stands in the log, so that a replay does the same again at the same point.
 
     `champion` gives a name to what serves without one: what the service has learned before there were versions.
+    `time_ns` is the event time at which it was given, `given_ns` that of the machine, 0 where it is not known.
     """
 
     action: Action
@@ -59,6 +60,7 @@ class Rollout:
     share: float = 0.0  # of the series, for a canary
     champion: str = ""
     time_ns: int = 0
+    given_ns: int = 0
     who: str = ""
     why: str = ""
     evidence: str = ""  # JSON: how both versions did, for those who ask later

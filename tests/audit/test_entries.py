@@ -11,7 +11,9 @@ from otel_aiops.audit.configurations import HIDDEN, Configurations, Configured
 from otel_aiops.audit.entries import KINDS, since_of, trail
 from otel_aiops.audit.replay import active
 from otel_aiops.config import Config, parse
+from otel_aiops.detect.serving import Action, Rollout
 from otel_aiops.errors import BadInput, StateError
+from otel_aiops.incidents.journal import Journal, JournalConfig
 from otel_aiops.lifecycle import governed
 from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.manifest import Window
@@ -54,6 +56,17 @@ def test_datasets_governance_registrations_and_runs_are_listed(tmp_path: Path) -
     assert trail(tmp_path, None, since_ns=6 * S, kinds=("run", "governance")).total == 1
     assert trail(tmp_path, None, who="NN").entries == (dataset,)
     assert trail(tmp_path, None, limit=1, registrations=lambda: known).total == 4
+
+
+def test_rollouts_stand_where_they_were_given(tmp_path: Path) -> None:
+    """However fast the telemetry goes, and also if the same is ordered twice while none comes."""
+    journal = Journal(JournalConfig(), tmp_path)
+    journal.open()
+    for action, given_s in ((Action.STOP, 0), (Action.SHADOW, 20), (Action.SHADOW, 30), (Action.SHADOW, 30)):
+        journal.rolled(Rollout(action=action, version="v", time_ns=9 * S, given_ns=given_s * S, who="ana"))
+    found = trail(tmp_path, journal, kinds=("rollout",)).entries
+    assert [(one.what, one.time_ns) for one in found] == [("shadow v", 30 * S), ("shadow v", 20 * S), ("stop v", 9 * S)]
+    journal.close()
 
 
 def test_a_kind_that_is_none_is_refused(tmp_path: Path) -> None:
