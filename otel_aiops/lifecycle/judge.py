@@ -10,6 +10,9 @@ from otel_aiops.errors import ConfigError
 from otel_aiops.lifecycle.comparison import Comparison, Side
 
 SURE = 0.95  # probability with which something must be worse before a challenger is stopped for it
+# of a distance between distributions of n points each, times the root of 2 / n, by chance at that probability
+# (Smirnov, 1948, Table for estimating the goodness of fit of empirical distributions)
+CHANCE = 1.36
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +101,11 @@ def _worse(one: Side, before: Side, found: Comparison, budget: float, config: Ro
 
 
 def _farther(one: Side, before: Side, config: RolloutConfig) -> bool:
+    """Whether probabilities are farther off than may be, by more than chance alone does with so few points."""
     if math.isnan(one.calibration_error) or math.isnan(before.calibration_error):
         return False
-    return one.calibration_error > before.calibration_error + config.calibration
+    chance = CHANCE * math.sqrt(1 / max(one.points, 1) + 1 / max(before.points, 1))
+    return one.calibration_error > before.calibration_error + config.calibration + chance
 
 
 def _lasted_s(found: Comparison) -> float:

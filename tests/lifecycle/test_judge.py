@@ -65,6 +65,13 @@ def test_a_few_alerts_more_may_be_chance_or_within_the_budget() -> None:
     assert judge(compared(1.1, alerts=12), "shadow", 70.0, CONFIG).action == Action.CANARY
 
 
+def test_probabilities_of_few_points_are_off_by_chance() -> None:
+    config = RolloutConfig(least_points=50)
+    few = {"champion": {"points": 70, "calibration_error": 0.18}, "points": 70}
+    assert judge(compared(1.1, calibration_error=0.25, **few), "canary", 70.0, config).action == Action.PROMOTE
+    assert judge(compared(1.1, calibration_error=0.6, **few), "canary", 70.0, config).action == Action.ROLLBACK
+
+
 def test_nothing_is_concluded_from_little() -> None:
     found = judge(compared(3.0, points=100, calibration_error=0.4), "shadow", 7.0, CONFIG)
     assert found.action is None and found.reasons == ("expected 10000 points before a judgement, got 100",)
