@@ -102,7 +102,8 @@ def trail(
                 found.append(one)
     if "dataset" in (kinds or KINDS):
         problems += [f"dataset: {one}" for one in Datasets.of(directory).damaged()]
-    found.sort(key=lambda one: (-one.time_ns, one.kind, one.what))
+    # Of the same moment, rollouts stay in the order of their journal: one may follow from the other.
+    found.sort(key=lambda one: (-one.time_ns, one.kind, "" if one.kind == "rollout" else one.what))
     return Trail(len(found), tuple(found[:limit]), tuple(problems))
 
 

@@ -72,7 +72,7 @@ class Variant:
 
 
 def engine_variants(config: EngineConfig, make: Callable[[EngineConfig], Detector] = Engine) -> tuple[Variant, ...]:
-    """Each parameter of the engine with another value, far enough from its own to show in some hundred points."""
+    """Each parameter of scores with another value, far enough from its own to show in some hundred points."""
     other: dict[str, float | str] = {
         "preset": "novelty" if config.preset == "default" else "default",
         "threshold": 2 * config.threshold,
