@@ -17,6 +17,7 @@ from otel_aiops.detect.smoothing import Smoothing
 from otel_aiops.errors import BadInput
 from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.dataset import Datasets
+from otel_aiops.lifecycle.events import INCIDENT
 from otel_aiops.lifecycle.forecasts import train_forecasts
 from otel_aiops.lifecycle.objective import CostConfig, Objective
 from otel_aiops.lifecycle.rehearse import FAULT_SHARE, Forecasting, Scoring, rehearse
@@ -252,11 +253,12 @@ class _Heard:
         self._opened: list[tuple[I64, I64]] = []  # rows, times
         self._paid: list[tuple[I64, I64]] = []
         self.threshold = math.nan
-        present = np.bincount(points.code[points.time_ns >= since_ns], minlength=points.series) > 0
         self._events = []  # start, end, rows
         for label in study.labels:
             if label.kind == ANOMALY and since_ns <= label.start_ns < end_ns:
-                rows = [k for k, one in enumerate(labels) if present[k] and _means(label, study.series[k], one)]
+                first, last = np.searchsorted(points.time_ns, [label.start_ns, label.end_ns])
+                present = np.unique(points.code[first:last]).tolist()  # of what is left out nobody can tell
+                rows = [k for k in present if _means(label, study.series[k], labels[k])]
                 if rows:
                     self._events.append((label.start_ns, label.end_ns + LATE_NS, np.array(rows)))
 
@@ -299,10 +301,11 @@ def _means(label: Label, text: str, labels: Labels) -> bool:
 
 
 def _points(study: Study, end_ns: int) -> Points:
-    """The points of the drawn series until the end of a fold."""
+    """The points of the drawn series until the end of a fold, those of confirmed incidents too: they are to be found."""
     order = {text: k for k, text in enumerate(study.series)}
     code, time_ns, value = [], [], []
-    for chunk in Datasets(study.directory).read(study.dataset, series=set(order), end_ns=end_ns):
+    chosen: Any = {"series": set(order), "end_ns": end_ns, "included": (INCIDENT,)}
+    for chunk in Datasets(study.directory).read(study.dataset, **chosen):
         numbers = np.array([order[text] for text in chunk.names], np.int32)
         code.append(np.repeat(numbers, np.diff(chunk.ends, prepend=0)))
         time_ns.append(chunk.time_ns)

@@ -19,7 +19,7 @@ from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.manifest import Window
 from otel_aiops.lifecycle.objective import CostConfig, Objective
 from otel_aiops.lifecycle.search import SPACE, Span, Trial, TuneConfig
-from otel_aiops.lifecycle.truth import Label
+from otel_aiops.lifecycle.truth import Exclusion, Label
 from otel_aiops.lifecycle.tune import Judged, Tuned, judge, ranked, studied, tune
 from otel_aiops.lifecycle.version import Settings
 from otel_aiops.pipeline import PipelineConfig
@@ -36,7 +36,14 @@ OBJECTIVE = Objective(name="carts", match={"service": "cart"}, budget="1/hour")
 SPIKE = int(STEPS * 0.8 * 0.9)  # in the newest quarter of the last fold
 
 
-def made(directory: Path, *, other_end: bool = False, force: str = "a test", labels: tuple[Label, ...] = ()) -> str:
+def made(
+    directory: Path,
+    *,
+    other_end: bool = False,
+    force: str = "a test",
+    labels: tuple[Label, ...] = (),
+    without: tuple[Exclusion, ...] = (),
+) -> str:
     """A dataset with a spike in the first series; `other_end` changes what is held out."""
     value = np.random.default_rng(5).normal(100, 5, (STEPS, len(SERIES)))
     value[SPIKE, 0] += 500
@@ -44,7 +51,7 @@ def made(directory: Path, *, other_end: bool = False, force: str = "a test", lab
         value[int(STEPS * 0.8) :] *= 3
     time_ns = START_NS + np.repeat(np.arange(STEPS), len(SERIES)) * MINUTE_NS
     record(directory, columns(SERIES, np.tile(np.arange(len(SERIES)), STEPS), time_ns, value.ravel()))
-    return Datasets.of(directory).build(WINDOW, (), labels, now_ns=NOW_NS, force=force).id
+    return Datasets.of(directory).build(WINDOW, (), labels, without, now_ns=NOW_NS, force=force).id
 
 
 def tuned(directory: Path, tuning: TuneConfig = FEW, **more: Any) -> Tuned:
@@ -100,6 +107,21 @@ def test_labelled_events_count_where_they_are_judged(tmp_path: Path) -> None:
     assert judge(study, SETTINGS, 0).events == 0, "they are not in what the first fold judges"
     unlabelled = judge(replace(study, labels=()), SETTINGS, 2)
     assert unlabelled.false_alerts == last.false_alerts + 1 and unlabelled.events == 0
+
+
+def test_confirmed_incidents_are_to_be_found_although_nobody_learns_from_them(tmp_path: Path) -> None:
+    spike_ns = START_NS + SPIKE * MINUTE_NS
+    about: dict[str, Any] = {"start_ns": spike_ns, "end_ns": spike_ns + MINUTE_NS, "source": "incident"}
+    label = Label(**about, service="cart", note="INC-1")
+    hole = Exclusion(**about, match=(("service", "cart"),))
+    found = []
+    for name, source in (("incident", "incident"), ("patch", "maintenance")):
+        without = (replace(hole, source=source),)
+        dataset = made(tmp_path / name, labels=(label,), without=without)
+        study = studied(Datasets.of(tmp_path / name), dataset, CONFIG, OBJECTIVE, replace(FEW, max_series=99))
+        last = judge(study, SETTINGS, 2)
+        found.append((last.events, last.told))
+    assert found == [(1, 1), (0, 0)], "of what is left out for another reason nothing is judged"
 
 
 def test_the_cost_weighs_misses_and_false_alerts() -> None:
