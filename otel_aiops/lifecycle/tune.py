@@ -301,7 +301,7 @@ def _means(label: Label, text: str, labels: Labels) -> bool:
 
 
 def _points(study: Study, end_ns: int) -> Points:
-    """The points of the drawn series until the end of a fold, those of confirmed incidents too: they are to be found."""
+    """The points of the drawn series until the end of a fold, confirmed incidents too: they are to be found."""
     order = {text: k for k, text in enumerate(study.series)}
     code, time_ns, value = [], [], []
     chosen: Any = {"series": set(order), "end_ns": end_ns, "included": (INCIDENT,)}
