@@ -207,6 +207,7 @@ def _circle(
         around=around,
         objective=find_objective(objective, known),
         settings=settings,  # type: ignore[arg-type]  # checked there
+        families=known.lifecycle.families,
         tuning=TuneConfig(trials=trials),
         labels=tuple(labels or ()),
         window_s=duration(window),

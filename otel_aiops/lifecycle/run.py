@@ -151,7 +151,7 @@ class _Work:
 
     def do_settings(self) -> _Done:
         circle = self.circle
-        own = Settings(circle.pipeline.detection)
+        own = circle.configured
         if circle.settings == "champion" and circle.champion:
             own = self.models.version(circle.champion).settings
             return _Done({"settings": own.to_json()}, f"those of {circle.champion}")
@@ -271,7 +271,7 @@ class _Work:
         """What it is compared with: the version that serves; without one the configuration, if it differs."""
         if self.circle.champion:
             return Candidate.of(self.models, self.circle.champion)
-        own = Settings(self.circle.pipeline.detection)
+        own = self.circle.configured
         return None if own == candidate.settings else Candidate("the configuration", own)
 
     def _home(self, name: str) -> Models:

@@ -23,7 +23,7 @@ from otel_aiops.incidents.journal import Journal, JournalConfig
 from otel_aiops.lifecycle import registry
 from otel_aiops.lifecycle import run as module
 from otel_aiops.lifecycle.cases import Cases
-from otel_aiops.lifecycle.circle import Plan, begun, champion_in, champion_of, freeze, planned
+from otel_aiops.lifecycle.circle import Plan, begun, champion_in, champion_of, different, freeze, planned
 from otel_aiops.lifecycle.objective import Objective
 from otel_aiops.lifecycle.registry import RegistryConfig
 from otel_aiops.lifecycle.run import STEPS, standing
@@ -67,6 +67,20 @@ def test_a_run_registers_one_version_and_the_same_again_does_nothing(data: Path)
     assert left(data) == stands
     train = done.step("train")
     assert train is not None and train.inputs == {"dataset": done.steps[0].outputs["dataset"]}
+
+
+def test_families_of_the_configuration_are_in_new_versions(data: Path) -> None:
+    made = circle(data, families=("forest", "forecast"))
+    assert "3 settings  those of the configuration, with forecast and forest" in planned(made, NOW_NS).lines(made)
+    done = around(made)
+    version = Models(data / "lifecycle/models").version(done.version)
+    assert version.settings == made.configured and list(version.settings.to_json()["families"]) == [
+        "forecast",
+        "forest",
+    ]
+    alone = circle(data)
+    assert different(planned(made, NOW_NS), planned(alone, NOW_NS)) == ["config families"]
+    assert around(alone).version != done.version
 
 
 def test_killed_at_any_boundary_it_is_gone_on_with(source: Path, tmp_path: Path) -> None:
