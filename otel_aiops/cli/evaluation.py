@@ -113,6 +113,9 @@ def backtest(
     version: Annotated[str, typer.Argument(metavar="[VERSION]", help="The id of a model version.")] = "",
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The configuration to try.")] = None,
     present: Annotated[Path | None, typer.Option(help="The configuration in use; defaults without it.")] = None,
+    against: Annotated[
+        str, typer.Option(help="The version to compare with; without it the one that serves, if any does.")
+    ] = "",
     days: Annotated[float, typer.Option(help="How many of the newest recorded days.")] = 30.0,
     labels: LabelsOption = None,
     data_dir: DataDirOption = None,
@@ -120,10 +123,12 @@ def backtest(
 ) -> None:
     """Say how many alerts recorded days would have had with a version, or a configuration, and what it would miss.
 
-    Nothing is saved, and the service may be running. Incidents are those of the journal, and of files of labels.
+    Nothing is saved, and the service may be running. Incidents are those of the journal, and of files of labels. A
+    configuration that changes nothing of the detection is tried with the version that serves.
     """
     from otel_aiops.lifecycle.backtest import Setup
     from otel_aiops.lifecycle.backtest import backtest as run
+    from otel_aiops.lifecycle.circle import champion_in
     from otel_aiops.lifecycle.evaluate import Candidate
     from otel_aiops.lifecycle.version import Models
     from otel_aiops.series.archive import Archive
@@ -135,15 +140,19 @@ def backtest(
     used = load_config(present)
     tried = load_config(config) if config else used
     directory = data_dir or Path(used.storage.directory)
-    candidate = Candidate.of(Models(directory / "lifecycle" / "models"), version) if version else None
+    models, serving = Models(directory / "lifecycle" / "models"), against or champion_in(directory, used.journal)
+    champion = Candidate.of(models, serving) if serving else None
+    kept = champion if tried.detection == used.detection else None
+    candidate = Candidate.of(models, version) if version else kept
     name = f"version {version}" if version else "this configuration"
+    named = f"version {against}" if against else f"version {serving}, which serves,"
     archive, truth = Archive(directory), (*_journal(used, directory), *_read(labels))
     prepare()
     with bar("backtest") as progress:
         found = run(
             archive,
             Setup(name, tried.pipeline(), candidate),
-            Setup("the configuration in use", used.pipeline()),
+            Setup(named if serving else "the configuration in use", used.pipeline(), champion),
             truth,
             days=days,
             limits=used.lifecycle.evaluation,
@@ -164,7 +173,7 @@ def _tell(found: Backtest) -> None:
     for one in found.after.missed:
         began = datetime.fromtimestamp(one.start_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M")
         where = ", ".join((*one.services, *map(series_text, one.series))) or "all"
-        also = "" if one in found.newly_missed else " (missed by the configuration in use too)"
+        also = "" if one in found.newly_missed else f" (missed by {found.before.name} too)"
         typer.echo(f"  missed: {one.name}, {began} UTC, {where}{also}")
     if found.drawn_of > found.series:
         typer.echo(f"  of {found.drawn_of} series {found.series} were drawn")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 from otel_aiops.cli import app
 from otel_aiops.detect.engine import EngineConfig
 from otel_aiops.detect.lessons import Verdict
+from otel_aiops.detect.serving import Action, Rollout
 from otel_aiops.errors import BadInput
 from otel_aiops.incidents.incident import Incident, Severity, State
 from otel_aiops.incidents.journal import Journal, JournalConfig
@@ -141,6 +144,32 @@ def test_a_backtest_answers_before_anything_is_saved(data: Path, versions: tuple
     assert found["days"] == pytest.approx(1.0, rel=0.01), "a fifth of thirty hours is learned from"
     assert found["newly_missed"] == [] and found["after"]["name"] == f"version {versions[0]}"
     assert len(found["after"]["alerts"]) == len(found["before"]["alerts"]) >= 1, "its settings are those in use"
+
+
+def test_a_backtest_is_beside_the_version_that_serves(data: Path, versions: tuple[str, str], tmp_path: Path) -> None:
+    first, second = versions
+    copy = Path(shutil.copytree(data, tmp_path / "data"))
+    journal = Journal(JournalConfig(), copy)
+    journal.open()
+    for k, action in enumerate((Action.SHADOW, Action.PROMOTE)):
+        journal.rolled(Rollout(action=action, version=second, champion="", time_ns=START_NS + k, who="ana"))
+    journal.close()
+    present, other, deaf = (tmp_path / f"{name}.yaml" for name in ("present", "other", "deaf"))
+    present.write_text(QUIET)
+    other.write_text(QUIET + "policies: [{match: {name: load}, min_dev_from_expected: 1000}]\n")
+    deaf.write_text("detection: {novelty_memory: 0, threshold: 200}\nbudget: 4/day\n")
+
+    def tried(*arguments: object) -> Any:
+        return json.loads(run("backtest", *arguments, "--present", present, "-d", copy, "--days", "0.5", "--json"))
+
+    found = tried(first)
+    assert found["before"]["name"] == f"version {second}, which serves,"
+    assert found["before"] | {"name": ""} == tried(second)["after"] | {"name": ""}
+    assert tried(second, "--against", first)["before"]["name"] == f"version {first}"
+    assert found["before"]["alerts"] == tried("-c", present)["after"]["alerts"] != found["after"]["alerts"]
+    assert not tried("-c", other)["after"]["alerts"], "the same version under other rules"
+    assert "missed: INC-1" in (told := run("backtest", "-c", deaf, "--present", present, "-d", copy, "--days", "0.5"))
+    assert "missed by" not in told, "only the version that serves tells of it"
 
 
 def outcome(alerts: int, missed: tuple[Event, ...]) -> Outcome:
