@@ -39,6 +39,12 @@ class Span:
         value = self.low * (self.high / self.low) ** share
         return round(value) if self.whole else float(f"{value:.3g}")
 
+    def nearest(self, value: Any) -> Any:
+        """The value of the span that is nearest to one that may be outside of it."""
+        if self.words:
+            return value if value in self.words else self.words[0]
+        return min(max(value, self.low), self.high)
+
 
 SPACE: dict[str, Span] = {
     "threshold": Span(3.0, 12.0),
@@ -137,7 +143,7 @@ class Optuna:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._first, self._tuning = first, tuning
         self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=tuning.seed))
-        begun = {name: getattr(first.detection, name) for name in SPACE}
+        begun = {name: span.nearest(getattr(first.detection, name)) for name, span in SPACE.items()}
         forecast = any(isinstance(one, ForecastConfig) for one in first.families)
         self._study.enqueue_trial({**begun, FAMILY: FAMILY_SPAN.words[forecast]})
         self._asked: dict[int, Any] = {}
@@ -160,8 +166,9 @@ class Optuna:
 def _suggested(asked: Any, name: str, span: Span) -> Any:
     if span.words:
         return asked.suggest_categorical(name, span.words)
-    suggest = asked.suggest_int if span.whole else asked.suggest_float
-    return suggest(name, span.low, span.high, log=True)
+    if span.whole:
+        return asked.suggest_int(name, int(span.low), int(span.high), log=True)
+    return float(f"{asked.suggest_float(name, span.low, span.high, log=True):.3g}")
 
 
 def _with(settings: Settings, values: Mapping[str, Any]) -> Settings:

@@ -7,7 +7,6 @@ import pickle
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from otel_aiops.errors import BadInput
 from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.manifest import Window
 from otel_aiops.lifecycle.objective import CostConfig, Objective
-from otel_aiops.lifecycle.search import SPACE, Span, Trial, TuneConfig
+from otel_aiops.lifecycle.search import SPACE, Optuna, Span, Trial, TuneConfig
 from otel_aiops.lifecycle.truth import Exclusion, Label
 from otel_aiops.lifecycle.tune import Judged, Tuned, judge, ranked, studied, tune
 from otel_aiops.lifecycle.version import Settings
@@ -187,34 +186,24 @@ def test_optuna_is_only_needed_when_it_is_asked_for(tmp_path: Path, monkeypatch:
         tuned(tmp_path, replace(FEW, search="optuna"))
 
 
-def test_optuna_is_asked_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    studies: list[Study] = []
+@pytest.mark.filterwarnings("error")
+def test_optuna_finds_what_costs_less(tmp_path: Path) -> None:
+    outside = Settings(replace(SETTINGS.detection, threshold=50.0, warmup_points=500))
+    search = Optuna(outside, TuneConfig(trials=48, seed=1))
+    off: list[float] = []
+    while group := search.next(len(off)):
+        far = [abs(math.log(one.settings.detection.threshold / 5.0)) for one in group]
+        off += far
+        search.told([replace(one, folds=({"cost": cost},)) for one, cost in zip(group, far, strict=True)])
+        assert off[0] == abs(math.log(10.0)), "the first is where one begins, wherever that is"
+    assert len(off) == 48 and np.median(off[-16:]) < 0.5 * np.median(off[1:17]), "it learns from what it is told"
 
-    class Study:
-        def __init__(self, sampler: object) -> None:
-            self.queued: list[dict[str, Any]] = []
-            self.costs: list[float] = []
-            studies.append(self)
 
-        def enqueue_trial(self, values: dict[str, Any]) -> None:
-            self.queued.append(values)
-
-        def ask(self) -> SimpleNamespace:
-            return SimpleNamespace(
-                suggest_categorical=lambda name, words: words[0],
-                suggest_int=lambda name, low, high, log: int(low),
-                suggest_float=lambda name, low, high, log: float(low),
-            )
-
-        def tell(self, asked: object, cost: float) -> None:
-            self.costs.append(cost)
-
-    fake: Any = ModuleType("optuna")
-    fake.logging = SimpleNamespace(set_verbosity=lambda level: None, WARNING=30)
-    fake.samplers = SimpleNamespace(TPESampler=lambda seed: None)
-    fake.create_study = Study
-    monkeypatch.setitem(sys.modules, "optuna", fake)
-    found = tuned(tmp_path, TuneConfig(trials=2, max_series=1, search="optuna"))
-    assert len(studies[0].costs) == 2 and studies[0].queued[0]["threshold"] == SETTINGS.detection.threshold
-    by_number = {one.number: one.settings.detection for one in found.trials}
-    assert by_number[0] == SETTINGS.detection and by_number[1].threshold == 3.0
+def test_optuna_is_asked_and_told(tmp_path: Path) -> None:
+    found, again = (tuned(tmp_path / name, TuneConfig(trials=5, max_series=1, search="optuna")) for name in "ab")
+    assert [repr(one) for one in found.trials] == [repr(one) for one in again.trials]
+    by_number = {one.number: one.settings for one in found.trials}
+    assert by_number[0] == SETTINGS and len(set(map(repr, by_number.values()))) == 5 and len(found.best.folds) == 3
+    for settings in list(by_number.values())[1:]:
+        for name in ("threshold", "warmup_points", "memory_points", "adapt_after"):
+            assert SPACE[name].low <= getattr(settings.detection, name) <= SPACE[name].high
