@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from otel_aiops.cli.terminal import NO, ConfigOption, DataDirOption, JsonOption, bar, load_config, prepare, print_table
+from otel_aiops.cli.terminal import (
+    NO,
+    ConfigOption,
+    DataDirOption,
+    JsonOption,
+    bar,
+    find_objective,
+    load_config,
+    prepare,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from otel_aiops.config import Config
@@ -21,22 +32,26 @@ VersionArgument = Annotated[str, typer.Argument(metavar="VERSION", help="The id 
 DatasetOption = Annotated[str, typer.Option(help="A dataset; that of the version without it, or the newest.")]
 AgainstOption = Annotated[str, typer.Option(help="The champion; without it the version that this one replaces.")]
 ObjectiveOption = Annotated[
-    str, typer.Option(help="The name of an objective of the configuration; all series without.")
+    str | None, typer.Option(help="A file, or the name of one of the configuration; all series without.")
 ]
 LabelsOption = Annotated[list[Path] | None, typer.Option(help="Labels as JSON lines or CSV; again for more.")]
 
-SHOWN = (
-    ("alerts", "{:.0f}"),
-    ("false_a_week", "{:.1f}"),
-    ("precision", "{:.0%}"),
-    ("recall", "{:.0%}"),
-    ("covered", "{:.0%}"),
-    ("delay_s", "{:.0f} s"),
-    ("fault_recall", "{:.0%}"),
-    ("calibration_error", "{:.3f}"),
-    ("cases_wrong", "{:.0f}"),
-    ("us_per_point", "{:.0f} µs"),
-    ("bytes_per_series", "{:.0f}"),
+SHOWN = (  # (in words, figures, how they are shown)
+    ("alerts", ("alerts",), "{:.0f}"),
+    (
+        "false a week (95 % interval)",
+        ("false_a_week", "false_a_week_low", "false_a_week_high"),
+        "{:.1f} ({:.1f} to {:.1f})",
+    ),
+    ("precision", ("precision",), "{:.0%}"),
+    ("recall of labelled events", ("recall",), "{:.0%}"),
+    ("time of events covered", ("covered",), "{:.0%}"),
+    ("median delay", ("delay_s",), "{:.0f} s"),
+    ("injected faults found", ("fault_recall",), "{:.0%}"),
+    ("calibration error", ("calibration_error",), "{:.3f}"),
+    ("frozen cases wrong", ("cases_wrong", "cases"), "{:.0f} of {:.0f}"),
+    ("CPU time a point", ("us_per_point",), "{:.0f} µs"),
+    ("memory a series", ("bytes_per_series",), "{:.0f} B"),
 )
 
 
@@ -44,7 +59,7 @@ def evaluate(
     version: VersionArgument,
     dataset: DatasetOption = "",
     against: AgainstOption = "",
-    objective: ObjectiveOption = "",
+    objective: ObjectiveOption = None,
     labels: LabelsOption = None,
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
@@ -57,12 +72,13 @@ def evaluate(
     """
     settings = load_config(config)
     directory = data_dir or Path(settings.storage.directory)
-    report = _evaluated(settings, directory, version, dataset, against, objective, labels)
+    wanted = find_objective(objective, settings)
+    report = _evaluated(settings, directory, version, dataset, against, wanted, labels)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
         return
     columns = [side.figures() for side in report.sides]
-    rows = [(name.replace("_", " "), *(_text(shown, one[name]) for one in columns)) for name, shown in SHOWN]
+    rows = [(words, *(_text(shown, [one[name] for name in names]) for one in columns)) for words, names, shown in SHOWN]
     print_table(("", *(f"{side.role} {side.name}" for side in report.sides)), rows)
     if report.feedback is not None:
         typer.echo(f"what verdicts changed: {report.feedback.sentence()}")
@@ -75,7 +91,7 @@ def gate(
     version: VersionArgument,
     against: AgainstOption = "",
     dataset: DatasetOption = "",
-    objective: ObjectiveOption = "",
+    objective: ObjectiveOption = None,
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
@@ -92,6 +108,7 @@ def gate(
     directory = data_dir or Path(settings.storage.directory)
     models = Models(directory / "lifecycle" / "models")
     models.version(version)
+    wanted = find_objective(objective, settings)
     report = saved(models.folder(version))
     champion = report.side("champion") if report else None
     other = against and (champion is None or champion.name != against)
@@ -99,10 +116,10 @@ def gate(
         report is None
         or other
         or (dataset and dataset != report.dataset)
-        or (objective and objective != report.objective)
+        or (wanted and wanted.name != report.objective)
     ):
-        report = _evaluated(settings, directory, version, dataset, against, objective, None)
-    wanted = _objective(settings, report.objective)
+        report = _evaluated(settings, directory, version, dataset, against, wanted, None)
+    wanted = wanted or _judging(settings, report.objective)
     verdict = decide(report, settings.lifecycle.gate, wanted.cost if wanted else None)
     typer.echo(json.dumps(verdict.to_json()) if as_json else verdict.markdown())
     if not verdict.passed:
@@ -185,7 +202,7 @@ def _evaluated(
     version: str,
     dataset: str,
     against: str,
-    objective: str,
+    objective: Objective | None,
     labels: list[Path] | None,
 ) -> Report:
     """Evaluate a version and keep its report."""
@@ -199,7 +216,7 @@ def _evaluated(
     from otel_aiops.lifecycle.version import Models
 
     models, datasets, cases = Models(directory / "lifecycle" / "models"), Datasets.of(directory), Cases.of(directory)
-    wanted, candidate = _objective(settings, objective), Candidate.of(models, version)
+    candidate = Candidate.of(models, version)
     name = dataset or candidate.lineage.dataset or next((one.id for one in datasets.list()), "")
     if not name:
         raise BadInput("expected a dataset; make one with: otel-aiops dataset build")
@@ -209,7 +226,7 @@ def _evaluated(
     prepare()
     lessons = freeze(directory, settings.journal, cases)
     since_ns = since(datasets.load(name), candidate.lineage, limits)
-    data = held_out(datasets, name, since_ns=since_ns, truth=_read(labels), match=wanted, config=limits)
+    data = held_out(datasets, name, since_ns=since_ns, truth=_read(labels), match=objective, config=limits)
     with bar("evaluate") as progress:
         report = run(
             candidate,
@@ -217,7 +234,7 @@ def _evaluated(
             settings.pipeline(),
             champion=champion,
             cases=cases,
-            objective=wanted,
+            objective=objective,
             limits=limits,
             lessons=lessons,
             progress=progress,
@@ -226,13 +243,13 @@ def _evaluated(
     return report
 
 
-def _objective(settings: Config, name: str) -> Objective | None:
-    if not name:
-        return None
-    known = {one.name: one for one in settings.objectives}
-    if name not in known:
-        raise typer.BadParameter(f"expected one of {', '.join(known) or 'none'}, got {name}", param_hint="--objective")
-    return known[name]
+def _judging(settings: Config, name: str) -> Objective | None:
+    """The objective that a report is by. Raises: BadInput when it was of a file that is not named."""
+    from otel_aiops.errors import BadInput
+
+    if name and name not in {one.name for one in settings.objectives}:
+        raise BadInput(f"the report is by the objective {name}, which the configuration does not have; name its file")
+    return find_objective(name or None, settings)
 
 
 def _journal(settings: Config, directory: Path) -> tuple[Label, ...]:
@@ -251,5 +268,5 @@ def _read(labels: list[Path] | None) -> tuple[Label, ...]:
     return tuple(one for path in labels or () for one in read_labels(path))
 
 
-def _text(shown: str, value: float) -> str:
-    return shown.format(value) if value == value else "-"
+def _text(shown: str, values: Sequence[float]) -> str:
+    return shown.format(*values) if all(value == value for value in values) else "-"

@@ -22,7 +22,7 @@ from otel_aiops.incidents.journal import Journal, JournalConfig
 from otel_aiops.lifecycle.backtest import Backtest, Outcome, Setup, backtest
 from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.evaluate import Candidate
-from otel_aiops.lifecycle.events import Alert, Event
+from otel_aiops.lifecycle.events import Alert, Event, poisson_interval
 from otel_aiops.lifecycle.manifest import Window
 from otel_aiops.lifecycle.report import PAGE
 from otel_aiops.lifecycle.version import Bundle, Lineage, Models, Settings
@@ -107,6 +107,9 @@ def test_evaluate_and_gate(data: Path, versions: tuple[str, str], dataset: str) 
     assert "seasonal-naive" in shown and f"champion {first}" in shown and PAGE in shown
     assert (data / "lifecycle" / "models" / second / PAGE).exists()
     tree = json.loads((data / "lifecycle" / "models" / second / "report.json").read_text())
+    of = tree["sides"][0]["figures"]
+    low, high = poisson_interval(tree["sides"][0]["figures"]["alerts"] - 1, 0.25 * HOURS / 168)
+    assert f"{of['false_a_week']:.1f} ({low:.1f} to {high:.1f})" in shown, "all alerts but the one of the incident"
     assert tree["dataset"] == dataset and tree["sides"][0]["events"][0]["caught"]
     assert tree["sides"][0]["cases"][0]["kind"] == "true_alert", "a verdict of the journal has become a case"
     result = RUNNER.invoke(app, ["gate", second, "-d", str(data), "-c", str(config)])
@@ -114,6 +117,19 @@ def test_evaluate_and_gate(data: Path, versions: tuple[str, str], dataset: str) 
     assert result.exit_code == (0 if verdict["passed"] else 1) and "| rule |" in result.output
     config.write_text(QUIET + "lifecycle: {gate: {least_fault_recall: 1.0}}\n")
     assert "finds faults" in run("gate", second, "-d", data, "-c", config, code=1)
+
+
+def test_an_objective_may_be_a_file(data: Path, versions: tuple[str, str], dataset: str, tmp_path: Path) -> None:
+    config, carts = data / "config.yaml", tmp_path / "carts.yaml"
+    config.write_text(QUIET)
+    carts.write_text("name: carts\nmatch: {service: cart}\n")
+    common = (versions[0], "-d", data, "-c", config, "--dataset", dataset)
+    told = json.loads(run("evaluate", *common, "--objective", carts, "--json"))
+    assert (told["objective"], told["series"], told["budget"]) == ("carts", 3, 1)
+    result = RUNNER.invoke(app, ["gate", *map(str, common)])
+    assert isinstance(result.exception, BadInput) and "by the objective carts" in str(result.exception)
+    assert "| rule |" in RUNNER.invoke(app, ["gate", *map(str, common), "--objective", str(carts)]).output
+    run("evaluate", *common)
 
 
 def test_what_cannot_be_judged_is_said(data: Path, versions: tuple[str, str], tmp_path: Path) -> None:
@@ -125,7 +141,8 @@ def test_what_cannot_be_judged_is_said(data: Path, versions: tuple[str, str], tm
     ):
         result = RUNNER.invoke(app, [*arguments, "-d", str(data)])
         assert isinstance(result.exception, BadInput)
-    assert RUNNER.invoke(app, ["evaluate", first, "-d", str(data), "--objective", "x"]).exit_code == 2
+    result = RUNNER.invoke(app, ["evaluate", first, "-d", str(data), "--objective", "x"])
+    assert isinstance(result.exception, BadInput) and "a file or one of none, got x" in str(result.exception)
     assert RUNNER.invoke(app, ["backtest", "-d", str(data)]).exit_code == 2
     assert RUNNER.invoke(app, ["backtest", first, "--days", "0", "-d", str(data)]).exit_code == 2
     assert isinstance(RUNNER.invoke(app, ["backtest", first, "-d", str(tmp_path)]).exception, BadInput)
