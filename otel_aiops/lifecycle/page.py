@@ -18,6 +18,7 @@ from otel_aiops.series.disk import storage_errors, whole_file
 
 COLOURS = {"candidate": BLUE, "champion": ORANGE, "baseline": GREY}
 ROLES = {"candidate": "this version", "champion": "champion", "baseline": "baseline"}
+BEGUN = {"bundle": "what it had learned", "history": "the points before the hold-out"}
 MOST_ROWS = 30
 BETTER = {"precision": 1, "recall": 1, "covered": 1, "fault_recall": 1, "false_a_week": -1, "cases_wrong": -1}
 STYLE = """
@@ -242,8 +243,8 @@ def _calibration(report: Report) -> str:
     words = (
         "<p>A probability of 99 % says that one point in a hundred is this unusual or more. On the dashed line that is "
         "so. Above it more points are called that unusual than should be, and alerts come too easily; "
-        "below it the detector is more careful than it says. Alerts come from the lower left end, where few points are; "
-        "a bend further to the right is about points that nobody is told of.</p>"
+        "below it the detector is more careful than it says. Alerts come from the lower left end, where few points "
+        "are; a bend further to the right is about points that nobody is told of.</p>"
     )
     return _section(
         "Are its probabilities true?",
@@ -304,11 +305,11 @@ def _right(right: bool) -> str:
 
 
 def _origin(report: Report) -> str:
-    changed = {name: f"{one[0]} → {one[1]}" for name, one in report.changed.items()}
+    changed = {name: f"{_setting(one[0])} → {_setting(one[1])}" for name, one in report.changed.items()}
     lineage = {name: value for name, value in report.lineage.items() if value not in ("", 0, None)}
     if "until_ns" in lineage:
         lineage["learned until"] = _time(int(lineage.pop("until_ns")))
-    begun = {f"{ROLES[one.role]} began with": one.begun for one in report.sides}
+    begun = {f"{ROLES[one.role]} began with": BEGUN.get(one.begun, one.begun) for one in report.sides}
     quality = {name.replace("_", " "): _plain(value) for name, value in report.quality.items() if value not in ("", [])}
     tables = [
         _pairs("Settings that differ from the champion's", changed or {"": "none"}),
@@ -350,6 +351,17 @@ def series_text(text: str) -> str:
 
 def _plain(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _setting(value: object) -> str:
+    """A setting for people.
+
+    >>> _setting(None), _setting({"gain": 0.05, "trees": 25}), _setting(True)
+    ('none', 'gain 0.05, trees 25', 'True')
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_setting(one)}" for name, one in value.items())
+    return "none" if value is None else str(value)
 
 
 def _percent(value: float) -> str:
