@@ -11,8 +11,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from otel_aiops.detect.budget import LEAST_BUDGET, Alerted, BudgetConfig, per_week
-from otel_aiops.detect.rates import WEEK_S
+from otel_aiops.detect.alerting import Alerting
+from otel_aiops.detect.budget import LEAST_BUDGET, MOST_BUDGET, BudgetConfig, per_week
+from otel_aiops.detect.detector import Scores
+from otel_aiops.detect.rates import LEVELS, WEEK_S
 from otel_aiops.detect.smoothing import Smoothing
 from otel_aiops.errors import BadInput
 from otel_aiops.labels import Labels
@@ -35,8 +37,10 @@ from otel_aiops.series.batch import Batch
 
 KEPT = 3  # of so many trials one goes on to the next fold, and the settings that one begins with always
 AS_FAULTS = 5.0  # labelled events in a fold count as much as all faults that are put in
+SURE = 1.64  # standard errors, 95 % of one side
 LATE_NS = 600_000_000_000  # an alert so soon after an event still tells of it
 
+_Rows = tuple[I64, I64]  # rows, times
 Show = Callable[[float, float, str], None]  # (done, total, text)
 
 
@@ -165,7 +169,7 @@ def tune(
     quarter, which begins where the fold before ends: recall of labelled events and of faults put in, at the threshold
     that keeps the objective's budget. The best third of the trials goes on to the next fold (successive halving;
     Jamieson and Talwalkar 2016, algorithm 1). The settings that one begins with are judged in all folds, and stay the
-    best unless others cost less in most folds, and over all series by more than a standard error. The newest part of
+    best unless others cost less in most folds, and over all series by more than chance does. The newest part of
     the window is not read.
     Raises: BadInput when the gate of the dataset says no, or nothing is in scope, or Optuna is not installed.
     """
@@ -241,6 +245,7 @@ def judge(
         seed=study.seed,
         told=told,
         heard=heard,
+        threshold=heard.settle,
         scorer=_with_forecasts(study, settings, config, since_ns),
     )
     weeks = (end_ns - since_ns) / 1e9 / WEEK_S
@@ -271,9 +276,11 @@ class _Heard:
     """Notes the alerts of the judged part of a fold, and tells which labelled events have one."""
 
     def __init__(self, study: Study, labels: Sequence[Labels], since_ns: int, end_ns: int, points: Points) -> None:
-        self._since_ns, self._series = since_ns, len(labels)
-        self._opened: list[tuple[I64, I64]] = []  # rows, times
-        self._paid: list[tuple[I64, I64]] = []
+        self._since_ns, self._end_ns = since_ns, end_ns
+        self._budget, self._labels, self._series = study.budget, labels, len(labels)
+        self._scored: list[tuple[Batch, Scores]] = []
+        self._opened: list[_Rows] = []
+        self._paid: list[_Rows] = []
         self.threshold = math.nan
         self._events = []  # start, end, rows
         for label in study.labels:
@@ -284,14 +291,42 @@ class _Heard:
                 if rows:
                     self._events.append((label.start_ns, label.end_ns + LATE_NS, np.array(rows)))
 
-    def __call__(self, batch: Batch, alerted: Alerted) -> None:
-        if len(alerted.threshold):
-            self.threshold = float(alerted.threshold[0])
-        late = batch.time_ns >= self._since_ns
-        for flags, kept in ((alerted.opened, self._opened), (alerted.counted, self._paid)):
-            k = np.flatnonzero(flags & late)
-            if len(k):
-                kept.append((batch.rows[k].astype(np.int64), batch.time_ns[k]))
+    def __call__(self, batch: Batch, scores: Scores) -> None:
+        late = np.flatnonzero(batch.time_ns >= self._since_ns)
+        if len(late):
+            self._scored.append((batch.at(late), scores.at(late)))
+
+    def settle(self) -> float:
+        """The lowest threshold that would have kept to the budget in the judged part, at which its alerts are noted.
+
+        The threshold of the service comes there with time; in the first weeks of a history it is still what the first
+        days have left, which would say more of these than of the settings.
+        """
+        allowed = per_week(self._budget.budget) * (self._end_ns - self._since_ns) / 1e9 / WEEK_S
+        levels = LEVELS[(LEVELS > self._budget.floor) & (LEVELS < self._budget.ceiling)]
+        levels = np.concatenate([[self._budget.floor], levels, [self._budget.ceiling]])
+        low, high = 0, len(levels) - 1
+        while low < high:  # alerts that are paid for get fewer with the threshold
+            middle = (low + high) // 2
+            paid = sum(len(rows) for rows, _ in self._alerts(float(levels[middle]))[1])
+            low, high = (low, middle) if paid <= allowed else (middle + 1, high)
+        self.threshold = float(levels[low])
+        self._opened, self._paid = self._alerts(self.threshold)
+        return self.threshold
+
+    def _alerts(self, threshold: float) -> tuple[list[_Rows], list[_Rows]]:
+        """The alerts of the judged part at a threshold: those that opened, and those that were paid for."""
+        endless = replace(self._budget, budget=MOST_BUDGET, floor=threshold)  # so the threshold stays where it is
+        alerting = Alerting((endless,), endless.budget, lambda rows: rows.astype(np.uint64) + np.uint64(1))
+        alerting.assign(np.arange(self._series, dtype=np.int32), self._labels)
+        found: tuple[list[_Rows], list[_Rows]] = [], []
+        for batch, scores in self._scored:
+            alerted = alerting.judge(batch, scores, event_ns=int(batch.time_ns.max()))
+            for flags, kept in zip((alerted.opened, alerted.counted), found, strict=True):
+                k = np.flatnonzero(flags)
+                if len(k):
+                    kept.append((batch.rows[k].astype(np.int64), batch.time_ns[k]))
+        return found
 
     def events(self) -> tuple[I64, I64]:
         """(labelled events of the judged part, those that have an alert), by the first series that they are of."""
@@ -413,13 +448,14 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _surely_less(one: Trial, first: Trial) -> bool:
-    """Whether a trial costs less by more than one standard error of that over the series, in the folds that it was in.
+    """Whether a trial costs less by SURE standard errors of that over the series, in the folds that it was in.
 
+    The best of many trials is nearly always better by chance; without a rule like this it is chosen all the same.
     Source: Breiman et al., Classification and Regression Trees, 1984, section 3.4.3 (the one-standard-error rule).
     """
     spared = np.mean([np.subtract(its, mine) for mine, its in zip(one.losses, first.losses, strict=False)], axis=0)
     error = math.sqrt(len(spared)) * float(np.std(spared, ddof=1)) if len(spared) > 1 else 0.0
-    return float(spared.sum()) > error
+    return float(spared.sum()) > SURE * error
 
 
 def _step(tell: Told, fold: int, folds: int, share: float) -> None:
