@@ -17,7 +17,7 @@ from otel_aiops.detect.lessons import Verdict
 from otel_aiops.errand import Errand
 from otel_aiops.errors import AiopsError, BadInput, StateError
 from otel_aiops.lifecycle.behaviour import Counts, Tally, broken_promise, promises, rates
-from otel_aiops.lifecycle.comparison import calibration_error
+from otel_aiops.lifecycle.comparison import known_calibration_error
 from otel_aiops.lifecycle.drift import DAY, LEAST_DAYS, Compared, Reference, compare, reference_of
 from otel_aiops.lifecycle.health import Health, MonitoringConfig, budgeted, self_test
 from otel_aiops.lifecycle.past import Past, Sampling, complete_hour
@@ -138,7 +138,7 @@ class Monitor:
             self._tally.counts(),
             self._tally.to_json(),
             pipeline.alerting.budget.reports(),
-            calibration_error(champion.seen["probability"]),
+            known_calibration_error(champion),
         )
 
     def _save(self, saved: Mapping[str, Any]) -> None:

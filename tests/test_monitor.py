@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from otel_aiops.cli import app
 from otel_aiops.lifecycle.behaviour import Promise, Rate
+from otel_aiops.lifecycle.comparison import LEAST_POINTS
 from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.drift import Drift
 from otel_aiops.lifecycle.health import Budgeted, Health, SelfTest
@@ -205,6 +206,19 @@ def test_all_that_is_declared_is_emitted_and_nothing_else() -> None:
     )
     for metric, values in gauges(full).items():
         assert values and all(len(key) == declared[metric] for key in values), metric
+
+
+def test_probabilities_are_judged_from_enough_points(tmp_path: Path) -> None:
+    """As a metric, by the monitor and by the command; of few points chance alone puts them far off."""
+    with running(tmp_path) as up:
+        counts = up.service.pipeline.serving.champion.seen["probability"]
+        for points, error in ((LEAST_POINTS - 1, None), (2 * LEAST_POINTS, pytest.approx(0.95))):
+            up.service.ask(lambda points=points: counts.__setitem__(0, points))  # type: ignore[misc]
+            assert up.service.monitor.look().to_json()["calibration_error"] == error
+            name, shown = "otel_aiops_model_calibration_error_ratio", 0.0 if error is None else error
+            wait_for(lambda name=name, shown=shown: up.metric(name) == shown, "the metric")  # type: ignore[misc]
+            told = CliRunner().invoke(app, ["models", "health", "--url", f"http://127.0.0.1:{up.ports['api']}"])
+            assert ("probabilities off by at most" in told.output and "95.0%" in told.output) == (error is not None)
 
 
 @pytest.mark.parametrize(("enabled", "looks"), [("true", True), ("false", False)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,13 +16,21 @@ from typer.testing import CliRunner
 
 from otel_aiops.cli import app
 from otel_aiops.detect.serving import Action, Rollout
+from otel_aiops.lifecycle.report import REPORT, Feedback
 from otel_aiops.lifecycle.version import BUNDLE, Lineage, Settings
 from tests.feed import Feed
 from tests.incident_feed import call
+from tests.lifecycle.test_gate import GOOD, report
 from tests.servers import wait_for
 from tests.test_app import Running, running
 
 SERIES, STEP_S = 20, 30.0
+TAUGHT = Feedback(
+    kinds={"false_alert": 14},
+    late=0,
+    without={"false_a_week": 31.0, "recall": 0.8, "fault_recall": float("nan")},
+    taught={"false_a_week": 9.0, "recall": 0.8, "fault_recall": float("nan")},
+)
 
 
 class Shop:
@@ -72,6 +81,7 @@ def test_the_circle_of_a_version(shop: Shop) -> None:
     version, bundle = up.service.models.load(champion)
     assert len(bundle.labels) == SERIES and version.settings.detection == up.service.config.detection
     shop.feed(5, q3=115.0)
+    assert "otel_aiops_model_calibration_error_ratio{" not in text(up), "of so few points it is chance"
     compared = up.get("/api/v1/rollout")["comparison"]
     assert compared["champion"]["points"] == compared["other"]["points"] == 5 * SERIES
     assert compared["other"]["over_ratio"] >= compared["champion"]["over_ratio"]
@@ -230,6 +240,14 @@ def test_the_commands_show_and_change_what_runs(shop: Shop) -> None:
     assert f"champion: {champion}" in said("rollback", "--why", "no")
     listed = said("models", "list")
     assert champion in listed and "champion" in listed
-    assert "settings.threshold         3.0" in said("models", "show", strict)
+    shown = said("models", "show", strict)
+    assert "settings.threshold         3.0" in shown
+    assert f"report                     none yet; otel-aiops evaluate {strict} makes it" in shown
+    told = replace(report(GOOD), version=strict, feedback=TAUGHT)
+    (shop.up.service.models.folder(strict) / REPORT).write_text(json.dumps(told.to_json()))
+    shown = said("models", "show", strict)
+    assert "report                     0 alerts in 28 held-out days, missing none of 10 known incidents" in shown
+    assert "14 verdicts: false alerts 31 → 9 a week, events with an alert 80% → 80%" in shown
+    assert f"/api/v1/models/{strict}/report" in shown
     missing = requests.get(f"{url}/api/v1/models/{'0' * 16}", timeout=10)
     assert missing.status_code == 404

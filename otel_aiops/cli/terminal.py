@@ -70,7 +70,7 @@ def service(url: str | None, token: str | None) -> Iterator[Api]:
     """A connection to a running service, the one of this machine unless said otherwise."""
     from otel_aiops.batch.client import Api
 
-    api = Api("otel-aiops", url or "http://localhost:9464", token)
+    api = Api("the service", url or "http://localhost:9464", token)
     try:
         yield api
     finally:
@@ -141,6 +141,11 @@ def print_texts(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
     Console().print(table)
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: 1 alert, 2 alerts."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def span(seconds: float) -> str:
