@@ -92,6 +92,8 @@ class Monitor:
         self._save(live.saved)
         notes: list[str] = []
         compared, reference = self._compared(live, config, notes)
+        if damaged := self._past.damaged:
+            notes.append(f"{len(damaged)} recorded hours are left out: {next(iter(damaged.values()))}")
         now_hour = live.event_ns // HOUR_NS
         kept = promises(live.counts, now_hour)
         report = self_test(self._service.checkup.latest)

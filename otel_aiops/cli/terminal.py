@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from otel_aiops.batch.client import Api
     from otel_aiops.config import Config
     from otel_aiops.lifecycle.objective import Objective
+    from otel_aiops.lifecycle.truth import Label
 
 NO = 1  # the answer is no: a check found errors
 USAGE = 2  # wrong usage
@@ -56,6 +57,18 @@ def find_objective(wanted: str | None, known: Config) -> Objective | None:
         names = ", ".join(one.name for one in known.objectives) or "none"
         raise BadInput(f"objective: expected a file or one of {names}, got {wanted}")
     return load_objectives(Path(wanted))[0]
+
+
+def labels_of(paths: Iterable[Path] | None) -> tuple[Label, ...]:
+    """All labels of some files; exit code 2, with what is wrong, where one cannot be read."""
+    from otel_aiops.errors import BadInput
+    from otel_aiops.lifecycle.truth import read_labels
+
+    try:
+        return tuple(one for path in paths or () for one in read_labels(path))
+    except BadInput as error:
+        typer.echo(f"otel-aiops: {error}", err=True)
+        raise typer.Exit(USAGE) from None
 
 
 def prepare() -> None:

@@ -139,7 +139,9 @@ class _Work:
             why=circle.why,
             progress=self._bar("dataset"),
         )
-        words = f"{made.rows} points of {made.series} series, {len(made.labels)} labels"
+        lost = len(made.lost)
+        left_out = f"; {lost} hour{'s'[: lost != 1]} left out, whose segments are damaged" if lost else ""
+        words = f"{made.rows} points of {made.series} series, {len(made.labels)} labels{left_out}"
         return _Done({"dataset": made.id, "notes": list(notes)}, words)
 
     def do_quality(self) -> _Done:
