@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from otel_aiops.cli import app
 from otel_aiops.detect.serving import Action, Rollout
 from otel_aiops.lifecycle.report import REPORT, Feedback
 from otel_aiops.lifecycle.version import BUNDLE, Lineage, Settings
+from tests import test_app
 from tests.feed import Feed
 from tests.incident_feed import call
 from tests.lifecycle.test_gate import GOOD, report
@@ -103,6 +105,46 @@ def test_the_circle_of_a_version(shop: Shop) -> None:
 
 def text(up: Running) -> str:
     return requests.get(f"http://127.0.0.1:{up.ports['api']}/metrics", timeout=30).text
+
+
+def test_the_alerts_of_both_are_kept_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = test_app.QUICK.replace("warmup_points: 5", "warmup_points: 5, novelty_memory: 0")
+    monkeypatch.setattr(test_app, "QUICK", plain)  # so that a high threshold makes a version deaf
+    with running(tmp_path, "budget: 100000/week\n") as up:
+        shop = Shop(up)
+        shop.feed(40)
+        shop.roll("shadow", version=shop.challenger(threshold=600.0))
+        shop.feed(3, q3=300.0)
+        compared = up.get("/api/v1/rollout")["comparison"]
+        assert (compared["champion"]["alerts"], compared["other"]["alerts"], compared["alerts_of_both"]) == (1, 0, 0)
+        (alert,) = compared["only_champion"]
+        assert 'queue="q3"' in alert["series"] and compared["only_other"] == []
+        url = f"http://127.0.0.1:{up.ports['api']}"
+        shown = CliRunner().invoke(app, ["rollout", "show", "--url", url], env={"COLUMNS": "160"})
+        assert "only the champion" in shown.output and 'queue="q3"' in shown.output, shown.output
+        shop.feed(20)
+        shop.roll("shadow", version=shop.challenger(threshold=6.5))
+        shop.feed(3, q5=300.0)
+        compared = up.get("/api/v1/rollout")["comparison"]
+        assert compared["alerts_of_both"] == compared["other"]["alerts"] == 1 and not compared["only_champion"]
+
+
+def test_versions_that_are_swapped_while_points_come_lose_none(shop: Shop) -> None:
+    """Each point that was sent is scored once by who serves then, however orders fall between them."""
+    telemetry = shop.up.service.telemetry
+    before, steps = telemetry.value("otel_aiops.points.scored"), 60
+    strict = shop.challenger()
+    sending = threading.Thread(target=shop.feed, args=(steps,))
+    sending.start()
+    orders = 0
+    while sending.is_alive() or not orders:
+        for action in ("shadow", "promote", "rollback"):
+            assert shop.roll(action, version="" if action == "rollback" else strict).status_code == 200
+            orders += 1
+    sending.join()
+    shop.up.settle()
+    assert telemetry.value("otel_aiops.points.scored") - before == steps * SERIES and orders >= 3
+    assert telemetry.value("otel_aiops.step.failures") == telemetry.total("otel_aiops.rollout.failures") == 0
 
 
 RULES = (
