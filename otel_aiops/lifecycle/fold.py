@@ -178,7 +178,8 @@ class _Heard:
         The threshold of the service comes there with time; in the first weeks of a history it is still what the first
         days have left, which would say more of these than of the settings.
         """
-        allowed = per_week(self._budget.budget) * (self._end_ns - self._since_ns) / 1e9 / WEEK_S
+        weeks = (self._end_ns - self._since_ns) / 1e9 / WEEK_S
+        allowed = max(1, round(per_week(self._budget.budget) * weeks))  # with none at all nothing could be found
         levels = LEVELS[(self._budget.floor < LEVELS) & (self._budget.ceiling > LEVELS)]
         levels = np.concatenate([[self._budget.floor], levels, [self._budget.ceiling]])
         low, high = 0, len(levels) - 1

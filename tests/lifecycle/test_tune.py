@@ -15,11 +15,12 @@ import pytest
 from otel_aiops.detect.engine import EngineConfig
 from otel_aiops.errors import BadInput
 from otel_aiops.lifecycle.dataset import Datasets
+from otel_aiops.lifecycle.fold import Judged, judge
 from otel_aiops.lifecycle.manifest import Window
 from otel_aiops.lifecycle.objective import CostConfig, Objective
 from otel_aiops.lifecycle.search import SPACE, Drawn, Optuna, Span, Trial, TuneConfig
 from otel_aiops.lifecycle.truth import Exclusion, Label
-from otel_aiops.lifecycle.tune import Judged, Tuned, judge, ranked, studied, tune
+from otel_aiops.lifecycle.tune import Tuned, ranked, studied, tune
 from otel_aiops.lifecycle.version import Settings
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.segments import HOUR_NS
@@ -125,6 +126,19 @@ def test_confirmed_incidents_are_to_be_found_although_nobody_learns_from_them(tm
     assert found == [(1, 1), (0, 0)], "of what is left out for another reason nothing is judged"
 
 
+def test_settings_are_judged_at_the_lowest_threshold_that_keeps_to_the_budget(tmp_path: Path) -> None:
+    study = studied(Datasets.of(tmp_path), made(tmp_path), CONFIG, None, replace(FEW, max_series=99))
+    found = []
+    for alerts in (1, 3, 500):
+        budget = replace(study.budget, budget=168.0 * alerts, floor=0.25, group=0.0)  # of the hour that is judged
+        found.append(judge(replace(study, budget=budget), SETTINGS, 2))
+        assert found[-1].false_alerts.sum() <= alerts
+    one, few, many = found
+    assert one.threshold > few.threshold > many.threshold == 0.25, "of more alerts it is lower, but not below the floor"
+    assert one.false_alerts.sum() < few.false_alerts.sum() < many.false_alerts.sum()
+    assert one.found.sum() <= few.found.sum() < many.found.sum()
+
+
 def test_the_cost_weighs_misses_and_false_alerts() -> None:
     cost = CostConfig(miss=10, false_alert=1)
     two = [np.array(of) for of in ([1, 1], [0, 1], [2, 2], [2, 2], [3, 0])]
@@ -164,16 +178,21 @@ def test_settings_that_one_begins_with_stay_unless_others_are_better_in_more_tha
     assert ranked(alone)[0].number == 1, "of one series nothing is known but the folds"
 
 
-def test_what_is_drawn_stays_near_what_is_known() -> None:
+def test_each_setting_is_moved_alone_then_some_of_the_best() -> None:
     drawn = Drawn(SETTINGS, replace(FEW, trials=40))
-    group = drawn.next(0)
-    moved = [_differs(one.settings, SETTINGS) for one in group]
-    assert moved[0] == 0 and {1, 2, 3} >= set(moved[1:]) and len(set(moved[1:])) > 1 and len(group) == 20
-    drawn.told([replace(one, folds=({"cost": 1.0 - (one.number == 7)},)) for one in group])
-    others = drawn.next(20)
-    assert [one.number for one in others] == list(range(20, 40))
-    assert all(_differs(one.settings, group[7].settings) <= 3 for one in others)
-    assert not any(one.settings == SETTINGS for one in others)
+    alone = drawn.next(0)
+    assert alone[0].settings == SETTINGS and {_differs(one.settings, SETTINGS) for one in alone[1:]} == {1}
+    for name in SPACE:
+        values = {getattr(one.settings.detection, name) for one in alone} - {getattr(SETTINGS.detection, name)}
+        assert values, f"{name} is moved"
+    assert any(one.settings.families for one in alone)
+    drawn.told([replace(one, folds=({"cost": 1.0 - (one.number == 7)},)) for one in alone])
+    others = drawn.next(len(alone))
+    assert [one.number for one in others] == list(range(len(alone), 40)) and len(others) > 10
+    assert all(_differs(one.settings, alone[7].settings) <= 3 for one in others)
+    few = Drawn(SETTINGS, replace(FEW, trials=6))
+    assert len(few.next(0)) == 5, "two thirds of few trials too"
+    assert len(Drawn(SETTINGS, replace(FEW, trials=1)).next(0)) == 1
 
 
 def _differs(one: Settings, other: Settings) -> int:
