@@ -16,6 +16,7 @@ from otel_aiops.cli.terminal import (
     JsonOption,
     bar,
     find_objective,
+    labels_of,
     load_config,
     prepare,
     print_table,
@@ -163,7 +164,7 @@ def backtest(
     candidate = Candidate.of(models, version) if version else kept
     name = f"version {version}" if version else "this configuration"
     named = f"version {against}" if against else f"version {serving}, which serves,"
-    archive, truth = Archive(directory), (*_journal(used, directory), *_read(labels))
+    archive, truth = Archive(directory), (*_journal(used, directory), *labels_of(labels))
     prepare()
     with bar("backtest") as progress:
         found = run(
@@ -226,7 +227,7 @@ def _evaluated(
     prepare()
     lessons = freeze(directory, settings.journal, cases)
     since_ns = since(datasets.load(name), candidate.lineage, limits)
-    data = held_out(datasets, name, since_ns=since_ns, truth=_read(labels), match=objective, config=limits)
+    data = held_out(datasets, name, since_ns=since_ns, truth=labels_of(labels), match=objective, config=limits)
     with bar("evaluate") as progress:
         report = run(
             candidate,
@@ -260,12 +261,6 @@ def _journal(settings: Config, directory: Path) -> tuple[Label, ...]:
     with opened_journal(directory, settings.journal) as journal:
         found = of_journal(journal, 0, 2**62).labels if journal else ()
     return tuple(one for one in found if one.source == "incident")
-
-
-def _read(labels: list[Path] | None) -> tuple[Label, ...]:
-    from otel_aiops.lifecycle.truth import read_labels
-
-    return tuple(one for path in labels or () for one in read_labels(path))
 
 
 def _text(shown: str, values: Sequence[float]) -> str:
