@@ -28,7 +28,7 @@ from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.archive import Points
 
 KEPT = 3  # of so many trials one goes on to the next fold, and the settings that one begins with always
-SURE = 1.64  # standard errors, 95 % of one side
+SURE = 1.0  # standard errors by which a trial must cost less than the first
 
 Show = Callable[[float, float, str], None]  # (done, total, text)
 

@@ -129,7 +129,7 @@ def test_confirmed_incidents_are_to_be_found_although_nobody_learns_from_them(tm
 
 
 def test_settings_are_judged_at_the_lowest_threshold_that_keeps_to_the_budget(tmp_path: Path) -> None:
-    name = made(tmp_path, sizes=(500.0, 250.0))
+    name = made(tmp_path, sizes=(500.0, 250.0, 125.0, 60.0, 30.0))
     study = studied(Datasets.of(tmp_path), name, CONFIG, None, replace(FEW, max_series=99))
     found = []
     for alerts in (1, 500):
