@@ -139,7 +139,8 @@ class _Work:
             why=circle.why,
             progress=self._bar("dataset"),
         )
-        words = f"{made.rows} points of {made.series} series, {len(made.labels)} labels"
+        plural = "s" if len(made.labels) != 1 else ""
+        words = f"{made.rows} points of {made.series} series, {len(made.labels)} label{plural}"
         return _Done({"dataset": made.id, "notes": list(notes)}, words)
 
     def do_quality(self) -> _Done:
@@ -326,7 +327,8 @@ def sentence(report: Report) -> str:
     known = len(mine.events)
     missed = sum(not one.caught for one in mine.events)
     instead = f" instead of {len(champion.alerts)}" if champion else ""
-    events = f"missing {missed or 'none'} of {known} known incidents" if known else "with no incident known"
+    events = f"missing {missed or 'none'} of {known} known incident{'s' if known != 1 else ''}"
+    events = events if known else "with no incident known"
     days, count = 7 * report.weeks, len(mine.alerts)
     return (
         f"{count} alert{'s' if count != 1 else ''}{instead} in {days:.3g} held-out days, {events}, and"

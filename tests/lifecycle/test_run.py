@@ -227,7 +227,7 @@ def test_labels_of_files(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     one = stopped_at(data, monkeypatch, "dataset", labels=(labels,))
     labels.write_text('{"start": "2026-05-04T01:00:00Z", "end": "2026-05-04T03:00:00Z", "service": "cart"}\n')
     done = around(circle(data, labels=(labels,)))
-    assert done.id != one.id and "1 labels" in done.steps[0].words
+    assert done.id != one.id and "1 label" in done.steps[0].words
 
 
 @pytest.mark.parametrize("how", ["down", "hangs"])
