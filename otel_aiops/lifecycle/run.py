@@ -206,6 +206,7 @@ class _Work:
             objective=circle.objective,
             limits=circle.evaluation,
             lessons=lessons,
+            processes=circle.processes,
             progress=self._bar("evaluate"),
         )
         save(report, models.folder(name))

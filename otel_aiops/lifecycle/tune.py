@@ -22,6 +22,7 @@ from otel_aiops.lifecycle.objective import CostConfig, Objective
 from otel_aiops.lifecycle.rehearse import FAULT_SHARE, Forecasting, Scoring, rehearse
 from otel_aiops.lifecycle.scope import fault_kinds
 from otel_aiops.lifecycle.search import LEAST_FOLDS, Drawn, Optuna, Trial, TuneConfig
+from otel_aiops.lifecycle.stretch import Stored
 from otel_aiops.lifecycle.tables import SeriesTable
 from otel_aiops.lifecycle.train import ruled
 from otel_aiops.lifecycle.truth import ANOMALY, Label
@@ -239,8 +240,8 @@ def _with_forecasts(study: Study, settings: Settings, config: PipelineConfig, un
     if not wanted:
         return None
     spans: Any = {"start_ns": study.start_ns, "end_ns": until_ns, "processes": 1}
-    datasets = Datasets(study.directory)
-    arrays = train_forecasts(datasets, study.dataset, study.series, wanted[0], settings.detection, **spans)
+    stretch = Stored(study.directory, study.dataset)
+    arrays = train_forecasts(stretch, study.series, wanted[0], settings.detection, **spans)
     return Forecasting(config, Smoothing(arrays)) if arrays else None
 
 
