@@ -25,6 +25,7 @@ from otel_aiops.lifecycle.search import LEAST_FOLDS, Drawn, Optuna, Trial, TuneC
 from otel_aiops.lifecycle.stretch import Stored
 from otel_aiops.lifecycle.tables import SeriesTable
 from otel_aiops.lifecycle.train import ruled
+from otel_aiops.lifecycle.tried import Tried
 from otel_aiops.lifecycle.truth import ANOMALY, Label
 from otel_aiops.lifecycle.version import ForecastConfig, Settings
 from otel_aiops.lifecycle.workers import Told, work
@@ -144,6 +145,7 @@ def tune(
     tuning: TuneConfig | None = None,
     processes: int = 1,
     tracker: Tracker | None = None,
+    tried: Tried | None = None,
     progress: Show | None = None,
 ) -> Tuned:
     """Search settings for a dataset, beginning with those that are given; equal calls give equal answers.
@@ -153,6 +155,7 @@ def tune(
     that keeps the objective's budget. The best third of the trials goes on to the next fold (successive halving;
     Jamieson and Talwalkar 2016, algorithm 1). The settings that one begins with are judged in all folds, and stay the
     best unless others cost less in the mean and in most folds. The newest part of the window is not read.
+    With `tried` each judgement is kept there as soon as it is made, and none that is there is made again.
     Raises: BadInput when the gate of the dataset says no, or nothing is in scope, or Optuna is not installed.
     """
     tuning = tuning or TuneConfig()
@@ -160,7 +163,7 @@ def tune(
     propose = (Optuna if tuning.search == "optuna" else Drawn)(settings, tuning)
     done: list[Trial] = []
     while group := propose.next(len(done)):
-        judged = _halved(study, group, processes, _telling(progress, len(done), len(group), tuning.trials))
+        judged = _halved(study, group, processes, tried, _telling(progress, len(done), len(group), tuning.trials))
         propose.told(judged)
         done += judged
         if tracker:
@@ -339,11 +342,20 @@ class _Task:
     settings: Settings
     fold: int
     points: Points  # read once for all trials
+    tried: Tried | None
 
 
 def _run(task: _Task, told: Told) -> dict[str, float]:
     judged = judge(task.study, task.settings, task.fold, told, task.points)
-    return judged.figures(task.study.cost, task.study.a_week)
+    figures = judged.figures(task.study.cost, task.study.a_week)
+    if task.tried is not None:
+        task.tried.write(_deciding(task.study, task.settings, task.fold), figures)
+    return figures
+
+
+def _deciding(study: Study, settings: Settings, fold: int) -> object:
+    """Everything but where the dataset is, whose name is the hash of its content."""
+    return replace(study, directory=Path()), settings, fold
 
 
 def _telling(progress: Show | None, done: int, group: int, trials: int) -> Told:
@@ -356,20 +368,33 @@ def _telling(progress: Show | None, done: int, group: int, trials: int) -> Told:
     return tell
 
 
-def _halved(study: Study, trials: Sequence[Trial], processes: int, tell: Told) -> list[Trial]:
+def _halved(study: Study, trials: Sequence[Trial], processes: int, tried: Tried | None, tell: Told) -> list[Trial]:
     """All trials, judged in the first fold, the best third of them in the next one, and so on."""
     known = {one.number: one for one in trials}
     left = list(known)
     for fold in range(len(study.ends_ns)):
-        points = _points(study, study.ends_ns[fold])
-        tasks = [_Task(study, known[number].settings, fold, points) for number in left]
-        found = work(_run, tasks, count=processes, told=partial(_step, tell, fold, len(study.ends_ns)))
-        for number, figures in zip(left, found, strict=True):
+        settings = {number: known[number].settings for number in left}
+        step = partial(_step, tell, fold, len(study.ends_ns))
+        for number, figures in _judged(study, settings, fold, processes, tried, step).items():
             known[number] = replace(known[number], folds=(*known[number].folds, figures))
         left.sort(key=lambda number: (known[number].cost, number))
         kept = left[: max(1, -(-len(left) // KEPT))]
         left = kept + [number for number in left if not number and number not in kept]
     return list(known.values())
+
+
+def _judged(
+    study: Study, settings: Mapping[int, Settings], fold: int, processes: int, tried: Tried | None, tell: Told
+) -> dict[int, dict[str, float]]:
+    """The figures of some settings in a fold, those that are known already as they are."""
+    read = tried.read if tried else lambda of: None
+    kept = {number: read(_deciding(study, one, fold)) for number, one in settings.items()}
+    found = {number: figures for number, figures in kept.items() if figures is not None}
+    if missing := [number for number in settings if number not in found]:
+        points = _points(study, study.ends_ns[fold])
+        tasks = [_Task(study, settings[number], fold, points, tried) for number in missing]
+        found |= dict(zip(missing, work(_run, tasks, count=processes, told=tell), strict=True))
+    return found
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
