@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,22 +23,20 @@ class Tried:
 
     directory: Path
 
-    def read(self, of: object) -> dict[str, float] | None:
-        """The figures of a judgement; None where there are none, or damaged ones."""
+    def read(self, of: object) -> tuple[dict[str, float], tuple[float, ...]] | None:
+        """Figures and losses of a judgement; None where there are none, or damaged ones."""
         try:
-            tree = json.loads(self._path(of).read_bytes())
-        except (OSError, ValueError):
+            figures, losses = json.loads(self._path(of).read_bytes())
+            return {str(name): float(value) for name, value in figures.items()}, tuple(map(float, losses))
+        except (OSError, ValueError, TypeError, AttributeError):
             return None
-        if not isinstance(tree, dict) or not all(isinstance(value, float | int) for value in tree.values()):
-            return None
-        return {name: float(value) for name, value in tree.items()}
 
-    def write(self, of: object, figures: dict[str, float]) -> None:
+    def write(self, of: object, figures: Mapping[str, float], losses: Sequence[float]) -> None:
         """Keep a judgement, durable when this returns. Raises: StorageError."""
         with storage_errors(f"writing a trial to {self.directory}"):
             make_directory(self.directory)
             with whole_file(self._path(of)) as file:
-                file.write(json.dumps(figures).encode())  # NaN as such: nobody else reads this
+                file.write(json.dumps([dict(figures), list(losses)]).encode())  # NaN as such: nobody else reads this
 
     def _path(self, of: object) -> Path:
         name = hashlib.sha256(repr((__version__, of)).encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]

@@ -329,8 +329,8 @@ def test_a_search_that_is_killed_after_any_trial_goes_on_and_ends_alike(data: Pa
     write, kept = Tried.write, []
 
     def killed() -> None:
-        def one(self: Tried, of: object, figures: dict[str, float]) -> None:
-            write(self, of, figures)
+        def one(self: Tried, *judgement: Any) -> None:
+            write(self, *judgement)
             os.kill(os.getpid(), signal.SIGKILL)
 
         Tried.write = one  # type: ignore[method-assign]
