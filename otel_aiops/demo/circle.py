@@ -171,7 +171,15 @@ def _rollback(operator: Operator, first: str, second: str) -> None:
         raise RuntimeError(f"expected {second} to serve again, got {operator.get('rollout')['champion']}")
     before = operator.get("status")["points_scored"]
     operator.until(lambda: operator.get("status")["points_scored"] > before, "the champion to score on")
-    operator.say(f"back in {took_s:.1f} s, with the start of the command; points are scored on")
+    operator.say(f"back in {took_s:.1f} s with the start of the command; points are scored on")
+    for action in ("shadow", "promote"):
+        operator.order(action=action, version=first, why="once more, for the API")
+    began_s = time.monotonic()
+    operator.order(action="rollback", why="it knows the old level")
+    took_s = time.monotonic() - began_s
+    if operator.get("rollout")["champion"] != second:
+        raise RuntimeError(f"expected {second} to serve again after a rollback over the API")
+    operator.say(f'back in {took_s:.2f} s over the API, as by POST /api/v1/rollout {{"action": "rollback"}}')
 
 
 def _audit(operator: Operator, paged: Paged) -> None:
