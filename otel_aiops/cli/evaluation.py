@@ -208,6 +208,7 @@ def _evaluated(
 ) -> Report:
     """Evaluate a version and keep its report."""
     from otel_aiops.errors import BadInput
+    from otel_aiops.lifecycle import workers
     from otel_aiops.lifecycle.cases import Cases
     from otel_aiops.lifecycle.circle import freeze
     from otel_aiops.lifecycle.dataset import Datasets
@@ -238,6 +239,7 @@ def _evaluated(
             objective=objective,
             limits=limits,
             lessons=lessons,
+            processes=workers.processes(),
             progress=progress,
         )
     save(report, models.folder(version))

@@ -21,6 +21,7 @@ from otel_aiops.lifecycle.events import INCIDENT
 from otel_aiops.lifecycle.forecasts import train_forecasts
 from otel_aiops.lifecycle.objective import CostConfig
 from otel_aiops.lifecycle.rehearse import FAULT_SHARE, Faults, Forecasting, Scoring, rehearse
+from otel_aiops.lifecycle.stretch import Stored
 from otel_aiops.lifecycle.truth import ANOMALY, Label
 from otel_aiops.lifecycle.version import ForecastConfig, Settings
 from otel_aiops.lifecycle.workers import Told
@@ -134,8 +135,8 @@ def _with_forecasts(study: Study, settings: Settings, config: PipelineConfig, un
     if not wanted:
         return None
     spans: Any = {"start_ns": study.start_ns, "end_ns": until_ns, "processes": 1}
-    datasets = Datasets(study.directory)
-    arrays = train_forecasts(datasets, study.dataset, study.series, wanted[0], settings.detection, **spans)
+    stretch = Stored(study.directory, study.dataset)
+    arrays = train_forecasts(stretch, study.series, wanted[0], settings.detection, **spans)
     return Forecasting(config, Smoothing(arrays)) if arrays else None
 
 

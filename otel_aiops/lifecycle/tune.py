@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from otel_aiops.lifecycle.scope import fault_kinds
 from otel_aiops.lifecycle.search import LEAST_FOLDS, Drawn, Optuna, Trial, TuneConfig
 from otel_aiops.lifecycle.tables import SeriesTable
 from otel_aiops.lifecycle.train import ruled
+from otel_aiops.lifecycle.tried import Tried
 from otel_aiops.lifecycle.truth import ANOMALY, Label
 from otel_aiops.lifecycle.version import Settings
 from otel_aiops.lifecycle.workers import Told, work
@@ -28,7 +30,6 @@ from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.archive import Points
 
 KEPT = 3  # of so many trials one goes on to the next fold, and the settings that one begins with always
-SURE = 1.0  # standard errors by which a trial must cost less than the first
 
 Show = Callable[[float, float, str], None]  # (done, total, text)
 
@@ -84,6 +85,7 @@ def tune(
     tuning: TuneConfig | None = None,
     processes: int = 1,
     tracker: Tracker | None = None,
+    tried: Tried | None = None,
     progress: Show | None = None,
 ) -> Tuned:
     """Search settings for a dataset, beginning with those that are given; equal calls give equal answers.
@@ -92,8 +94,9 @@ def tune(
     quarter, which begins where the fold before ends: recall of labelled events and of faults put in, at the threshold
     that keeps the objective's budget. The best third of the trials goes on to the next fold (successive halving;
     Jamieson and Talwalkar 2016, algorithm 1). The settings that one begins with are judged in all folds, and stay the
-    best unless others cost less in most folds, and over all series by more than chance does. The newest part of
-    the window is not read.
+    best unless others cost less in most folds, and over all series by more than a standard error. The newest part of
+    the window is not read. With `tried` each judgement is kept there as soon as it is made, and none that is there is
+    made again.
     Raises: BadInput when the gate of the dataset says no, or nothing is in scope, or Optuna is not installed.
     """
     tuning = tuning or TuneConfig()
@@ -101,7 +104,7 @@ def tune(
     propose = (Optuna if tuning.search == "optuna" else Drawn)(settings, tuning)
     done: list[Trial] = []
     while group := propose.next(len(done)):
-        judged = _halved(study, group, processes, _telling(progress, len(done), len(group), tuning.trials))
+        judged = _halved(study, group, processes, tried, _telling(progress, len(done), len(group), tuning.trials))
         propose.told(judged)
         done += judged
         if tracker:
@@ -162,12 +165,21 @@ class _Task:
     settings: Settings
     fold: int
     points: Points  # read once for all trials
+    tried: Tried | None
 
 
 def _run(task: _Task, told: Told) -> tuple[dict[str, float], tuple[float, ...]]:
     judged = judge(task.study, task.settings, task.fold, told, task.points)
     of = task.study.cost, task.study.a_week
-    return judged.figures(*of), tuple(judged.losses(*of).tolist())
+    found = judged.figures(*of), tuple(judged.losses(*of).tolist())
+    if task.tried is not None:
+        task.tried.write(_deciding(task.study, task.settings, task.fold), *found)
+    return found
+
+
+def _deciding(study: Study, settings: Settings, fold: int) -> object:
+    """Everything but where the dataset is, whose name is the hash of its content."""
+    return replace(study, directory=Path()), settings, fold
 
 
 def _telling(progress: Show | None, done: int, group: int, trials: int) -> Told:
@@ -180,21 +192,34 @@ def _telling(progress: Show | None, done: int, group: int, trials: int) -> Told:
     return tell
 
 
-def _halved(study: Study, trials: Sequence[Trial], processes: int, tell: Told) -> list[Trial]:
+def _halved(study: Study, trials: Sequence[Trial], processes: int, tried: Tried | None, tell: Told) -> list[Trial]:
     """All trials, judged in the first fold, the best third of them in the next one, and so on."""
     known = {one.number: one for one in trials}
     left = list(known)
     for fold in range(len(study.ends_ns)):
-        points = points_of(study, study.ends_ns[fold])
-        tasks = [_Task(study, known[number].settings, fold, points) for number in left]
-        found = work(_run, tasks, count=processes, told=partial(_step, tell, fold, len(study.ends_ns)))
-        for number, (figures, losses) in zip(left, found, strict=True):
+        settings = {number: known[number].settings for number in left}
+        step = partial(_step, tell, fold, len(study.ends_ns))
+        for number, (figures, losses) in _judged(study, settings, fold, processes, tried, step).items():
             one = known[number]
             known[number] = replace(one, folds=(*one.folds, figures), losses=(*one.losses, losses))
         left.sort(key=lambda number: (known[number].cost, number))
         kept = left[: max(1, -(-len(left) // KEPT))]
         left = kept + [number for number in left if not number and number not in kept]
     return list(known.values())
+
+
+def _judged(
+    study: Study, settings: Mapping[int, Settings], fold: int, processes: int, tried: Tried | None, tell: Told
+) -> dict[int, tuple[dict[str, float], tuple[float, ...]]]:
+    """Figures and losses of some settings in a fold, those that are known already as they are."""
+    read = tried.read if tried else lambda of: None
+    kept = {number: read(_deciding(study, one, fold)) for number, one in settings.items()}
+    found = {number: judged for number, judged in kept.items() if judged is not None}
+    if missing := [number for number in settings if number not in found]:
+        points = points_of(study, study.ends_ns[fold])
+        tasks = [_Task(study, settings[number], fold, points, tried) for number in missing]
+        found |= dict(zip(missing, work(_run, tasks, count=processes, told=tell), strict=True))
+    return found
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
@@ -210,14 +235,14 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _surely_less(one: Trial, first: Trial) -> bool:
-    """Whether a trial costs less by SURE standard errors of that over the series, in the folds that it was in.
+    """Whether a trial costs less by more than the standard error of that over the series, in the folds it was in.
 
     The best of many trials is nearly always better by chance; without a rule like this it is chosen all the same.
     Source: Breiman et al., Classification and Regression Trees, 1984, section 3.4.3 (the one-standard-error rule).
     """
     spared = np.mean([np.subtract(its, mine) for mine, its in zip(one.losses, first.losses, strict=False)], axis=0)
     error = math.sqrt(len(spared)) * float(np.std(spared, ddof=1)) if len(spared) > 1 else 0.0
-    return float(spared.sum()) > SURE * error
+    return float(spared.sum()) > error
 
 
 def _step(tell: Told, fold: int, folds: int, share: float) -> None:

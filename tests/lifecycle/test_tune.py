@@ -15,11 +15,13 @@ import pytest
 
 from otel_aiops.detect.engine import EngineConfig
 from otel_aiops.errors import BadInput
+from otel_aiops.lifecycle import tune as module
 from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.fold import Judged, judge
 from otel_aiops.lifecycle.manifest import Window
 from otel_aiops.lifecycle.objective import CostConfig, Objective
 from otel_aiops.lifecycle.search import SPACE, Drawn, Optuna, Span, Trial, TuneConfig
+from otel_aiops.lifecycle.tried import Tried
 from otel_aiops.lifecycle.truth import Exclusion, Label
 from otel_aiops.lifecycle.tune import Tuned, ranked, studied, tune
 from otel_aiops.lifecycle.version import Settings
@@ -93,6 +95,30 @@ def test_trials_are_judged_alike_and_the_newest_part_changes_nothing(tmp_path: P
     for settings, _ in list(kept.trials.values())[1:]:
         for name in ("threshold", "warmup_points", "memory_points", "adapt_after"):
             assert SPACE[name].low <= getattr(settings.detection, name) <= SPACE[name].high
+
+
+def test_what_was_judged_is_not_judged_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[tuple[float, int]] = []
+
+    def counted(study: Any, settings: Settings, fold: int, *more: Any) -> Judged:
+        judged.append((settings.detection.threshold, fold))
+        return judge(study, settings, fold, *more)
+
+    monkeypatch.setattr(module, "judge", counted)
+    tried, name = Tried(tmp_path / "tried"), made(tmp_path)
+    shared: dict[str, Any] = {"tuning": FEW, "tried": tried}
+    first = tune(Datasets.of(tmp_path), name, SETTINGS, CONFIG, objective=OBJECTIVE, **shared)
+    count = len(judged)
+    assert count == sum(len(one.folds) for one in first.trials) == len(list(tried.directory.iterdir()))
+    again = tune(Datasets.of(tmp_path), name, SETTINGS, CONFIG, objective=OBJECTIVE, **shared)
+    assert repr(again) == repr(first) and len(judged) == count
+    for path, text in zip(sorted(tried.directory.iterdir()), ("", "[1]", '[{"cost": "x"}, []]'), strict=False):
+        path.write_text(text)
+    again = tune(Datasets.of(tmp_path), name, SETTINGS, CONFIG, objective=OBJECTIVE, **shared)
+    assert repr(again) == repr(first) and len(judged) == count + 3, "damaged ones are"
+    dear = replace(OBJECTIVE, budget="9/day")
+    tune(Datasets.of(tmp_path), name, SETTINGS, CONFIG, objective=dear, **shared)
+    assert [fold for _, fold in judged[count + 3 :]].count(0) == FEW.trials, "under another budget all are"
 
 
 def test_labelled_events_count_where_they_are_judged(tmp_path: Path) -> None:
