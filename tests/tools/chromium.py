@@ -17,9 +17,12 @@ PROGRAM = "usr/lib/chromium/chromium"  # usr/bin/chromium is a script that knows
 START_S = 60
 FONTS = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">
 <fontconfig><dir>{fonts}</dir><dir>/usr/share/fonts</dir><cachedir>{cache}</cachedir>
-<match><test name="family" compare="not_eq"><string>DejaVu Sans Mono</string></test>
-<edit name="family" mode="append_last"><string>DejaVu Sans</string></edit></match></fontconfig>
-"""  # what is there, and DejaVu Sans where that is asked for which is not
+<alias binding="same"><family>system-ui</family><prefer><family>DejaVu Sans</family></prefer></alias>
+<alias binding="same"><family>sans</family><prefer><family>DejaVu Sans</family></prefer></alias>
+<alias binding="same"><family>sans-serif</family><prefer><family>DejaVu Sans</family></prefer></alias>
+<alias binding="same"><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias>
+<match target="pattern"><edit name="family" mode="append_last"><string>DejaVu Sans</string></edit></match></fontconfig>
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ NODE = Markup(
 EDGE = Markup('<path d="{path}" class="{kind}" marker-end="url(#arrow)"><title>{title}</title></path>')
 SVG = Markup(
     '<svg viewBox="0 0 {wide} {high}" width="{wide}" height="{high}" class="graph" role="img" aria-label="{title}">'
-    '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="9" markerHeight="9"'
+    ' markerUnits="userSpaceOnUse" orient="auto">'
     '<path d="M0 0L8 4L0 8z" class="head"/></marker></defs>{parts}</svg>'
 )
 

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeGuard
 from markupsafe import Markup, escape
 
 from otel_aiops.lifecycle.charts import STEPS_S, number, ticks
+from otel_aiops.server.web.render import unit as shown_unit
 
 LEFT, RIGHT, TOP = 62, 14, 10
 VALUE, SCORE, BETWEEN, AXIS = 190, 70, 22, 24  # heights
@@ -65,7 +66,7 @@ def _value(points: Mapping[str, Numbers], at: _Scale, width: int, unit: str) -> 
             kind = "over" if over else "dot"
             yield f'<circle cx="{at(t):.1f}" cy="{up(v):.1f}" r="{2.6 if over else 1.6}" class="{kind}"/>'
     if unit:
-        yield f'<text x="{LEFT + 4}" y="{TOP + 12}" class="unit">{escape(unit)}</text>'
+        yield f'<text x="{LEFT + 4}" y="{TOP + 12}" class="unit">{escape(shown_unit(unit))}</text>'
 
 
 def _score(points: Mapping[str, Numbers], at: _Scale, width: int) -> Iterator[str]:

@@ -28,6 +28,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     found.filters |= {"when": when, "number": number, "span": span, "percent": percent, "size": size, "count": count}
+    found.filters |= {"named": named, "told": told, "unit": unit}
     found.globals |= {"version": __version__, "NONE": NONE}
     return found
 
@@ -45,6 +46,38 @@ def when(time_s: float | None) -> Markup:
     except (OverflowError, ValueError, OSError):
         return escape(time_s)
     return Markup('<time datetime="{}">{}</time>').format(f"{moment:%Y-%m-%dT%H:%M:%SZ}", f"{moment:%Y-%m-%d %H:%M:%S}")
+
+
+def told(text: str) -> Markup:
+    """A sentence in which names stand between backticks.
+
+    >>> told("`GET /` of <web> fails")
+    Markup('<code>GET /</code> of &lt;web&gt; fails')
+    """
+    parts = text.split("`")
+    if not len(parts) % 2:
+        return escape(text)
+    shown = (Markup("<code>{}</code>").format(one) if k % 2 else escape(one) for k, one in enumerate(parts))
+    return Markup("").join(shown)
+
+
+def named(series: str) -> tuple[str, str]:
+    """The name of a series, and its labels as they are read.
+
+    >>> named('latency:p95{route="/pay"}'), named("up{}")
+    (('latency:p95', 'route="/pay"'), ('up', ''))
+    """
+    name, _, inner = series.partition("{")
+    return name, inner.removesuffix("}")
+
+
+def unit(text: str) -> str:
+    """A unit of UCUM as people read it.
+
+    >>> unit("{call}/s"), unit("1"), unit("By")
+    ('call/s', '', 'B')
+    """
+    return {"1": "", "By": "B"}.get(text, text.replace("{", "").replace("}", ""))
 
 
 def number(value: Any, digits: int = 3) -> str:

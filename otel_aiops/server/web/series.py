@@ -15,8 +15,8 @@ from otel_aiops.server.asking import integer
 from otel_aiops.server.web.plot import outlook, plot
 from otel_aiops.server.web.site import Site, back
 
-PAGE = 100
-STRANGEST = 20
+PAGE = 50
+STRANGEST = 10
 FURTHEST = 2**31
 NARROW, USUAL, WIDE = 280, 860, 1600
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")

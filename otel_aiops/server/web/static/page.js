@@ -118,7 +118,8 @@ async function send(form, button) {
   const fields = new URLSearchParams(new FormData(form, button));
   button?.setAttribute("disabled", "");
   try {
-    const answer = await fetch(form.action, { method: "POST", body: fields, headers: { Accept: "text/html" } });
+    const address = button?.getAttribute("formaction") || form.getAttribute("action"); // `form.action` may be a button
+    const answer = await fetch(address, { method: "POST", body: fields, headers: { Accept: "text/html" } });
     const there = parsed(await answer.text());
     if (!answer.ok) return tell(there.querySelector("[data-problem]")?.textContent || `refused: ${answer.status}`, true);
     if (new URL(answer.url).pathname !== location.pathname) return location.assign(answer.url);
