@@ -272,7 +272,7 @@ class Views:
         """The row of a fingerprint. Raises: BadInput."""
         row = self._service.ask(lambda: self._service.pipeline.table.find(int(fingerprint, 16)))
         if row is None:
-            raise BadInput(f"series: expected one that is known, no series has the fingerprint {fingerprint}")
+            raise BadInput(f"series: expected a known one, got the fingerprint {fingerprint}, which no series has")
         return row
 
     def _found(self, row: int) -> _Found:

@@ -125,6 +125,7 @@ async function send(form, button) {
     if (new URL(answer.url).pathname !== location.pathname) return location.assign(answer.url);
     tell(there.getElementById("said")?.textContent || "Done.", false);
     for (const field of form.querySelectorAll("input[name=why], input[name=of]")) field.value = "";
+    for (const field of document.querySelectorAll("input[name=who]")) field.value ||= fields.get("who") || "";
     form.closest("details")?.removeAttribute("open");
     renew(there);
   } catch {
