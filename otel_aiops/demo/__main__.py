@@ -181,6 +181,9 @@ def _summary(console: Console, service: Service, shop: Shop, seen: Seen, took_s:
 def _where_to_look(console: Console, service: Service) -> None:
     keep = bool(os.environ.get("KEEP"))
     console.print("The service is up until Ctrl-C:" if keep else "With KEEP=1 the service stays up, to look around:")
+    console.print(
+        f"  the page: {service.url if keep else 'http://localhost:9464'}/  open it in a browser", soft_wrap=True
+    )
     for path, what in (
         ("/api/v1/alerts", "what is worth being woken for, under the alert budget"),
         ("/api/v1/incidents", "what is wrong, how bad, where and why"),
