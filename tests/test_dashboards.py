@@ -1,29 +1,19 @@
-"""Dashboards and alert rules speak of metrics that the service emits, and the rules fire when they should."""
+"""Dashboards speak of metrics that the service emits."""
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from otel_aiops.otlp.prometheus import label_name
-from otel_aiops.otlp.semconv import METRICS
-from tests import reference
-from tests.servers import require
-from tests.tools.prometheus import promtool
+from tests.promql import COMMON, EMITTED, checked
 
 GRAFANA = Path(__file__).parent.parent / "grafana"
 DASHBOARDS = sorted((GRAFANA / "dashboards").glob("*.json"))
-RULES = sorted((GRAFANA / "alerts").glob("*.rules.yaml"))
-COMMON = {"instance", "job", "__name__"}
-
-EMITTED = {one.prometheus: {label_name(key) for key in one.attributes} for one in METRICS.values()}
 
 
 def queries(dashboard: Any) -> Iterator[str]:
@@ -31,16 +21,6 @@ def queries(dashboard: Any) -> Iterator[str]:
         yield from (target["expr"] for target in panel.get("targets", ()))
     for variable in dashboard["templating"]["list"]:
         yield variable.get("definition", "")
-
-
-def checked(expression: str) -> int:
-    """How many of our metrics an expression names; each is emitted, with the labels that are asked for."""
-    found = re.findall(r"(otel_aiops_\w+)(?:\{([^}]*)\})?", expression)
-    for name, matchers in found:
-        assert name in EMITTED, f"{name} is not emitted"
-        asked = set(re.findall(r"(\w+)\s*[=!]~?", matchers))
-        assert asked <= EMITTED[name] | COMMON, f"{name} has no labels {asked - EMITTED[name] - COMMON}"
-    return len(found)
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda p: p.name)
@@ -73,25 +53,3 @@ def test_dashboards_can_be_provisioned(path: Path) -> None:
             assert panel["datasource"]["uid"] == "${datasource}" and panel["description"]
             assert panel["fieldConfig"]["defaults"]["unit"] and panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
             assert all(one["refId"] and one["datasource"] == panel["datasource"] for one in panel["targets"])
-
-
-@pytest.mark.parametrize("path", RULES, ids=lambda p: p.name)
-def test_rules_ask_for_what_is_emitted_and_say_what_to_do(path: Path) -> None:
-    rules = [rule for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
-    assert len({rule["alert"] for rule in rules}) == len(rules)
-    for rule in rules:
-        assert checked(rule["expr"]), rule["alert"]
-        assert rule["labels"]["severity"] in ("critical", "warning", "info")
-        assert all(rule["annotations"][key] for key in ("summary", "description", "runbook"))
-        runbook = rule["annotations"]["runbook"]
-        checked(" ".join(re.findall(r"otel_aiops_\w+", runbook)))
-        for command in re.findall(r"`otel-aiops ([a-z ]+)`", runbook):
-            assert f"| `otel-aiops {command} " in reference.commands(), f"there is no command {command}"
-
-
-@pytest.mark.parametrize("path", RULES, ids=lambda p: p.name)
-def test_rules_are_those_of_prometheus_and_fire(path: Path) -> None:
-    tool = str(require(promtool))
-    for arguments in (["check", "rules", path.name], ["test", "rules", path.name.replace(".rules", ".test")]):
-        done = subprocess.run([tool, *arguments], cwd=path.parent, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stdout + done.stderr

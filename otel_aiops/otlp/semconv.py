@@ -91,6 +91,7 @@ SERIES_METRICS: Mapping[Field, Metric] = {
     "upper": Metric(
         "otel_aiops.expected.upper", "gauge", "", "Upper end of the expected band, in the series' unit.", _SERIES
     ),
+    "value": Metric("otel_aiops.value", "gauge", "", "The value that was scored, in the series' unit.", _SERIES),
 }
 
 CHANNEL_METRIC = Metric(
@@ -536,13 +537,11 @@ def series_metrics(*, compat: Compat = "none", expected: bool = False) -> dict[F
     """
     renamed = COMPAT_NAMES[compat]
     own: list[Field] = ["score", "active", "ratio", "alert", "probability"]
-    band: list[Field] = ["expected", "lower", "upper"]
+    band: list[Field] = ["expected", "lower", "upper", "value"]
     fields = [field for field in own + band if field in own or expected or field in renamed]
     metrics = {field: SERIES_METRICS[field] for field in fields}
     for field, name in renamed.items():
-        ours = SERIES_METRICS.get(field)
-        description = ours.description if ours else "The value that was scored, in the series' unit."
-        metrics[field] = Metric(name, "gauge", "", description, (*_SERIES, COMPAT_LABEL[compat]))
+        metrics[field] = Metric(name, "gauge", "", SERIES_METRICS[field].description, (*_SERIES, COMPAT_LABEL[compat]))
     return metrics
 
 
