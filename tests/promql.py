@@ -31,3 +31,9 @@ def checked(expression: str) -> int:
         asked = set(re.findall(r"(\w+)\s*[=!]~?", matchers)) - COMMON - EMITTED[name]
         assert not asked or OF_SERIES.match(name), f"{name} has no labels {asked}"
     return len(found)
+
+
+def substituted(expression: str, *, interval: str = "1m", span: str = "1h", **chosen: str) -> str:
+    """An expression as Grafana sends it: with all values of every variable, unless one is chosen."""
+    known = {"__rate_interval": interval, "__range": span, **chosen}
+    return re.sub(r"\$([a-z_]\w*)", lambda found: known.get(found[1], ".*"), expression)
