@@ -9,6 +9,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ import opentelemetry.semconv._incubating.metrics as conventions
 import pytest
 import yaml
 
+from otel_aiops.detect.serving import Action
+from otel_aiops.incidents.incident import Severity
+from otel_aiops.lifecycle.needs import KINDS
+from otel_aiops.lifecycle.runs import FAILED, REFUSED, REGISTERED
 from otel_aiops.otlp.prometheus import label_name
+from otel_aiops.otlp.semconv import METRICS
+from otel_aiops.pipeline import Pipeline, PipelineConfig
 from tests import reference
 from tests.promql import COMMON, EMITTED, checked
 from tests.servers import require
@@ -165,7 +172,7 @@ def test_runbooks_name_what_there_is(path: Path) -> None:
         assert f"| `otel-aiops {command} " in reference.commands(), f"there is no command {command}"
     for metric in re.findall(r"`(otel_aiops_\w+)", text):
         assert metric in EMITTED, f"{metric} is not emitted"
-    roots = {key.split(".")[0].removesuffix("[]") for key in settings}
+    roots = {key.split(".")[0].removesuffix("[]") for key in settings} - {"service"}  # those are attributes
     for key in re.findall(r"`([a-z]+(?:\.[a-z_]+)+)`", text):
         if key.split(".")[0] in roots:
             assert any(one == key or one.startswith(f"{key}.") for one in settings), f"there is no setting {key}"
@@ -204,3 +211,25 @@ def test_labels_of_selectors_are_names_of_attributes() -> None:
             for selector in re.findall(r"\{([^}]*)\}", rule["expr"]):
                 for label in re.findall(r"(\w+)\s*[=!]~?", selector):
                     assert label == label_name(label)
+
+
+def test_what_rises_with_its_first_event_is_there_before_it() -> None:
+    """`increase` over a counter that came into being with its first event is 0: a rule on it would miss that event."""
+    begins = {one.prometheus: one for one in METRICS.values() if one.kind == "counter" and one.attributes}
+    for path in OWN:
+        for rule in rules_of(path):
+            for name in re.findall(r"increase\((otel_aiops_\w+)", rule["expr"]):
+                known = name not in begins or begins[name].begins or begins[name].attributes == ("exporter",)
+                assert known, f"{rule['alert']}: {name} comes into being with its first event"
+
+
+def test_what_counters_begin_with_is_what_there_is() -> None:
+    assert METRICS["otel_aiops.rollout.failures"].begins == tuple((str(action),) for action in Action)
+    reasons = {*KINDS, "asked", "resumed"}
+    outcomes = {REGISTERED, REFUSED, FAILED}
+    assert set(METRICS["otel_aiops.lifecycle.runs"].begins) == set(product(outcomes, reasons))
+    what = {(one,) for one in Pipeline(PipelineConfig()).analysis.reliability}
+    assert set(METRICS["otel_aiops.predictions.hit"].begins) == what
+    assert all(len(key) == len(one.attributes) for one in METRICS.values() for key in one.begins)
+    severities = {severity for _, severity in METRICS["otel_aiops.incidents.opened"].begins}
+    assert severities == {str(one) for one in Severity}

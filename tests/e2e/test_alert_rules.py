@@ -1,4 +1,4 @@
-"""Domain rules on the real way: series by the semantic conventions in, scores out, a real Prometheus that evaluates the rules."""
+"""Domain rules on the real way: series by the conventions in, scores out, a real Prometheus with the rules."""
 
 from __future__ import annotations
 
