@@ -122,7 +122,7 @@ def test_there_are_enough() -> None:
 def test_rules_ask_for_what_is_emitted(path: Path) -> None:
     for rule in rules_of(path):
         assert checked(rule["expr"]), rule["alert"]
-        assert rule["labels"]["severity"] in ("critical", "warning", "info")
+        assert rule["labels"]["severity"] in ("critical", "warning", "info", "{{ $labels.severity }}")
         assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
 
 

@@ -21,6 +21,7 @@ from tests.servers import require
 from tests.tools.prometheus import promtool
 
 DIRECTORY = Path(__file__).parent.parent / "grafana" / "dashboards"
+ALERTS = DIRECTORY.parent / "alerts"
 DASHBOARDS = sorted(DIRECTORY.glob("*.json"))
 each = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
 
@@ -102,3 +103,61 @@ def test_commands_in_texts_are_those_that_there_are() -> None:
     for board in BOARDS:
         for command in re.findall(r"`otel-aiops ([a-z][a-z ]*[a-z])(?: ID)?`", str(board)):
             assert f"| `otel-aiops {command} " in reference.commands(), f"there is no command {command}"
+
+
+# What is watched of a model: (metric, matcher) of its panel, and the rule with (metric, matcher) that pages for it.
+RATE, DRIFTS = "otel_aiops_model_rate", "otel_aiops_model_drifts_persistent"
+OFF, EXPECTED = "otel_aiops_model_calibration_error_ratio", "otel_aiops_model_expected_false_alerts"
+WATCHED: dict[str, tuple[tuple[str, str], str, tuple[str, str]]] = {
+    "score rate": ((RATE, 'what="scores"'), "OtelAiopsScoreRateUnusual", (f"{RATE}_unusual", 'what="scores"')),
+    "alert rate": ((RATE, 'what="alerts"'), "OtelAiopsAlertRateUnusual", (f"{RATE}_unusual", 'what="alerts"')),
+    "input drift": (("otel_aiops_model_drift_effect", ""), "OtelAiopsInputDrift", (DRIFTS, 'kind="input"')),
+    "concept drift": ((DRIFTS, ""), "OtelAiopsConceptDrift", (DRIFTS, 'kind="concept"')),
+    "performance by verdicts": (
+        ("otel_aiops_model_precision_ratio", ""),
+        "OtelAiopsPrecisionLow",
+        ("otel_aiops_model_precision_ratio", 'bound="high"'),
+    ),
+    "performance without labels": ((EXPECTED, ""), "OtelAiopsFalseAlertsExpected", (EXPECTED, "")),
+    "calibration error": ((OFF, ""), "OtelAiopsCalibrationOff", (OFF, 'role="champion"')),
+    "promise of rare probabilities": (
+        ("otel_aiops_model_promise_kept", ""),
+        "OtelAiopsPromiseBroken",
+        ("otel_aiops_model_promise_kept", ""),
+    ),
+    "budget used of that promised": (
+        ("otel_aiops_model_budget_used_ratio", ""),
+        "OtelAiopsBudgetOverspent",
+        ("otel_aiops_model_budget_used_ratio", ""),
+    ),
+    "self-test by kind of fault": (
+        ("otel_aiops_model_fault_recall_ratio", ""),
+        "OtelAiopsFaultsMissed",
+        ("otel_aiops_selftest_plain_recall", "fault=~"),
+    ),
+}
+
+
+def asks(expression: str, metric: str, matcher: str) -> bool:
+    """Whether an expression names a metric, with a matcher."""
+    return any(matcher in found for found in re.findall(rf"\b{metric}\b(?:\{{([^}}]*)\}})?", expression))
+
+
+@pytest.mark.parametrize("what", WATCHED)
+def test_all_that_is_watched_of_a_model_is_emitted_shown_and_ruled(what: str) -> None:
+    shown, alert, ruled = WATCHED[what]
+    assert shown[0] in EMITTED and ruled[0] in EMITTED
+    panels = json.loads((DIRECTORY / "models.json").read_text())["panels"]
+    plots = [panel for panel in panels if panel["type"] in ("timeseries", "bargauge")]
+    assert any(asks(target["expr"], *shown) for panel in plots for target in panel["targets"])
+    (group,) = yaml.safe_load((ALERTS / "models.rules.yaml").read_text())["groups"]
+    (rule,) = [rule for rule in group["rules"] if rule["alert"] == alert]
+    assert asks(rule["expr"], *ruled)
+    cases = (ALERTS / "models.test.yaml").read_text()
+    assert f'alertname="{alert}"' in cases and ruled[0] in cases, "promtool sees it fire"
+
+
+def test_each_metric_of_the_model_is_shown_or_ruled() -> None:
+    files = [*DASHBOARDS, *ALERTS.glob("*.rules.yaml")]
+    named = set(re.findall(r"otel_aiops_\w+", "".join(path.read_text() for path in files)))
+    assert {one for one in EMITTED if one.startswith("otel_aiops_model_")} <= named

@@ -25,6 +25,7 @@ from otel_aiops.cli.terminal import (
     ask,
     bar,
     find_objective,
+    labels_of,
     load_config,
     moment,
     post,
@@ -388,13 +389,13 @@ def _held_out(
     labels: list[Path] | None,
 ) -> Any:
     """The points that both run over."""
-    from otel_aiops.cli.evaluation import _journal, _read
+    from otel_aiops.cli.evaluation import _journal
     from otel_aiops.lifecycle.change import of_archive, of_file
     from otel_aiops.lifecycle.dataset import Datasets
     from otel_aiops.lifecycle.evaluate import held_out
 
     shared: dict[str, Any] = {"match": before.objective, "config": known.lifecycle.evaluation}
-    given = _read(labels)
+    given = labels_of(labels)
     if data is not None:
         return of_file(data, given, **shared)
     assert data_dir is not None

@@ -18,6 +18,7 @@ from otel_aiops.cli.terminal import (
     JsonOption,
     bar,
     find_objective,
+    labels_of,
     load_config,
     print_texts,
 )
@@ -184,7 +185,7 @@ def _wanted(
 ) -> Wanted:
     from otel_aiops.config import duration
     from otel_aiops.lifecycle.assemble import Wanted
-    from otel_aiops.lifecycle.truth import read_labels, time_ns
+    from otel_aiops.lifecycle.truth import time_ns
     from otel_aiops.series.wanted import Wanted as Series
 
     left_out = [one for text in exclude or () for one in _exclusions(text, "given")]
@@ -194,7 +195,7 @@ def _wanted(
         start_ns=time_ns({"--start": start}, "--start") if start else None,
         end_ns=time_ns({"--end": end}, "--end") if end else None,
         window_s=duration(window),
-        labels=tuple(label for path in labels or () for label in read_labels(path)),
+        labels=labels_of(labels),
         exclusions=tuple(left_out),
         with_incidents=with_incidents,
     )

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from otel_aiops.cli.terminal import NO, ConfigOption, DataDirOption, JsonOption, bar, load_config, prepare, print_table
+from otel_aiops.cli.terminal import (
+    NO,
+    ConfigOption,
+    DataDirOption,
+    JsonOption,
+    bar,
+    labels_of,
+    load_config,
+    prepare,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from otel_aiops.config import Config
@@ -137,7 +147,7 @@ def backtest(
     directory = data_dir or Path(used.storage.directory)
     candidate = Candidate.of(Models(directory / "lifecycle" / "models"), version) if version else None
     name = f"version {version}" if version else "this configuration"
-    archive, truth = Archive(directory), (*_journal(used, directory), *_read(labels))
+    archive, truth = Archive(directory), (*_journal(used, directory), *labels_of(labels))
     prepare()
     with bar("backtest") as progress:
         found = run(
@@ -200,7 +210,7 @@ def _evaluated(
     prepare()
     lessons = freeze(directory, settings.journal, cases)
     since_ns = since(datasets.load(name), candidate.lineage, limits)
-    data = held_out(datasets, name, since_ns=since_ns, truth=_read(labels), match=wanted, config=limits)
+    data = held_out(datasets, name, since_ns=since_ns, truth=labels_of(labels), match=wanted, config=limits)
     with bar("evaluate") as progress:
         report = run(
             candidate,
@@ -234,12 +244,6 @@ def _journal(settings: Config, directory: Path) -> tuple[Label, ...]:
     with opened_journal(directory, settings.journal) as journal:
         found = of_journal(journal, 0, 2**62).labels if journal else ()
     return tuple(one for one in found if one.source == "incident")
-
-
-def _read(labels: list[Path] | None) -> tuple[Label, ...]:
-    from otel_aiops.lifecycle.truth import read_labels
-
-    return tuple(one for path in labels or () for one in read_labels(path))
 
 
 def _text(shown: str, value: float) -> str:

@@ -18,6 +18,7 @@ from otel_aiops.cli.terminal import (
     UrlOption,
     ask,
     bar,
+    counted,
     moment,
     print_table,
     service,
@@ -115,7 +116,7 @@ def alerts(
     )
     for one in found["alerts"]:
         typer.echo(f"{one['series']}: {one['reason'] or 'no point has come since the restart'}")
-    typer.echo(f"{found['total']} alerts")
+    typer.echo(counted(found["total"], "alert"))
 
 
 def budget(url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False) -> None:

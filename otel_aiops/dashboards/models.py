@@ -156,6 +156,20 @@ BOARD = Board(
             Query(f"sum by (instance) (otel_aiops_budget_wanted{{{OURS}}})", "budget {{instance}}"),
             height=9,
         ),
+        lines(
+            "Verdicts",
+            "What people said of alerts of the last weeks: true, false, or missed. Few make the precision uncertain.",
+            Query(f"otel_aiops_model_verdicts{{{OURS}}}", "{{verdict}}"),
+            width=12,
+        ),
+        lines(
+            "Precision and recall, expected without labels",
+            "Of alerts by how rare their probabilities are by chance, of faults by the newest self-test.",
+            Query(f"otel_aiops_model_expected_precision_ratio{{{OURS}}}", "precision"),
+            Query(f"otel_aiops_model_expected_recall_ratio{{{OURS}}}", "recall"),
+            unit="percentunit",
+            width=12,
+        ),
         Row("Versions"),
         Panel(
             "table",

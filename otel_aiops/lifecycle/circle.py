@@ -153,7 +153,7 @@ def planned(circle: Circle, now_ns: int) -> Plan:
     if circle.champion:
         Models(circle.directory / FOLDER / "models").version(circle.champion)
     objective = circle.objective
-    every = Archive(circle.directory).labels()
+    every = Archive(circle.directory).labels(without_damaged=True)
     verdicts, known = _known(circle, window.start_ns, window.end_ns)
     return Plan(
         objective=objective.name if objective else "",
@@ -245,7 +245,8 @@ def freeze(directory: Path, config: JournalConfig, cases: Cases) -> tuple[tuple[
         verdicts = journal.verdicts() if journal else ()
     named = sorted({series for series, _ in verdicts if series})
     if named and (directory / "segments").is_dir():
-        freeze_verdicts(cases, verdicts, Archive(directory).points(named), named)
+        points = Archive(directory).points(named, without_damaged=True)
+        freeze_verdicts(cases, verdicts, points, named)
     return tuple(verdicts)
 
 

@@ -68,6 +68,7 @@ class Faults:
     delay_s: float
     lead_s: float
     by_kind: tuple[tuple[str, int, int], ...] = ()  # kind, tried, found
+    by_series: tuple[tuple[int, int, int], ...] = ()  # number of the series, tried, found
 
 
 NO_FAULTS = Faults(0, 0, 0, float("nan"), float("nan"))
@@ -256,6 +257,10 @@ class Tried:
         for kind in self._copies.faulty:
             mine = [one.found for one in trials if one.kind == kind]
             by_kind.append((kind, len(mine), sum(mine)))
+        by_series = []
+        for place, code in enumerate(self.origins[: self._worth.shape[1]]):
+            mine = [one.found for one in trials if one.series == place]
+            by_series.append((code, len(mine), sum(mine)))
         return Faults(
             series=self._worth.shape[1],
             tried=len(trials),
@@ -263,6 +268,7 @@ class Tried:
             delay_s=float(np.median(delays)) if delays else float("nan"),
             lead_s=float(np.median(leads)) if leads else float("nan"),
             by_kind=tuple(by_kind),
+            by_series=tuple(by_series),
         )
 
 

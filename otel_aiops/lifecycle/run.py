@@ -139,7 +139,9 @@ class _Work:
             why=circle.why,
             progress=self._bar("dataset"),
         )
-        words = f"{made.rows} points of {made.series} series, {len(made.labels)} labels"
+        lost = len(made.lost)
+        left_out = f"; {lost} hour{'s'[: lost != 1]} left out, whose segments are damaged" if lost else ""
+        words = f"{made.rows} points of {made.series} series, {len(made.labels)} labels{left_out}"
         return _Done({"dataset": made.id, "notes": list(notes)}, words)
 
     def do_quality(self) -> _Done:
@@ -324,13 +326,15 @@ def sentence(report: Report) -> str:
     """What a report says, in one sentence."""
     mine, champion = report.candidate, report.side("champion")
     known = len(mine.events)
+    told = f"; {report.feedback.sentence()}" if report.feedback and report.feedback.verdicts else ""
     missed = sum(not one.caught for one in mine.events)
     instead = f" instead of {len(champion.alerts)}" if champion else ""
     events = f"missing {missed or 'none'} of {known} known incidents" if known else "with no incident known"
     days, count = 7 * report.weeks, len(mine.alerts)
+    held_out = f"{days:.3g} held-out day{'s' if f'{days:.3g}' != '1' else ''}"
     return (
-        f"{count} alert{'s' if count != 1 else ''}{instead} in {days:.3g} held-out days, {events}, and"
-        f" {mine.fault_recall:.0%} of {len(mine.trials)} injected faults found"
+        f"{count} alert{'s' if count != 1 else ''}{instead} in {held_out}, {events}, and"
+        f" {mine.fault_recall:.0%} of {len(mine.trials)} injected faults found{told}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ from otel_aiops.lifecycle.truth import (
     selector,
     time_ns,
 )
-from otel_aiops.series.segments import HOUR_NS, Segments
+from otel_aiops.series.segments import HOUR_NS, DamagedFile, Segments
 from otel_aiops.series.wanted import Wanted
 
 S = 1_000_000_000
@@ -228,15 +229,16 @@ def of_load_tests(
     if not rules:
         return []
     found: list[Exclusion] = []
-    names = segments.series(start_ns, end_ns)
+    names = segments.series(start_ns, end_ns, without_damaged=True)
     known = [(name, Labels.from_json(name)) for name in names]
     for match, services in rules:
         wanted = selector(match)
         mine = [name for name, labels in known if wanted.matches(labels)]
         times = [np.empty(0, np.int64)]
         for hour_ns in range(start_ns // HOUR_NS * HOUR_NS, end_ns, HOUR_NS) if mine else ():
-            table = segments.read(max(hour_ns, start_ns), min(hour_ns + HOUR_NS, end_ns), mine)
-            times.append(np.unique(table["timestamp"].cast(pa.int64()).to_numpy()))
+            with suppress(DamagedFile):  # no dataset has its points either
+                table = segments.read(max(hour_ns, start_ns), min(hour_ns + HOUR_NS, end_ns), mine)
+                times.append(np.unique(table["timestamp"].cast(pa.int64()).to_numpy()))
         at = np.unique(np.concatenate(times))
         for part in np.split(at, np.flatnonzero(np.diff(at) > LOAD_TEST_GAP_NS) + 1) if len(at) else ():
             first_ns, last_ns = int(part[0]) - LOAD_TEST_AROUND_NS, int(part[-1]) + LOAD_TEST_AROUND_NS

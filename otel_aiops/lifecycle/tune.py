@@ -19,7 +19,7 @@ from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.forecasts import train_forecasts
 from otel_aiops.lifecycle.objective import CostConfig, Objective
-from otel_aiops.lifecycle.rehearse import FAULT_SHARE, Forecasting, Scoring, rehearse
+from otel_aiops.lifecycle.rehearse import FAULT_SHARE, Faults, Forecasting, Scoring, rehearse
 from otel_aiops.lifecycle.scope import fault_kinds
 from otel_aiops.lifecycle.search import LEAST_FOLDS, Drawn, Optuna, Trial, TuneConfig
 from otel_aiops.lifecycle.tables import SeriesTable
@@ -51,17 +51,17 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """How settings did in the newest quarter of a fold, at the threshold that its budget led to.
+    """How settings did in the newest quarter of a fold, at the threshold that its budget led to; counts are (S,).
 
     `events` are labelled ones, `told` those with an alert; `faults` were put in, `found` have one. `false_alerts` were
     paid for and are not near an event.
     """
 
-    events: int
-    told: int
-    faults: int
-    found: int
-    false_alerts: int
+    events: I64
+    told: I64
+    faults: I64
+    found: I64
+    false_alerts: I64
     weeks: float
     threshold: float
 
@@ -70,14 +70,27 @@ class Judged:
         times the false alerts as a share of the budget. The more labelled events there are, the less faults count that
         were put in: they are easy to have, and only like the real ones.
         """
-        of_events = self.told / self.events if self.events else math.nan
-        of_faults = self.found / self.faults if self.faults else of_events
-        weight = self.events / (self.events + AS_FAULTS) if self.faults else 1.0
-        recall = weight * of_events + (1 - weight) * of_faults if self.events else of_faults
-        false = self.false_alerts / self.weeks if self.weeks > 0 else 0.0
-        missed = 1.0 if math.isnan(recall) else 1.0 - recall
-        paid = cost.miss * missed + cost.false_alert * false / a_week
-        return {"cost": paid, "recall": recall, "false_alerts_a_week": false, "threshold": self.threshold}
+        known = self.events.sum() + self.faults.sum() > 0
+        recall = 1.0 - float(self._missed().sum()) if known else math.nan
+        paid = {"cost": float(self.losses(cost, a_week).sum()), "recall": recall}
+        false = float(self.false_alerts.sum()) / self.weeks if self.weeks > 0 else 0.0
+        return {**paid, "false_alerts_a_week": false, "threshold": self.threshold}
+
+    def losses(self, cost: CostConfig, a_week: float) -> F64:
+        """What each series adds to the cost, (S,)."""
+        false = self.false_alerts / self.weeks if self.weeks > 0 else np.zeros(len(self.false_alerts))
+        losses: F64 = cost.miss * self._missed() + cost.false_alert * false / a_week
+        return losses
+
+    def _missed(self) -> F64:
+        """The share of events and faults that is missed, by the series that misses it; even where there are none."""
+        events, faults = int(self.events.sum()), int(self.faults.sum())
+        if not events + faults:
+            return np.full(len(self.events), 1.0 / max(1, len(self.events)))
+        weight = events / (events + AS_FAULTS) if events and faults else float(events > 0)
+        of_events = weight * (self.events - self.told) / max(1, events)
+        missed: F64 = of_events + (1 - weight) * (self.faults - self.found) / max(1, faults)
+        return missed
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +164,8 @@ def tune(
     quarter, which begins where the fold before ends: recall of labelled events and of faults put in, at the threshold
     that keeps the objective's budget. The best third of the trials goes on to the next fold (successive halving;
     Jamieson and Talwalkar 2016, algorithm 1). The settings that one begins with are judged in all folds, and stay the
-    best unless others cost less in the mean and in most folds. The newest part of the window is not read.
+    best unless others cost less in most folds, and over all series by more than a standard error. The newest part of
+    the window is not read.
     Raises: BadInput when the gate of the dataset says no, or nothing is in scope, or Optuna is not installed.
     """
     tuning = tuning or TuneConfig()
@@ -229,8 +243,7 @@ def judge(
         scorer=_with_forecasts(study, settings, config, since_ns),
     )
     weeks = (end_ns - since_ns) / 1e9 / WEEK_S
-    events, told_of = heard.events()
-    return Judged(events, told_of, faults.tried, faults.found, heard.false_alerts(), weeks, heard.threshold)
+    return Judged(*heard.events(), *_by_series(faults, len(labels)), heard.false_alerts(), weeks, heard.threshold)
 
 
 def _with_forecasts(study: Study, settings: Settings, config: PipelineConfig, until_ns: int) -> Scoring | None:
@@ -244,11 +257,20 @@ def _with_forecasts(study: Study, settings: Settings, config: PipelineConfig, un
     return Forecasting(config, Smoothing(arrays)) if arrays else None
 
 
+def _by_series(faults: Faults, series: int) -> tuple[I64, I64]:
+    """(faults that were put in, those that were found), (S,)."""
+    of, tried, found = np.array(faults.by_series, np.int64).reshape(-1, 3).T
+    counted = np.zeros((2, series), np.int64)
+    np.add.at(counted[0], of, tried)
+    np.add.at(counted[1], of, found)
+    return counted[0], counted[1]
+
+
 class _Heard:
     """Notes the alerts of the judged part of a fold, and tells which labelled events have one."""
 
     def __init__(self, study: Study, labels: Sequence[Labels], since_ns: int, end_ns: int, points: Points) -> None:
-        self._since_ns = since_ns
+        self._since_ns, self._series = since_ns, len(labels)
         self._opened: list[tuple[I64, I64]] = []  # rows, times
         self._paid: list[tuple[I64, I64]] = []
         self.threshold = math.nan
@@ -269,18 +291,20 @@ class _Heard:
             if len(k):
                 kept.append((batch.rows[k].astype(np.int64), batch.time_ns[k]))
 
-    def events(self) -> tuple[int, int]:
-        """(labelled events of the judged part, those that have an alert)."""
+    def events(self) -> tuple[I64, I64]:
+        """(labelled events of the judged part, those that have an alert), by the first series that they are of."""
         rows, time_ns = _joined(self._opened)
-        return len(self._events), sum(bool(self._of(one, rows, time_ns).any()) for one in self._events)
+        first = np.array([one[2][0] for one in self._events], np.int64)
+        told = np.array([self._of(one, rows, time_ns).any() for one in self._events], bool)
+        return np.bincount(first, minlength=self._series), np.bincount(first[told], minlength=self._series)
 
-    def false_alerts(self) -> int:
-        """Alerts that were paid for and have no event."""
+    def false_alerts(self) -> I64:
+        """Alerts that were paid for and have no event, by series."""
         rows, time_ns = _joined(self._paid)
         real = np.zeros(len(rows), bool)
         for one in self._events:
             real |= self._of(one, rows, time_ns)
-        return int((~real).sum())
+        return np.bincount(rows[~real], minlength=self._series)
 
     @staticmethod
     def _of(event: tuple[int, int, Any], rows: I64, time_ns: I64) -> Any:
@@ -340,9 +364,10 @@ class _Task:
     points: Points  # read once for all trials
 
 
-def _run(task: _Task, told: Told) -> dict[str, float]:
+def _run(task: _Task, told: Told) -> tuple[dict[str, float], tuple[float, ...]]:
     judged = judge(task.study, task.settings, task.fold, told, task.points)
-    return judged.figures(task.study.cost, task.study.a_week)
+    of = task.study.cost, task.study.a_week
+    return judged.figures(*of), tuple(judged.losses(*of).tolist())
 
 
 def _telling(progress: Show | None, done: int, group: int, trials: int) -> Told:
@@ -363,8 +388,9 @@ def _halved(study: Study, trials: Sequence[Trial], processes: int, tell: Told) -
         points = _points(study, study.ends_ns[fold])
         tasks = [_Task(study, known[number].settings, fold, points) for number in left]
         found = work(_run, tasks, count=processes, told=partial(_step, tell, fold, len(study.ends_ns)))
-        for number, figures in zip(left, found, strict=True):
-            known[number] = replace(known[number], folds=(*known[number].folds, figures))
+        for number, (figures, losses) in zip(left, found, strict=True):
+            one = known[number]
+            known[number] = replace(one, folds=(*one.folds, figures), losses=(*one.losses, losses))
         left.sort(key=lambda number: (known[number].cost, number))
         kept = left[: max(1, -(-len(left) // KEPT))]
         left = kept + [number for number in left if not number and number not in kept]
@@ -372,14 +398,25 @@ def _halved(study: Study, trials: Sequence[Trial], processes: int, tell: Told) -
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
-    """The best first, by their cost in all folds; behind the first trial those that beat it in few folds only."""
+    """The best first, by their cost in all folds; behind the first trial those that are not surely better than it."""
     first = min(trials, key=lambda one: one.number)
 
     def better(one: Trial) -> bool:
         pairs = zip(one.folds, first.folds, strict=False)
-        return one is first or 2 * sum(mine["cost"] < its["cost"] for mine, its in pairs) > len(first.folds)
+        mostly = 2 * sum(mine["cost"] < its["cost"] for mine, its in pairs) > len(first.folds)
+        return one is first or (mostly and _surely_less(one, first))
 
     return sorted(trials, key=lambda one: (-len(one.folds), not better(one), one.cost, one.number))
+
+
+def _surely_less(one: Trial, first: Trial) -> bool:
+    """Whether a trial costs less by more than one standard error of that over the series, in the folds that it was in.
+
+    Source: Breiman et al., Classification and Regression Trees, 1984, section 3.4.3 (the one-standard-error rule).
+    """
+    spared = np.mean([np.subtract(its, mine) for mine, its in zip(one.losses, first.losses, strict=False)], axis=0)
+    error = math.sqrt(len(spared)) * float(np.std(spared, ddof=1)) if len(spared) > 1 else 0.0
+    return float(spared.sum()) > error
 
 
 def _step(tell: Told, fold: int, folds: int, share: float) -> None:

@@ -274,7 +274,7 @@ def _models() -> Iterator[Metric]:
     yield Metric("otel_aiops.model.over.ratio", "gauge", "1", ratio, ("role",))
     alerts = "Alerts of series since the last order; those of a shadow nobody saw."
     yield Metric("otel_aiops.model.alerts", "gauge", "{alert}", alerts, ("role",))
-    error = "Largest distance of the distribution of probabilities from the uniform one that they should have."
+    error = "Largest distance of the distribution of probabilities from the uniform one, from 1000 points on."
     yield Metric("otel_aiops.model.calibration.error", "gauge", "1", error, ("role",))
     yield from _health()
 

@@ -24,12 +24,15 @@ from otel_aiops.lifecycle import registry
 from otel_aiops.lifecycle import run as module
 from otel_aiops.lifecycle.cases import Cases
 from otel_aiops.lifecycle.circle import Plan, begun, champion_in, champion_of, freeze, planned
+from otel_aiops.lifecycle.dataset import DatasetConfig
 from otel_aiops.lifecycle.objective import Objective
+from otel_aiops.lifecycle.profile import QualityLimits
 from otel_aiops.lifecycle.registry import RegistryConfig
 from otel_aiops.lifecycle.run import STEPS, standing
 from otel_aiops.lifecycle.runs import ABANDONED, FAILED, REFUSED, REGISTERED, Runs
 from otel_aiops.lifecycle.version import Models
 from otel_aiops.pipeline import PipelineConfig
+from otel_aiops.series.segments import HOUR_NS
 from tests.lifecycle.circles import around, circle, judged, left, recorded
 from tests.lifecycle.recording import NOW_NS, SERIES, START_NS
 from tests.servers import free_port
@@ -148,12 +151,28 @@ def test_a_gate_that_says_no_leaves_a_report_and_no_version(data: Path, monkeypa
 
 
 def test_data_that_is_not_good_enough_is_refused_before_training(data: Path) -> None:
-    from otel_aiops.lifecycle.dataset import DatasetConfig
-    from otel_aiops.lifecycle.profile import QualityLimits
-
     limits = QualityLimits(min_days=100.0)
     done = around(circle(data, datasets=DatasetConfig(limits=limits)))
     assert done.state == REFUSED and done.steps[-1].name == "quality" and "not good enough" in done.words
+
+
+def test_a_damaged_segment_is_left_out_and_said(data: Path) -> None:
+    """One file that the disk has spoilt does not keep a service from retraining; the quality gate knows of it."""
+    lenient = circle(data, datasets=DatasetConfig(limits=QualityLimits(min_rows=100, max_hours_lost=0.1)))
+    journal = Journal(JournalConfig(), data)
+    journal.open()
+    verdict = Verdict(series=1, time_ns=START_NS + 25 * HOUR_NS, kind="false_alert", ratio=2.0, by="ana")
+    journal.judged(verdict, SERIES[0])
+    journal.close()
+    segment = sorted((data / "segments").rglob("*.parquet"))[3]
+    segment.write_bytes(segment.read_bytes()[:-20])
+    assert planned(lenient, NOW_NS).series == len(SERIES)
+    done = around(lenient)
+    step = done.step("dataset")
+    assert done.state == REGISTERED and step is not None
+    assert step.words.endswith("; 1 hour left out, whose segments are damaged")
+    refused = around(circle(data), resume=False)
+    assert refused.state == REFUSED and "of the hours have a damaged segment" in refused.words
 
 
 def stopped_at(data: Path, monkeypatch: pytest.MonkeyPatch, step: str, **more: Any) -> Any:
