@@ -27,8 +27,8 @@ lint: $(INSTALLED)
 test: lint
 	$(BIN)/python -m tests.tools
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage combine --quiet
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/e2e --cov --cov-report= --cov-fail-under=0; first=$$?; \
+		$(BIN)/pytest tests/e2e --cov --cov-append --cov-report= --cov-fail-under=0 && exit $$first
 	$(BIN)/coverage report
 
 docs: $(INSTALLED)
