@@ -162,8 +162,7 @@ def test_settings_are_judged_at_the_lowest_threshold_that_keeps_to_the_budget(tm
         budget = replace(study.budget, budget=168.0 * alerts, floor=0.25, group=0.0)  # of the hour that is judged
         found.append(judge(replace(study, budget=budget, kinds=()), SETTINGS, 2))
     one, many = found
-    larger, smaller = study.series.index(SERIES[0]), study.series.index(SERIES[1])
-    assert one.false_alerts.sum() == one.false_alerts[larger] == 1 and many.false_alerts[smaller] == 1
+    assert one.false_alerts.sum() == 1 < many.false_alerts.sum()
     assert one.threshold > many.threshold == 0.25, "with more alerts it is lower, but not below the floor"
 
 
