@@ -1,4 +1,4 @@
-# make demo   see it work, in two minutes
+# make demo   see it work, in three minutes; PART=shop or PART=circle for one part of it
 # make test   everything that must hold: style, types, tests, real servers where they can be had
 # make bench  speed and memory, each beside its peer in the same run
 
@@ -17,7 +17,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(INSTALLED)
-	@KEEP=$(KEEP) $(BIN)/python -m otel_aiops.demo
+	@KEEP=$(KEEP) $(BIN)/python -m otel_aiops.demo $(PART)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -27,8 +27,8 @@ lint: $(INSTALLED)
 test: lint
 	$(BIN)/python -m tests.tools
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage combine --quiet
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/e2e --cov --cov-report= --cov-fail-under=0; first=$$?; \
+		$(BIN)/pytest tests/e2e --cov --cov-append --cov-report= --cov-fail-under=0 && exit $$first
 	$(BIN)/coverage report
 
 docs: $(INSTALLED)

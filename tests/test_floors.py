@@ -59,6 +59,8 @@ HOMES = {
     "google": {"otlp", "server"},
     "opentelemetry": {"otlp", "server", "shop"},
     "starlette": {"server"},
+    "jinja2": {"server"},
+    "markupsafe": {"server"},
     "uvicorn": {"server"},
     "pydantic": {"settings"},
     "yaml": {"settings", "batch"},

@@ -39,8 +39,9 @@ def serve(
 ) -> None:
     """Receive OTLP, score every series on arrival, send the scores back.
 
-    OTLP on localhost:4317 (gRPC) and :4318 (HTTP), API and /metrics on localhost:9464 unless configured. SIGTERM
-    drains and snapshots; SIGHUP reads the configuration again and keeps the old one when the new one is wrong.
+    OTLP on localhost:4317 (gRPC) and :4318 (HTTP), a page for browsers, the API and /metrics on http://localhost:9464
+    unless configured. SIGTERM drains and snapshots; SIGHUP reads the configuration again and keeps the old one when the
+    new one is wrong.
     """
     from otel_aiops.app import serve as run
     from otel_aiops.chronicle import IncidentFiles

@@ -14,7 +14,8 @@ from otel_aiops.errors import BadInput
 from otel_aiops.lifecycle.version import ForecastConfig, Settings
 
 LEAST_FOLDS = 3
-MOST_MOVED = 3  # settings of a trial that differ from where it begins
+ALONE = 2 / 3  # of the trials move a single setting
+MOST_MOVED = 3  # settings of the others that differ from where they begin
 GROUP = 4  # trials that are asked for at once, whatever the number of processes
 
 Search = Literal["halving", "optuna"]
@@ -39,6 +40,12 @@ class Span:
             return self.words[int(share * len(self.words))]
         value = self.low * (self.high / self.low) ** share
         return round(value) if self.whole else float(f"{value:.3g}")
+
+    def nearest(self, value: Any) -> Any:
+        """The value of the span that is nearest to one that may be outside of it."""
+        if self.words:
+            return value if value in self.words else self.words[0]
+        return min(max(value, self.low), self.high)
 
 
 SPACE: dict[str, Span] = {
@@ -105,9 +112,9 @@ class Trial:
 
 @dataclass(slots=True)
 class Drawn:
-    """Settings by chance, near those that one begins with: the first half of the trials moves one to three of them, the
-    others move some of the best that is known by then. Most spaces have few dimensions that matter (Bergstra and Bengio
-    2012, section 2.3), and what moves in all of them at once is nearly always worse.
+    """Settings near those that one begins with: at first each setting alone is moved, to two places far from each
+    other, then one to three of the best that is known by then. Few settings matter for most data (Bergstra and Bengio
+    2012, section 2.3), and trials that move all of them at once are nearly always worse.
     """
 
     first: Settings
@@ -119,22 +126,29 @@ class Drawn:
         self._rng = np.random.default_rng(self.tuning.seed)
 
     def next(self, done: int) -> list[Trial]:
-        """Half of all at once, so that they are halved together, then the others."""
+        """Those that move one setting, all at once so that they are halved together; then the others."""
         trials = self.tuning.trials
         if not done:
-            return [Trial(0, self.first), *(self._moved(n, self.first) for n in range(1, -(-trials // 2)))]
+            alone = self._alone()[: max(0, min(trials - 1, round(ALONE * trials)))]
+            return [Trial(number, one) for number, one in enumerate([self.first, *alone])]
         best = min(self._known, key=lambda one: (-len(one.folds), one.cost, one.number))
-        return [self._moved(number, best.settings) for number in range(done, trials)]
+        return [Trial(number, self._moved(best.settings)) for number in range(done, trials)]
 
     def told(self, trials: Sequence[Trial]) -> None:
         """What they cost."""
         self._known += trials
 
-    def _moved(self, number: int, settings: Settings) -> Trial:
+    def _alone(self) -> list[Settings]:
+        """Each setting at one place, in any order, then each at the place that is half of its span away."""
+        spans = {name: (SPACE | _BESIDE)[name] for name in self._rng.permutation(sorted(SPACE | _BESIDE)).tolist()}
+        share = {name: float(self._rng.random()) for name in spans}
+        places = [(name, span.draw((share[name] + half) % 1)) for half in (0.0, 0.5) for name, span in spans.items()]
+        return [one for one in (_with(self.first, {name: value}) for name, value in places) if one != self.first]
+
+    def _moved(self, settings: Settings) -> Settings:
         spans = SPACE | _BESIDE
-        count = 1 + int(self._rng.integers(MOST_MOVED))
-        names = sorted(self._rng.choice(sorted(spans), count, replace=False).tolist())
-        return Trial(number, _with(settings, {name: spans[name].draw(float(self._rng.random())) for name in names}))
+        names = self._rng.choice(sorted(spans), 1 + int(self._rng.integers(MOST_MOVED)), replace=False)
+        return _with(settings, {name: spans[name].draw(float(self._rng.random())) for name in sorted(names.tolist())})
 
 
 class Optuna:
@@ -151,7 +165,7 @@ class Optuna:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._first, self._tuning = first, tuning
         self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=tuning.seed))
-        begun = {name: getattr(first.detection, name) for name in SPACE}
+        begun = {name: span.nearest(getattr(first.detection, name)) for name, span in SPACE.items()}
         forecast = any(isinstance(one, ForecastConfig) for one in first.families)
         self._study.enqueue_trial({**begun, FAMILY: FAMILY_SPAN.words[forecast]})
         self._asked: dict[int, Any] = {}
@@ -174,8 +188,9 @@ class Optuna:
 def _suggested(asked: Any, name: str, span: Span) -> Any:
     if span.words:
         return asked.suggest_categorical(name, span.words)
-    suggest = asked.suggest_int if span.whole else asked.suggest_float
-    return suggest(name, span.low, span.high, log=True)
+    if span.whole:
+        return asked.suggest_int(name, int(span.low), int(span.high), log=True)
+    return float(f"{asked.suggest_float(name, span.low, span.high, log=True):.3g}")
 
 
 def _with(settings: Settings, values: Mapping[str, Any]) -> Settings:

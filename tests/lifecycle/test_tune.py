@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import pickle
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,15 @@ import pytest
 
 from otel_aiops.detect.engine import EngineConfig
 from otel_aiops.errors import BadInput
+from otel_aiops.lifecycle import tune as module
 from otel_aiops.lifecycle.dataset import Datasets
+from otel_aiops.lifecycle.fold import Judged, judge
 from otel_aiops.lifecycle.manifest import Window
 from otel_aiops.lifecycle.objective import CostConfig, Objective
-from otel_aiops.lifecycle.search import SPACE, Drawn, Span, Trial, TuneConfig
-from otel_aiops.lifecycle.truth import Label
-from otel_aiops.lifecycle.tune import Judged, Tuned, judge, ranked, studied, tune
+from otel_aiops.lifecycle.search import SPACE, Drawn, Optuna, Span, Trial, TuneConfig
+from otel_aiops.lifecycle.tried import Tried
+from otel_aiops.lifecycle.truth import Exclusion, Label
+from otel_aiops.lifecycle.tune import Tuned, ranked, studied, tune
 from otel_aiops.lifecycle.version import Settings
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.segments import HOUR_NS
@@ -36,15 +39,23 @@ OBJECTIVE = Objective(name="carts", match={"service": "cart"}, budget="1/hour")
 SPIKE = int(STEPS * 0.8 * 0.9)  # in the newest quarter of the last fold
 
 
-def made(directory: Path, *, other_end: bool = False, force: str = "a test", labels: tuple[Label, ...] = ()) -> str:
-    """A dataset with a spike in the first series; `other_end` changes what is held out."""
+def made(
+    directory: Path,
+    *,
+    other_end: bool = False,
+    sizes: Sequence[float] = (500.0,),
+    force: str = "a test",
+    labels: tuple[Label, ...] = (),
+    without: tuple[Exclusion, ...] = (),
+) -> str:
+    """A dataset with a spike of a size in each of the first series; `other_end` changes what is held out."""
     value = np.random.default_rng(5).normal(100, 5, (STEPS, len(SERIES)))
-    value[SPIKE, 0] += 500
+    value[SPIKE, : len(sizes)] += sizes
     if other_end:
         value[int(STEPS * 0.8) :] *= 3
     time_ns = START_NS + np.repeat(np.arange(STEPS), len(SERIES)) * MINUTE_NS
     record(directory, columns(SERIES, np.tile(np.arange(len(SERIES)), STEPS), time_ns, value.ravel()))
-    return Datasets.of(directory).build(WINDOW, (), labels, now_ns=NOW_NS, force=force).id
+    return Datasets.of(directory).build(WINDOW, (), labels, without, now_ns=NOW_NS, force=force).id
 
 
 def tuned(directory: Path, tuning: TuneConfig = FEW, **more: Any) -> Tuned:
@@ -86,6 +97,30 @@ def test_trials_are_judged_alike_and_the_newest_part_changes_nothing(tmp_path: P
             assert SPACE[name].low <= getattr(settings.detection, name) <= SPACE[name].high
 
 
+def test_what_was_judged_is_not_judged_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[tuple[float, int]] = []
+
+    def counted(study: Any, settings: Settings, fold: int, *more: Any) -> Judged:
+        judged.append((settings.detection.threshold, fold))
+        return judge(study, settings, fold, *more)
+
+    monkeypatch.setattr(module, "judge", counted)
+    tried, name = Tried(tmp_path / "tried"), made(tmp_path)
+    shared: dict[str, Any] = {"tuning": FEW, "tried": tried}
+    first = tune(Datasets.of(tmp_path), name, SETTINGS, CONFIG, objective=OBJECTIVE, **shared)
+    count = len(judged)
+    assert count == sum(len(one.folds) for one in first.trials) == len(list(tried.directory.iterdir()))
+    again = tune(Datasets.of(tmp_path), name, SETTINGS, CONFIG, objective=OBJECTIVE, **shared)
+    assert repr(again) == repr(first) and len(judged) == count
+    for path, text in zip(sorted(tried.directory.iterdir()), ("", "[1]", '[{"cost": "x"}, []]'), strict=False):
+        path.write_text(text)
+    again = tune(Datasets.of(tmp_path), name, SETTINGS, CONFIG, objective=OBJECTIVE, **shared)
+    assert repr(again) == repr(first) and len(judged) == count + 3, "damaged ones are"
+    dear = replace(OBJECTIVE, budget="9/day")
+    tune(Datasets.of(tmp_path), name, SETTINGS, CONFIG, objective=dear, **shared)
+    assert [fold for _, fold in judged[count + 3 :]].count(0) == FEW.trials, "under another budget all are"
+
+
 def test_labelled_events_count_where_they_are_judged(tmp_path: Path) -> None:
     spike_ns = START_NS + SPIKE * MINUTE_NS
     label = Label(start_ns=spike_ns, end_ns=spike_ns + MINUTE_NS, series=SERIES[0])
@@ -102,6 +137,33 @@ def test_labelled_events_count_where_they_are_judged(tmp_path: Path) -> None:
     unlabelled = judge(replace(study, labels=()), SETTINGS, 2)
     more = unlabelled.false_alerts - last.false_alerts
     assert more[spiky] == 1 and more[calm] == 0 and not unlabelled.events.any()
+
+
+def test_confirmed_incidents_are_to_be_found_although_nobody_learns_from_them(tmp_path: Path) -> None:
+    spike_ns = START_NS + SPIKE * MINUTE_NS
+    about: dict[str, Any] = {"start_ns": spike_ns, "end_ns": spike_ns + MINUTE_NS, "source": "incident"}
+    label = Label(**about, service="cart", note="INC-1")
+    hole = Exclusion(**about, match=(("service", "cart"),))
+    found = []
+    for name, source in (("incident", "incident"), ("patch", "maintenance")):
+        without = (replace(hole, source=source),)
+        dataset = made(tmp_path / name, labels=(label,), without=without)
+        study = studied(Datasets.of(tmp_path / name), dataset, CONFIG, OBJECTIVE, replace(FEW, max_series=99))
+        last = judge(study, SETTINGS, 2)
+        found.append((last.events.sum(), last.told.sum()))
+    assert found == [(1, 1), (0, 0)], "of what is left out for another reason nothing is judged"
+
+
+def test_settings_are_judged_at_the_lowest_threshold_that_keeps_to_the_budget(tmp_path: Path) -> None:
+    name = made(tmp_path, sizes=(500.0, 250.0, 125.0, 60.0, 30.0))
+    study = studied(Datasets.of(tmp_path), name, CONFIG, None, replace(FEW, max_series=99))
+    found = []
+    for alerts in (1, 500):
+        budget = replace(study.budget, budget=168.0 * alerts, floor=0.25, group=0.0)  # of the hour that is judged
+        found.append(judge(replace(study, budget=budget, kinds=()), SETTINGS, 2))
+    one, many = found
+    assert one.false_alerts.sum() == 1 < many.false_alerts.sum()
+    assert one.threshold > many.threshold == 0.25, "with more alerts it is lower, but not below the floor"
 
 
 def test_the_cost_weighs_misses_and_false_alerts() -> None:
@@ -143,16 +205,21 @@ def test_settings_that_one_begins_with_stay_unless_others_are_better_in_more_tha
     assert ranked(alone)[0].number == 1, "of one series nothing is known but the folds"
 
 
-def test_what_is_drawn_stays_near_what_is_known() -> None:
+def test_each_setting_is_moved_alone_then_some_of_the_best() -> None:
     drawn = Drawn(SETTINGS, replace(FEW, trials=40))
-    group = drawn.next(0)
-    moved = [_differs(one.settings, SETTINGS) for one in group]
-    assert moved[0] == 0 and {1, 2, 3} >= set(moved[1:]) and len(set(moved[1:])) > 1 and len(group) == 20
-    drawn.told([replace(one, folds=({"cost": 1.0 - (one.number == 7)},)) for one in group])
-    others = drawn.next(20)
-    assert [one.number for one in others] == list(range(20, 40))
-    assert all(_differs(one.settings, group[7].settings) <= 3 for one in others)
-    assert not any(one.settings == SETTINGS for one in others)
+    alone = drawn.next(0)
+    assert alone[0].settings == SETTINGS and {_differs(one.settings, SETTINGS) for one in alone[1:]} == {1}
+    for name in SPACE:
+        values = {getattr(one.settings.detection, name) for one in alone} - {getattr(SETTINGS.detection, name)}
+        assert values, f"{name} is moved"
+    assert any(one.settings.families for one in alone)
+    drawn.told([replace(one, folds=({"cost": 1.0 - (one.number == 7)},)) for one in alone])
+    others = drawn.next(len(alone))
+    assert [one.number for one in others] == list(range(len(alone), 40)) and len(others) > 10
+    assert all(_differs(one.settings, alone[7].settings) <= 3 for one in others)
+    few = Drawn(SETTINGS, replace(FEW, trials=6))
+    assert len(few.next(0)) == 5, "two thirds of few trials too"
+    assert len(Drawn(SETTINGS, replace(FEW, trials=1)).next(0)) == 1
 
 
 def _differs(one: Settings, other: Settings) -> int:
@@ -200,34 +267,24 @@ def test_optuna_is_only_needed_when_it_is_asked_for(tmp_path: Path, monkeypatch:
         tuned(tmp_path, replace(FEW, search="optuna"))
 
 
-def test_optuna_is_asked_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    studies: list[Study] = []
+@pytest.mark.filterwarnings("error")
+def test_optuna_finds_what_costs_less(tmp_path: Path) -> None:
+    outside = Settings(replace(SETTINGS.detection, threshold=50.0, warmup_points=500))
+    search = Optuna(outside, TuneConfig(trials=48, seed=1))
+    off: list[float] = []
+    while group := search.next(len(off)):
+        far = [abs(math.log(one.settings.detection.threshold / 5.0)) for one in group]
+        off += far
+        search.told([replace(one, folds=({"cost": cost},)) for one, cost in zip(group, far, strict=True)])
+        assert off[0] == abs(math.log(10.0)), "the first is where one begins, wherever that is"
+    assert len(off) == 48 and np.median(off[-16:]) < 0.5 * np.median(off[1:17]), "it learns from what it is told"
 
-    class Study:
-        def __init__(self, sampler: object) -> None:
-            self.queued: list[dict[str, Any]] = []
-            self.costs: list[float] = []
-            studies.append(self)
 
-        def enqueue_trial(self, values: dict[str, Any]) -> None:
-            self.queued.append(values)
-
-        def ask(self) -> SimpleNamespace:
-            return SimpleNamespace(
-                suggest_categorical=lambda name, words: words[0],
-                suggest_int=lambda name, low, high, log: int(low),
-                suggest_float=lambda name, low, high, log: float(low),
-            )
-
-        def tell(self, asked: object, cost: float) -> None:
-            self.costs.append(cost)
-
-    fake: Any = ModuleType("optuna")
-    fake.logging = SimpleNamespace(set_verbosity=lambda level: None, WARNING=30)
-    fake.samplers = SimpleNamespace(TPESampler=lambda seed: None)
-    fake.create_study = Study
-    monkeypatch.setitem(sys.modules, "optuna", fake)
-    found = tuned(tmp_path, TuneConfig(trials=2, max_series=1, search="optuna"))
-    assert len(studies[0].costs) == 2 and studies[0].queued[0]["threshold"] == SETTINGS.detection.threshold
-    by_number = {one.number: one.settings.detection for one in found.trials}
-    assert by_number[0] == SETTINGS.detection and by_number[1].threshold == 3.0
+def test_optuna_is_asked_and_told(tmp_path: Path) -> None:
+    found, again = (tuned(tmp_path / name, TuneConfig(trials=5, max_series=1, search="optuna")) for name in "ab")
+    assert [repr(one) for one in found.trials] == [repr(one) for one in again.trials]
+    by_number = {one.number: one.settings for one in found.trials}
+    assert by_number[0] == SETTINGS and len(set(map(repr, by_number.values()))) == 5 and len(found.best.folds) == 3
+    for settings in list(by_number.values())[1:]:
+        for name in ("threshold", "warmup_points", "memory_points", "adapt_after"):
+            assert SPACE[name].low <= getattr(settings.detection, name) <= SPACE[name].high
