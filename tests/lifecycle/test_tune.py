@@ -284,7 +284,7 @@ def test_optuna_finds_what_costs_less(tmp_path: Path) -> None:
     while group := search.next(len(off)):
         far = [abs(math.log(one.settings.detection.threshold / 5.0)) for one in group]
         off += far
-        search.told([replace(one, folds=({"cost": cost},)) for one, cost in zip(group, far, strict=True)])
+        search.told([replace(one, figures={"cost": cost}) for one, cost in zip(group, far, strict=True)])
         assert off[0] == abs(math.log(10.0)), "the first is where one begins, wherever that is"
     assert len(off) == 48 and np.median(off[-16:]) < 0.5 * np.median(off[1:17]), "it learns from what it is told"
 
