@@ -22,6 +22,7 @@ FLOORS = {
     "incidents": 4,
     "pipeline": 5,
     "lifecycle": 6,
+    "responses": 6,
     "watch": 6,
     "parts": 9,
     "checkup": 9,
