@@ -54,7 +54,8 @@ FLOORS = {
 HOMES = {
     "numba": {"detect"},
     "mlflow": {"lifecycle"},
-    "sqlalchemy": {"incidents"},
+    "apprise": {"responses"},
+    "sqlalchemy": {"incidents", "responses"},
     "grpc": {"server", "demo"},
     "google": {"otlp", "server"},
     "opentelemetry": {"otlp", "server", "shop"},
@@ -67,7 +68,7 @@ HOMES = {
     "rich": {"cli", "demo"},
     "pyarrow": {"series", "batch", "lifecycle"},
     "duckdb": {"series"},
-    "requests": {"server", "batch", "plan", "demo"},
+    "requests": {"server", "batch", "plan", "demo", "responses"},
     "structlog": {
         "server",
         "app",
