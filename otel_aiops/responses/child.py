@@ -24,13 +24,14 @@ DRAIN_S = 0.5  # for what is still in the pipe when the command has ended
 CHUNK = 65_536
 
 
-def claim(path: Path) -> int:
+def claim(path: Path, content: bytes = b"") -> int:
     """Claim an order: the descriptor of the locked file, -1 where it is claimed already."""
     own = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(own, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.link(own, path)  # atomic, and the lock is held already
+        os.write(descriptor, content)
+        os.link(own, path)  # atomic; it is locked and has its content already
     except FileExistsError:
         os.close(descriptor)
         return -1

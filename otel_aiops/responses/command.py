@@ -22,12 +22,13 @@ from typing import Any
 
 from otel_aiops.errors import ConfigError
 from otel_aiops.responses import child
-from otel_aiops.responses.order import Ended, Lost, Order, Outcome, Refused
+from otel_aiops.responses.order import Ended, Lost, Order, Outcome, Refused, target_of
 from otel_aiops.responses.values import NAMES, argument, places
 from otel_aiops.settings import ConfigErrors
 
 POLL_S = 0.02
 MOST_POLL_S = 0.5
+NEVER = b"never"  # in a claim of the service itself
 KEPT = 1_000  # newest files of claims and outcomes
 PATH = "/usr/local/bin:/usr/bin:/bin"
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish", "csh", "tcsh", "busybox", "env", "xargs", "eval"})
@@ -91,7 +92,7 @@ class Command:
         self._left: list[subprocess.Popen[bytes]] = []  # children that go on when the service stops
 
     def plan(self, order: Order) -> str:
-        config = self._commands[order.action.use]
+        config = target_of(self._commands, order)
         user = f" as {config.user}" if config.user else ""
         return f"run {json.dumps(config.filled(order.values))}{user}, for at most {config.timeout:g} s"
 
@@ -99,7 +100,7 @@ class Command:
         return None
 
     def run(self, order: Order) -> Outcome | None:
-        config = self._commands[order.action.use]
+        config = target_of(self._commands, order)
         argv = config.filled(order.values)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._tidy()
@@ -135,9 +136,10 @@ class Command:
             return found
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._folder / f"{_name(order)}.claim"
-        own = child.claim(path)
+        own = child.claim(path, NEVER)
         if own >= 0:  # a child that is still to begin finds it claimed
             os.close(own)
+        if path.read_bytes() == NEVER:
             return Lost.NEVER
         if _locked(path):
             return Lost.RUNNING
@@ -158,11 +160,15 @@ class Command:
         return Outcome(ended=ended, text=f"it ended with exit code {tree['code']}", output=tree["output"])
 
     def _tidy(self) -> None:
-        """Forget the oldest outcomes: the journal has them."""
-        found = sorted(self._folder.iterdir(), key=lambda one: one.stat().st_mtime_ns)
-        for path in found[: -2 * KEPT]:
+        """Forget the oldest outcomes: the journal has them. Children make and remove files meanwhile."""
+        found: list[tuple[int, str]] = []
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    found.append((entry.stat().st_mtime_ns, entry.path))
+        for _, path in sorted(found)[: -2 * KEPT]:
             with suppress(OSError):
-                path.unlink()
+                Path(path).unlink()
 
 
 def _name(order: Order) -> str:

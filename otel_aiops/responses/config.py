@@ -6,10 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from otel_aiops.errors import ConfigError
+from otel_aiops.responses.annotation import GrafanaConfig
 from otel_aiops.responses.command import CommandConfig
 from otel_aiops.responses.http import HttpConfig
+from otel_aiops.responses.issue import TrackerConfig
 from otel_aiops.responses.notify import NotifyConfig
 from otel_aiops.responses.playbook import Kind
+from otel_aiops.responses.scale import ScalerConfig
+from otel_aiops.responses.silence import AlertmanagerConfig
 from otel_aiops.responses.webhook import WebhookConfig
 
 
@@ -29,6 +33,11 @@ class ResponsesConfig:
     notify: tuple[NotifyConfig, ...] = ()  # people and how they are told
     webhooks: tuple[WebhookConfig, ...] = ()  # addresses that are posted to
     commands: tuple[CommandConfig, ...] = ()  # the only commands that may be run
+
+    scalers: tuple[ScalerConfig, ...] = ()  # what may be scaled
+    alertmanagers: tuple[AlertmanagerConfig, ...] = ()  # where alerts may be silenced
+    grafanas: tuple[GrafanaConfig, ...] = ()  # where incidents are drawn
+    trackers: tuple[TrackerConfig, ...] = ()  # where issues are opened
 
     def __post_init__(self) -> None:
         if not 0 < self.interval <= 60:
@@ -50,4 +59,12 @@ class ResponsesConfig:
         return {kind: [one.name for one in getattr(self, key)] for kind, key in KEYS.items()}
 
 
-KEYS: Mapping[Kind, str] = {"notify": "notify", "webhook": "webhooks", "command": "commands"}
+KEYS: Mapping[Kind, str] = {
+    "notify": "notify",
+    "webhook": "webhooks",
+    "command": "commands",
+    "scale": "scalers",
+    "silence": "alertmanagers",
+    "annotation": "grafanas",
+    "issue": "trackers",
+}

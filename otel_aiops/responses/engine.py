@@ -17,7 +17,7 @@ from otel_aiops.incidents.incident import Incident, State
 from otel_aiops.incidents.journal import brief
 from otel_aiops.labels import Labels
 from otel_aiops.responses.audit import Deed
-from otel_aiops.responses.guard import TELLS, Facts, GuardConfig, Ruling, Verdict, rule
+from otel_aiops.responses.guard import TELLS, Check, Facts, GuardConfig, Ruling, Verdict, rule
 from otel_aiops.responses.ledger import Known, Ledger, known_of
 from otel_aiops.responses.order import Ended, Lost, Order, Outcome, Refused, Responder
 from otel_aiops.responses.playbook import Kind, Playbook, Trigger, VerifyConfig
@@ -51,7 +51,7 @@ OVER = {
 AGAIN_NS = S  # between two looks at what waits for people, or at whether it helped
 ROUNDS = 50  # of deciding and doing, in one tick
 PAUSE_S = 0.05  # that a round waits for what is being done
-MOST_ATTEMPTS = 5  # of an order of which every one was lost before it began
+MOST_ATTEMPTS = 20  # of an order that ends with the service every time
 
 
 class World(Protocol):
@@ -155,6 +155,35 @@ class Engine:
             if not changed and not self._wait():
                 return
 
+    def preview(self, playbook: Playbook, incident: Incident) -> list[tuple[Execution, Ruling]]:
+        """What the steps of a playbook would do about an incident now; nothing is done or written. From any thread.
+
+        Each as if those before it had not been done. A step that cannot be planned says why in its `text`.
+        """
+        now_ns = self._world.now_ns()
+        name = run_id(playbook.name, incident.id, "preview", 0)
+        run = Run(
+            id=name,
+            playbook=playbook,
+            version=playbook.version,
+            trigger=playbook.on,
+            incident=brief(incident),
+            made_ns=now_ns,
+        )
+        return [
+            self._previewed(run, Begin(number, DO, step.do, step.guard), now_ns)
+            for number, step in enumerate(playbook.steps)
+        ]
+
+    def _previewed(self, run: Run, move: Begin, now_ns: int) -> tuple[Execution, Ruling]:
+        one = self._made(run, move, now_ns)
+        try:
+            one = self._planned(run, one)
+        except Refused as why:
+            check = Check(name="plan", holds=False, text=str(why))
+            return replace(one, text=str(why)), Ruling(verdict=Verdict.REFUSED, checks=(check,))
+        return one, self._ruled(run, one, move.guard, now_ns)
+
     def _wait(self) -> bool:
         """Wait a moment for what is being done; whether anything has ended."""
         if not self._flying:
@@ -233,28 +262,16 @@ class Engine:
     def _begin(self, of: _Open, move: Begin) -> bool:
         """Have the guards decide about an action; what they allow is written down, then done."""
         run, now_ns = of.run, self._world.now_ns()
-        name = execution_id(run.id, move.step, move.role)
-        before = of.done.get(name)
-        one = before or Execution(
-            id=name,
-            run=run.id,
-            step=move.step,
-            role=move.role,
-            action=move.action,
-            target=values_of(run.incident)["service"],
-            standing=Standing.WAITING,
-            made_ns=now_ns,
-            asked_ns=now_ns,
-        )
-        responder = self._responder(move.action.kind)
+        before = of.done.get(execution_id(run.id, move.step, move.role))
+        one = before or self._made(run, move, now_ns)
         try:
-            replicas = responder.replicas(self._order(run, one))
-            if replicas is not None:
-                one = replace(one, replicas_now=replicas[0], replicas_wanted=replicas[1])
-            one = replace(one, plan=responder.plan(self._order(run, one)))
+            one = one if before else self._planned(run, one)
+            ruling = self._ruled(run, one, move.guard, now_ns)
+            if before and ruling.verdict is Verdict.ALLOWED:  # much may have changed while it waited
+                one = self._planned(run, one)
+                ruling = self._ruled(run, one, move.guard, now_ns)
         except Refused as why:
             return self._stand(of, replace(one, standing=Standing.REFUSED, text=str(why)))
-        ruling = self._ruled(run, one, move, now_ns)
         one = replace(one, checks=ruling.checks)
         if ruling.verdict is Verdict.REFUSED:
             one = replace(one, standing=Standing.REFUSED, text=ruling.reason, moot=ruling.moot)
@@ -268,13 +285,34 @@ class Engine:
         self._fly(self._order(run, one))
         return True
 
-    def _ruled(self, run: Run, one: Execution, move: Begin, now_ns: int) -> Ruling:
+    def _made(self, run: Run, move: Begin, now_ns: int) -> Execution:
+        return Execution(
+            id=execution_id(run.id, move.step, move.role),
+            run=run.id,
+            step=move.step,
+            role=move.role,
+            action=move.action,
+            target=values_of(run.incident)["service"],
+            standing=Standing.WAITING,
+            made_ns=now_ns,
+            asked_ns=now_ns,
+        )
+
+    def _planned(self, run: Run, one: Execution) -> Execution:
+        """What would be done now. Raises: Refused."""
+        responder = self._responder(one.action.kind)
+        replicas = responder.replicas(replace(self._order(run, one), replicas=None))
+        if replicas is not None:
+            one = replace(one, replicas_now=replicas[0], replicas_wanted=replicas[1])
+        return replace(one, plan=responder.plan(self._order(run, one)))
+
+    def _ruled(self, run: Run, one: Execution, guard: GuardConfig | None, now_ns: int) -> Ruling:
         settings = self._settings
         always = Facts(enabled=settings.enabled, dry_run=run.playbook.dry_run, stopped=self.stopped())
-        if move.guard is None:
+        if guard is None:
             return rule(GuardConfig(), TELLS, always, now_ns)
         action = f"{one.action.kind} {one.action.use}"
-        guard, defaults = move.guard, move.action.defaults
+        defaults = one.action.defaults
         cooldown_s = defaults.cooldown if guard.cooldown is None else guard.cooldown
         lately = self._ledger.lately(action, now_ns - round(max(guard.per, cooldown_s) * S) - S)
         votes = self._ledger.votes(one.id)

@@ -106,6 +106,7 @@ def send(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     repeatable: bool = True,
+    most_bytes: int = MOST_BYTES,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Answer:
     """Ask, again where that may help and does no harm. Raises: Unreachable also for an answer over 299.
@@ -115,7 +116,8 @@ def send(
     import tenacity
 
     def attempt() -> Answer:
-        return _once(method, config, url or config.url, body, {**config.headers, **(headers or {})}, repeatable)
+        asked = _Asked(method, url or config.url, body, {**config.headers, **(headers or {})}, most_bytes)
+        return _once(config, asked, repeatable)
 
     retrying = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(config.attempts) | tenacity.stop_when_event_set(_Event(stopping)),  # type: ignore[arg-type]
@@ -138,23 +140,33 @@ class _Event:
         self.is_set = stopping
 
 
-def _once(
-    method: str, config: HttpConfig, url: str, body: bytes | None, headers: Mapping[str, str], repeatable: bool
-) -> Answer:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request, and how much of the answer is read."""
+
+    method: str
+    url: str
+    body: bytes | None
+    headers: Mapping[str, str]
+    most_bytes: int
+
+
+def _once(config: HttpConfig, asked: _Asked, repeatable: bool) -> Answer:
+    url = asked.url
     import requests
 
     try:
         with requests.request(
-            method,
+            asked.method,
             url,
-            data=body,
-            headers={"User-Agent": "otel-aiops", **headers},
+            data=asked.body,
+            headers={"User-Agent": "otel-aiops", **asked.headers},
             timeout=config.timeout,
             allow_redirects=False,
             stream=True,
             verify=config.ca_file or True,
         ) as response:
-            answer = Answer(response.status_code, response.raw.read(MOST_BYTES, decode_content=True) or b"")
+            answer = Answer(response.status_code, response.raw.read(asked.most_bytes, decode_content=True) or b"")
     except requests.exceptions.ConnectTimeout as error:
         raise _Again(f"{shown(url)} cannot be reached in {config.timeout:g} s", perhaps=False) from error
     except requests.RequestException as error:

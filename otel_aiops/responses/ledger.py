@@ -82,6 +82,7 @@ AUDIT = sql.Table(
     META,
     sql.Column("number", sql.BigInteger, primary_key=True, autoincrement=False),
     sql.Column("time_ns", sql.BigInteger, nullable=False, index=True),
+    sql.Column("run", sql.Text, nullable=False, index=True),
     sql.Column("hash", sql.Text, nullable=False),
     sql.Column("body", sql.Text, nullable=False),
 )
@@ -118,6 +119,12 @@ class Ledger:
                 self._set(connection, "began", "1")
                 for row in connection.execute(sql.select(INCIDENTS.c.event_ns, INCIDENTS.c.body)).all():
                     self._know(connection, known_of(_incident(row.body), row.event_ns, None))
+
+    def attach(self) -> bool:
+        """Connect only to read; False where responses were never opened."""
+        self._database.open()
+        with self._database.transaction() as connection:
+            return bool(sql.inspect(connection).has_table(AUDIT.name))
 
     def close(self) -> None:
         """Let go of the database. May be called twice."""
@@ -250,18 +257,26 @@ class Ledger:
 
     # -- audit ----------------------------------------------------------------------------------------------------
 
-    def lines(self, *, since_ns: int = 0) -> Iterator[Line]:
-        """The chain of the audit, in its order."""
+    def lines(self, *, run: str = "") -> Iterator[Line]:
+        """The chain of the audit in its order, or what it has of one run."""
         after = 0
         while True:
             query = sql.select(AUDIT.c.number, AUDIT.c.body, AUDIT.c.hash)
-            query = query.where(AUDIT.c.number > after, AUDIT.c.time_ns >= since_ns).order_by(AUDIT.c.number)
+            query = query.where(AUDIT.c.number > after, *([AUDIT.c.run == run] if run else []))
+            query = query.order_by(AUDIT.c.number)
             with self._database.transaction() as connection:
                 rows = connection.execute(query.limit(AT_ONCE)).all()
             yield from (Line(int(number), str(body), str(chained)) for number, body, chained in rows)
             if len(rows) < AT_ONCE:
                 return
             after = rows[-1].number
+
+    def deeds(self, *, since_ns: int = 0, limit: int = 1_000) -> list[Line]:
+        """The newest lines of the audit first."""
+        query = sql.select(AUDIT.c.number, AUDIT.c.body, AUDIT.c.hash).where(AUDIT.c.time_ns >= since_ns)
+        with self._database.transaction() as connection:
+            rows = connection.execute(query.order_by(AUDIT.c.number.desc()).limit(limit)).all()
+        return [Line(int(number), str(body), str(chained)) for number, body, chained in rows]
 
     def forget(self, now_ns: int) -> None:
         """Delete runs that ended before the retention; the audit is kept for good."""
@@ -289,8 +304,8 @@ class Ledger:
         line = Line(int(last.number), str(last.body), str(last.hash)) if last else None
         for deed in deeds:
             line = line_after(line, deed)
-            row = {"number": line.number, "time_ns": deed.time_ns, "body": line.body, "hash": line.hash}
-            connection.execute(sql.insert(AUDIT).values(row))
+            known = {"time_ns": deed.time_ns, "run": deed.run, "hash": line.hash, "body": line.body}
+            connection.execute(sql.insert(AUDIT).values({"number": line.number, **known}))
 
     def _know(self, connection: sql.Connection, one: Known) -> None:
         row = {column.name: getattr(one, column.name) for column in KNOWN.c}

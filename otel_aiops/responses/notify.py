@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from otel_aiops.errors import ConfigError
-from otel_aiops.responses.order import Ended, Lost, Order, Outcome
+from otel_aiops.responses.order import Ended, Lost, Order, Outcome, target_of
 from otel_aiops.responses.values import filled
 
 MOST_TEXT = 4_000
@@ -33,7 +33,7 @@ class Notify:
         self._targets = {one.name: one for one in targets}
 
     def plan(self, order: Order) -> str:
-        target = self._targets[order.action.use]
+        target = target_of(self._targets, order)
         return f"tell {target.name} ({len(target.urls)} targets): {_title(order)}: {_body(order)[:200]}"
 
     def replicas(self, order: Order) -> None:
@@ -42,7 +42,7 @@ class Notify:
     def run(self, order: Order) -> Outcome | None:
         import tenacity
 
-        targets = _targets(self._targets[order.action.use].urls)
+        targets = _targets(target_of(self._targets, order).urls)
         bad = sum(one is None for one in targets)
         left = [one for one in targets if one is not None]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from otel_aiops.incidents.incident import Incident
 from otel_aiops.responses.playbook import ActionConfig
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,13 @@ class Lost(StrEnum):
 
 class Refused(Exception):
     """It cannot be done for this incident; the message says why."""
+
+
+def target_of(targets: Mapping[str, T], order: Order) -> T:
+    """What the configuration says of where an order goes. Raises: Refused where it says nothing any more."""
+    if order.action.use not in targets:
+        raise Refused(f"the configuration has no {order.action.kind} with the name {order.action.use!r} any more")
+    return targets[order.action.use]
 
 
 class Responder(Protocol):

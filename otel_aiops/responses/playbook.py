@@ -22,7 +22,7 @@ Trigger = Literal["opened", "updated", "resolved", "predicted"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TELLING = frozenset({"notify", "annotation", "issue"})  # tell people; the others change something
-REPEATABLE = frozenset({"notify", "webhook", "scale"})  # may be done again where a crash hides whether they were
+REPEATABLE = frozenset({"notify", "webhook"})  # may be done again where a crash hides whether they were
 ENDINGS = (".yaml", ".yml")
 HASH_DIGITS = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -47,15 +47,24 @@ class MatchConfig:
 
     def takes(self, incident: Incident, labels: Sequence[Labels] = ()) -> bool:
         """Whether an incident is one of them; `labels` are those of the series that show it."""
+        return not any(self.misses(incident, labels))
+
+    def misses(self, incident: Incident, labels: Sequence[Labels] = ()) -> Iterator[str]:
+        """What keeps an incident from being one of them, in plain words."""
+        types = {one.channel for one in incident.findings}
+        if self.types and not types & set(self.types):
+            yield f"types: expected one of {_listed(self.types)}, got {_listed(sorted(types))}"
+        if _SEVERITIES.index(incident.severity) < _SEVERITIES.index(self.severity):
+            yield f"severity: expected at least {self.severity}, got {incident.severity}"
+        if self.services and not any(_named(one, self.services) for one in incident.services):
+            yield f"services: expected one of {_listed(self.services)}, got {_listed(incident.services)}"
         first = incident.suspects[0].service if incident.suspects else ""
-        return (
-            (not self.types or any(one.channel in self.types for one in incident.findings))
-            and _SEVERITIES.index(incident.severity) >= _SEVERITIES.index(self.severity)
-            and (not self.services or any(_named(one, self.services) for one in incident.services))
-            and (not self.suspects or _named(first, self.suspects))
-            and probability_of(incident) >= self.probability
-            and (not self.labels or any(Selector(self.labels).matches(one) for one in labels))
-        )
+        if self.suspects and not _named(first, self.suspects):
+            yield f"suspects: expected one of {_listed(self.suspects)}, got {first or 'none'}"
+        if probability_of(incident) < self.probability:
+            yield f"probability: expected at least {self.probability:g}, got {probability_of(incident):.2f}"
+        if self.labels and not any(Selector(self.labels).matches(one) for one in labels):
+            yield f"labels: expected a series with {dict(self.labels)}, got none among {len(labels)}"
 
     def _errors(self) -> Iterator[ConfigError]:
         if not 0 <= self.probability <= 1:
@@ -79,9 +88,7 @@ class ActionConfig:
     replicas: int | None = None  # of `scale`: how many there shall be
     add: int = 0  # of `scale`, instead of `replicas`: how many more, or with a minus less
     duration: float = 3_600.0  # s, of `silence`
-    idempotent: bool | None = (
-        None  # may be done again when a crash hides whether it was; true of notify, webhook, scale
-    )
+    idempotent: bool | None = None  # may be done again where a crash hides whether it was; true of notify, webhook
 
     def __post_init__(self) -> None:
         unknown = sorted(set(places(self.text)) - set(NAMES))
@@ -250,6 +257,10 @@ def _without_none(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: _without_none(value) for key, value in tree.items() if value is not None}
     return [_without_none(one) for one in tree] if isinstance(tree, list) else tree
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 def _named(name: str, wanted: Sequence[str]) -> bool:

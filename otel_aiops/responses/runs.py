@@ -225,6 +225,15 @@ def _after(
     return None
 
 
+def guard_of(run: Run, one: Execution) -> GuardConfig | None:
+    """The guard of an execution; None of what takes back or tells what was decided before."""
+    step = run.playbook.steps[one.step]
+    if one.role == DO:
+        return step.guard
+    place = one.role.removeprefix(f"{ESCALATE}.")
+    return step.escalate[int(place)].guard if place.isdigit() and int(place) < len(step.escalate) else None
+
+
 def asking(tell: str, run: Run, waiting: Execution) -> ActionConfig:
     """Tell people that they are asked."""
     plan = waiting.plan.replace("{", "(").replace("}", ")")

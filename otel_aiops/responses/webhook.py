@@ -11,7 +11,7 @@ from otel_aiops.errors import ConfigError
 from otel_aiops.incidents.codec import to_line
 from otel_aiops.incidents.journal import brief
 from otel_aiops.responses.http import HttpConfig, Unreachable, send, shown, signature
-from otel_aiops.responses.order import Ended, Lost, Order, Outcome
+from otel_aiops.responses.order import Ended, Lost, Order, Outcome, target_of
 from otel_aiops.responses.values import filled
 
 SIGNATURE, TIMESTAMP, KEY = "X-Otel-Aiops-Signature", "X-Otel-Aiops-Timestamp", "Idempotency-Key"
@@ -38,7 +38,7 @@ class Webhook:
         self._clock_ns = clock_ns
 
     def plan(self, order: Order) -> str:
-        target = self._targets[order.action.use]
+        target = target_of(self._targets, order)
         signed = "signed" if target.secret else "unsigned"
         return f"post incident {order.incident.id} to {target.name} at {shown(target.to.url)}, {signed}"
 
@@ -46,7 +46,7 @@ class Webhook:
         return None
 
     def run(self, order: Order) -> Outcome | None:
-        target, body = self._targets[order.action.use], body_of(order)
+        target, body = target_of(self._targets, order), body_of(order)
         headers = {"Content-Type": "application/json", KEY: order.id}
         if target.secret:
             headers[TIMESTAMP] = str(self._clock_ns() // 1_000_000_000)

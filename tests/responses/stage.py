@@ -153,7 +153,7 @@ class Stage:
         return self.ledger.vote(one.id, name, vote, deed)
 
     def runs(self) -> list[Run]:
-        return self.ledger.runs()[1][::-1]
+        return self.ledger.runs(limit=1_000)[1][::-1]
 
     def executions(self) -> list[Execution]:
         return [one for run in self.runs() for one in self.ledger.executions(run.id).values()]
