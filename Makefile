@@ -1,4 +1,4 @@
-# make demo   see it work, in two minutes
+# make demo   see it work, in three minutes; PART=shop or PART=circle for one part of it
 # make test   everything that must hold: style, types, tests, real servers where they can be had
 # make bench  speed and memory, each beside its peer in the same run
 
@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint docs bench lock clean
+.PHONY: demo test lint docs dashboards bench lock clean
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"otel-aiops needs Python 3.11 or newer, this is {sys.version.split()[0]}; set PYTHON=/path/to/python3.11")'
@@ -17,7 +17,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(INSTALLED)
-	@KEEP=$(KEEP) $(BIN)/python -m otel_aiops.demo
+	@KEEP=$(KEEP) $(BIN)/python -m otel_aiops.demo $(PART)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -27,12 +27,15 @@ lint: $(INSTALLED)
 test: lint
 	$(BIN)/python -m tests.tools
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage combine --quiet
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/e2e --cov --cov-report= --cov-fail-under=0; first=$$?; \
+		$(BIN)/pytest tests/e2e --cov --cov-append --cov-report= --cov-fail-under=0 && exit $$first
 	$(BIN)/coverage report
 
 docs: $(INSTALLED)
 	$(BIN)/python -m tests.reference
+
+dashboards: $(INSTALLED)
+	$(BIN)/python -m otel_aiops.dashboards grafana/dashboards
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

@@ -25,6 +25,7 @@ from otel_aiops.lifecycle.forecasts import train_forecasts
 from otel_aiops.lifecycle.manifest import Window
 from otel_aiops.lifecycle.objective import Objective
 from otel_aiops.lifecycle.search import TuneConfig
+from otel_aiops.lifecycle.stretch import Stored
 from otel_aiops.lifecycle.tune import Tuned, tune
 from otel_aiops.lifecycle.version import ForecastConfig, Settings
 from otel_aiops.lifecycle.workers import processes
@@ -55,7 +56,9 @@ def searched(group: Group, budget: float, tuning: TuneConfig, count: int) -> tup
         for family in best.families:
             if isinstance(family, ForecastConfig):
                 spans: Any = {"start_ns": start_ns, "end_ns": SPLIT_NS, "processes": count}
-                arrays = train_forecasts(datasets, made.id, group.texts, family, best.detection, **spans)
+                arrays = train_forecasts(
+                    Stored(datasets.directory, made.id), group.texts, family, best.detection, **spans
+                )
         return tuned, Smoothing(arrays) if arrays else None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from otel_aiops.desk.feedback import check_of
+from otel_aiops.desk.live import Live
 from otel_aiops.detect.alerts import DEVIATION_WEIGHT
 from otel_aiops.detect.lessons import Lesson, Verdict
 from otel_aiops.detect.raised import NEAR_NS, Raised
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from otel_aiops.views import Views
 
 MOST_VERDICTS = 1_000  # of one request
+MOST_SHOWN = 50  # alerts and verdicts of one series
 LONGEST_TEXT = 2_000  # characters of who and of a note
 AHEAD_NS = 60_000_000_000  # clocks of people may be so much ahead
 KEYS = ("series", "time", "verdict", "ratio", "by", "note", "of")
@@ -72,6 +73,13 @@ class AlertViews:
 
         return self._service.ask(answer)
 
+    def of_series(self, fingerprint: int) -> dict[str, Any]:
+        """The alerts that a series had, and what was said of them, the newest first; in the step loop."""
+        alerting = self._service.pipeline.alerting
+        alerts = [one for one in alerting.ledger.since(0) if one.fingerprint == fingerprint]
+        verdicts = [self._told(one) for one in alerting.told() if one.series == fingerprint]
+        return {"alerts": [_had(one) for one in reversed(alerts[-MOST_SHOWN:])], "verdicts": verdicts[:MOST_SHOWN]}
+
     def judge(self, tree: Any) -> dict[str, Any]:
         """Take in one verdict or a list of them, all or none. Raises: BadInput that says what was expected."""
         given = tree if isinstance(tree, list) else [tree]
@@ -79,7 +87,7 @@ class AlertViews:
             raise BadInput(f"expected 1 to {MOST_VERDICTS} verdicts, got {len(given)}")
         several = isinstance(tree, list)
         resolved = [self._resolved(one, f"verdict {i}: " if several else "") for i, one in enumerate(given)]
-        self._service.ingest.learn(Lesson(tuple(resolved)))
+        Live(self._service).give_time(self._service.ingest.learn(Lesson(tuple(resolved))))
         return {"learned": len(resolved), "verdicts": [one.to_json() for one in resolved]}
 
     # -- one verdict ------------------------------------------------------------------------------------------------
@@ -95,7 +103,7 @@ class AlertViews:
         from otel_aiops.batch.times import moment_ns
 
         now_ns = self._service.clock_ns()
-        row = self._row(str(asked["series"]))
+        row = self._views.row(str(asked["series"]))
         time = asked["time"]
         newest_ns = self._service.pipeline.event_ns
         time_ns = moment_ns(time, newest_ns) if isinstance(time, str) else round(time * 1e9)
@@ -115,15 +123,6 @@ class AlertViews:
             given_ns=now_ns,
             of=of,
         )
-
-    def _row(self, series: str) -> int:
-        """The row of a fingerprint or of a series by name. Raises: BadInput."""
-        if not re.fullmatch(r"[0-9a-f]{16}", series):
-            return self._views.row(series)
-        row = self._service.ask(lambda: self._service.pipeline.table.find(int(series, 16)))
-        if row is None:
-            raise BadInput(f"series: expected one that is known, got the fingerprint {series}, which no series has")
-        return row
 
     def _ratio(self, row: int, time_ns: int, given: float | None) -> tuple[float, str, int]:
         """(alert score in unmoved thresholds at a time, where that is known from, fingerprint). Raises: BadInput."""
@@ -196,6 +195,12 @@ class AlertViews:
         tree["series"] = str(pipeline.table.labels(row)) if row is not None else None
         tree["shift"] = pipeline.alerting.shift(row) if row is not None else None
         return tree
+
+
+def _had(one: Raised) -> dict[str, Any]:
+    """An alert of a series that the answer names already."""
+    goes_on, peak = one.row >= 0, one.peak / math.exp(one.shift)
+    return {"since": one.since_ns / 1e9, "until": None if goes_on else one.time_ns / 1e9, "peak": peak}
 
 
 def _kept(objective: Objective, report: BudgetReport | None) -> dict[str, Any]:

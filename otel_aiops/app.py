@@ -136,6 +136,7 @@ class Service:
             self.stop()
             raise
         self.ingest.paused = None
+        _note_reload(self, works=True)
         log.info("ready", version=__version__, data_dir=str(self.directory), **self._parts.endpoints())
 
     def stop(self) -> None:
@@ -473,7 +474,6 @@ def serve(config_path: Path | None, data_dir: Path | None, told: IncidentFiles |
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
     service.start()
-    _note_reload(service, works=True)
     try:
         while not stop.wait(LOOP_WAIT_S):
             if reload.is_set():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +44,7 @@ class Chronicle:
     def __init__(self, config: JournalConfig, directory: Path, files: IncidentFiles) -> None:
         self.journal = Journal(config, directory)
         self.failed = 0  # writes that the journal refused
+        self.changes: Counter[str] = Counter()  # since the start, by what changed: incidents, verdicts, models
         self._files = files
         self._open: dict[Path, TextIO] = {}
         self._waiting: deque[tuple[int, Write]] = deque()  # how many things a write writes, and the write
@@ -75,6 +76,7 @@ class Chronicle:
         if not incidents and not self._waiting:
             return
         incidents = together(incidents)
+        self.changes["incidents"] += len(incidents)
         for incident in incidents:
             self._line(incident, event_ns)
         if incidents:
@@ -86,15 +88,18 @@ class Chronicle:
 
     def decided(self, decision: Decision) -> None:
         """Take what an operator decided; it is written with the next step."""
+        self.changes["incidents"] += 1
         self._wait(1, lambda journal: journal.decided(decision))
 
     def judged(self, verdicts: Sequence[tuple[str, Verdict]]) -> None:
         """Take what people said of series, by canonical text; it is written with the next step."""
+        self.changes["verdicts"] += len(verdicts)
         for series, verdict in verdicts:
             self._wait(1, partial(_judged, verdict=verdict, series=series))
 
     def rolled(self, order: Rollout) -> None:
         """Take what was done with model versions; it is written with the next step."""
+        self.changes["models"] += 1
         self._wait(1, lambda journal: journal.rolled(order))
 
     def raised(self, notes: Sequence[AlertNote]) -> None:

@@ -98,9 +98,9 @@ class Ingest:
             Received(RecordKind.BACKFILL, self._clock_ns(), payload, Compression(compression or "identity"))
         ).items
 
-    def learn(self, lesson: Lesson) -> None:
-        """Take what operators teach."""
-        self._log(Received(RecordKind.LESSON, self._clock_ns(), lesson.to_bytes(), format=Format.JSON))
+    def learn(self, lesson: Lesson) -> int:
+        """Take what operators teach; the sequence of the body, by which it is known when done."""
+        return self._append(RecordKind.LESSON, lesson.to_bytes())
 
     def decide(self, decision: Decision) -> int:
         """Take what an operator decides about incidents; the sequence of the body, by which it is known when done."""

@@ -17,7 +17,7 @@ from otel_aiops.detect.lessons import Verdict
 from otel_aiops.errand import Errand
 from otel_aiops.errors import AiopsError, BadInput, StateError
 from otel_aiops.lifecycle.behaviour import Counts, Tally, broken_promise, promises, rates
-from otel_aiops.lifecycle.comparison import calibration_error
+from otel_aiops.lifecycle.comparison import known_calibration_error
 from otel_aiops.lifecycle.drift import DAY, LEAST_DAYS, Compared, Reference, compare, reference_of
 from otel_aiops.lifecycle.health import Health, MonitoringConfig, budgeted, self_test
 from otel_aiops.lifecycle.past import Past, Sampling, complete_hour
@@ -92,6 +92,8 @@ class Monitor:
         self._save(live.saved)
         notes: list[str] = []
         compared, reference = self._compared(live, config, notes)
+        if damaged := self._past.damaged:
+            notes.append(f"{len(damaged)} recorded hours are left out: {next(iter(damaged.values()))}")
         now_hour = live.event_ns // HOUR_NS
         kept = promises(live.counts, now_hour)
         report = self_test(self._service.checkup.latest)
@@ -138,7 +140,7 @@ class Monitor:
             self._tally.counts(),
             self._tally.to_json(),
             pipeline.alerting.budget.reports(),
-            calibration_error(champion.seen["probability"]),
+            known_calibration_error(champion),
         )
 
     def _save(self, saved: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -109,7 +110,9 @@ class Parts:
     def endpoints(self) -> dict[str, str]:
         """Where everything listens, for a log line."""
         ports = {f"otlp_{name}": f"localhost:{port}" for name, port in self._receiver.ports.items()}
-        return {**ports, "api": f"http://localhost:{self._api.port}"}
+        scheme = "https" if self._config.api.tls else "http"
+        address = f"{scheme}://localhost:{self._api.port}"
+        return {**ports, "api": address, "page": f"{address}/"}
 
     def reload(self, config: Config) -> None:
         """Build what changed anew, then swap. Raises ConfigError, and then everything is as it was."""
@@ -310,8 +313,9 @@ def _receiver(service: Service, config: Config) -> Receiver:
 def _api(service: Service, config: Config) -> HttpServer:
     auth = Authenticator(config.api.auth, path="api.auth") if config.api.auth else None
     views, check = Views(service), auth.check if auth else None
-    application: Any = api.build(views, Desk(service, views.alone), check, config.api.max_request_body_size)
-    return HttpServer(application, config.api.endpoint, config.api.tls, path="api")
+    desk, closing = Desk(service, views.alone), threading.Event()
+    application: Any = api.build(views, desk, check, config.api.max_request_body_size, closing=closing)
+    return HttpServer(application, config.api.endpoint, config.api.tls, path="api", closing=closing)
 
 
 def _exporter(service: Service, config: ExporterConfig | None) -> Exporter | None:

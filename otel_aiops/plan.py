@@ -47,6 +47,7 @@ SAMPLE_START_NS = 1_700_000_000_000_000_000 // HOUR_NS * HOUR_NS
 DAY_S = 86_400.0
 NO_LIMIT = 2**31 - 1
 MIB, GIB = 1 << 20, 1 << 30
+LEAST_CORES = 0.01  # that are told as a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class Plan:
             f"memory      {_size(self.memory_bytes)}, at most {_size(self.memory_peak_bytes)}"
             f" ({_size(measured.base_bytes)} and {measured.series_bytes:.0f} B a series; a snapshot copies"
             f" {measured.state_bytes:.0f} B of each)",
-            f"CPU         {self.cores:.2f} cores ({measured.points_per_core_s:.0f} points/s a core, measured now)",
+            f"CPU         {_cores(self.cores)} ({measured.points_per_core_s:.0f} points/s a core, measured now)",
             f"disk        {_size(self.log_bytes_per_day)} log and {_size(self.segment_bytes_per_day)} Parquet a day"
             f" ({measured.log_bytes:.1f} B a point, {measured.segment_bytes:.1f} B a scored value)",
             f"            {_size(self.disk_bytes)} when the retention of both is reached, with {KEPT} snapshots",
@@ -129,7 +130,7 @@ class Plan:
         ]
         for one in self.objectives:
             cost = self._cost(one)
-            share = f"{_size(cost['memory_bytes'])} and {cost['cores']:.4f} cores of that"
+            share = f"{_size(cost['memory_bytes'])} and {_cores(cost['cores'])} of that"
             lines += ["", one.text(), *([f"{'cost':<12}{share}"] if one.series else [])]
         return "\n".join(lines)
 
@@ -407,6 +408,15 @@ def _plan(config: Config, load: Load, measured: Measured) -> Plan:
         output_series=emitted * of_series,
         output_series_per_service=(len(SERVICE_METRICS) - 1 + warming_reasons) if config.emit.services else 0,
     )
+
+
+def _cores(cores: float) -> str:
+    """Cores for people.
+
+    >>> _cores(1.5), _cores(0.0003)
+    ('1.50 cores', 'less than 0.01 cores')
+    """
+    return f"{cores:.2f} cores" if cores >= LEAST_CORES else f"less than {LEAST_CORES:g} cores"
 
 
 def _size(size: float) -> str:

@@ -297,6 +297,7 @@ def inputs(config: Config, directory: Path) -> dict[str, str]:
     """The hash of every part of a configuration that decides what a run gives, as its plan has it."""
     of = config.lifecycle
     shared: dict[str, Any] = {"datasets": config.datasets, "evaluation": of.evaluation, "gate": of.gate}
+    shared["families"] = of.families
     return Circle(directory=directory, pipeline=config.pipeline(), **shared).inputs()
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,17 @@ if TYPE_CHECKING:
     from otel_aiops.batch.tracks import Track
 
 
+FAULTS = {  # what should not be, since the start
+    "bodies that could not be scored": "otel_aiops.step.failures",
+    "points that could not be used": "otel_aiops.points.rejected",
+    "spans that could not be used": "otel_aiops.spans.rejected",
+    "log records that could not be used": "otel_aiops.log_records.rejected",
+    "series that found the table full": "otel_aiops.series.refused",
+    "bodies that the full disk refused": "otel_aiops.log.refused",
+    "snapshots that failed": "otel_aiops.snapshot.failures",
+    "rollouts that failed": "otel_aiops.rollout.failures",
+}
+FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 ROWS_A_LOOK = 2_000  # series that are looked at between two steps when one is searched
 MOST_OTHERS = 1_000  # names that are remembered to offer them
 WARM_POINTS = 500  # scored anew for one answer
@@ -78,6 +90,7 @@ class Views:
             "bytes_per_series": service.pipeline.engine.bytes_per_series,
             "log": {name: _number(value) for name, value in service.history.stats().items()},
             "damage": service.history.notes(),
+            "faults": {what: round(service.telemetry.total(name)) for what, name in FAULTS.items()},
         }
 
     def _anomalous(self) -> int:
@@ -108,6 +121,46 @@ class Views:
     def row(self, series: str) -> int:
         """The row of the live series that someone names. Raises: BadInput when not exactly one is meant."""
         return self._find(Wanted(series)).row
+
+    def pulse(self) -> dict[str, int]:
+        """Numbers that grow when something changes; read without waiting for the step loop."""
+        changes = self._service.chronicle.changes
+        counts = {name: changes[name] for name in ("incidents", "verdicts", "models")}
+        return {"telemetry": self._service.sequence, **counts}
+
+    def quality(self) -> dict[str, Any]:
+        """What the stream of every service is like since the start, and who fills the table of series."""
+
+        def answer() -> dict[str, Any]:
+            pipeline = self._service.pipeline
+            found = [asdict(one) for one in pipeline.quality.report(renew=False)]
+            return {
+                "services": [{key: _number(value) for key, value in one.items()} for one in found],
+                "series": asdict(pipeline.table.cardinality()),
+            }
+
+        return self._service.ask(answer)
+
+    def search(self, words: str, service: str, *, after: int, limit: int) -> dict[str, Any]:
+        """Series with all words in the name of their metric or service, a page at a time; some at a look."""
+        wanted, table = words.casefold().split(), self._service.pipeline.table
+        page: list[dict[str, Any]] = []
+
+        def look(start: int) -> int:
+            rows = table.live()
+            rows = rows[np.searchsorted(rows, start) :][:ROWS_A_LOOK]
+            for row, labels in zip(rows.tolist(), table.labels_of(rows, whole=False), strict=True):
+                text = f"{labels.name} {labels.service}".casefold()
+                if (not service or service == labels.service) and all(word in text for word in wanted):
+                    if len(page) == limit:
+                        return int(row)
+                    page.append(self._described(row))
+            return int(rows[-1]) + 1 if len(rows) else table.size
+
+        start = after + 1
+        while start < table.size and len(page) < limit:
+            start = self._service.ask(partial(look, start))
+        return {"series": page, "next": start - 1 if start < table.size else None}
 
     def series(self, *, after: int, limit: int, source: bool) -> dict[str, Any]:
         def answer() -> dict[str, Any]:
@@ -141,6 +194,7 @@ class Views:
                 "anomaly": self._anomaly(anomaly) if anomaly else None,
                 "reason": reason,
                 "jobs": self._service.pipeline.scorer.jobs.note(row),
+                **self._alerts.of_series(fingerprint),
             }
 
         return self._service.ask(answer)
@@ -201,6 +255,9 @@ class Views:
         """The live series that is wanted. Raises: BadInput when not exactly one is."""
         from otel_aiops.batch.tracks import choose
 
+        if FINGERPRINT.fullmatch(wanted.text):
+            return self._found(self._known(wanted.text))
+
         matching: list[tuple[int, Labels]] = []
         others: dict[str, Labels] = {}
         table = self._service.pipeline.table
@@ -209,8 +266,16 @@ class Views:
             matching += some
             others = {**rest, **others} if len(others) < MOST_OTHERS else others
         labels = [one for _, one in matching]
-        row = matching[choose(wanted, labels, [*labels, *others.values()])][0]
+        return self._found(matching[choose(wanted, labels, [*labels, *others.values()])][0])
 
+    def _known(self, fingerprint: str) -> int:
+        """The row of a fingerprint. Raises: BadInput."""
+        row = self._service.ask(lambda: self._service.pipeline.table.find(int(fingerprint, 16)))
+        if row is None:
+            raise BadInput(f"series: expected a known one, got the fingerprint {fingerprint}, which no series has")
+        return row
+
+    def _found(self, row: int) -> _Found:
         def answer() -> _Found:
             anomaly = self._service.watch.anomaly(row)
             reason = anomaly.reason if anomaly else self._service.pipeline.note(row)
@@ -342,6 +407,6 @@ class Views:
         return f"{int(self._service.pipeline.table.fingerprint(np.array([row], np.int32))[0]):016x}"
 
 
-def _number(value: float) -> float | None:
+def _number(value: Any) -> Any:
     """JSON has no NaN."""
     return value if value == value else None

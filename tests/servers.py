@@ -156,7 +156,7 @@ def running_collector(config: Path, folder: Path, ports: dict[str, str], *, heal
 class Prometheus:
     """Prometheus with remote write on; scrapes what it is told to."""
 
-    def __init__(self, folder: Path, scrape: dict[str, int] | None = None) -> None:
+    def __init__(self, folder: Path, scrape: dict[str, int] | None = None, *, rules: Path | None = None) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         binary = require(debian.prometheus)
@@ -165,7 +165,9 @@ class Prometheus:
             for job, port in (scrape or {}).items()
         )
         config = folder / "prometheus.yml"
-        config.write_text(f"global: {{scrape_interval: 1s}}\nscrape_configs:\n{jobs}" if jobs else "{}\n")
+        loaded = f"rule_files: ['{rules}']\n" if rules else ""
+        text = f"global: {{scrape_interval: 1s}}\n{loaded}scrape_configs:\n{jobs}"
+        config.write_text(text if jobs else "{}\n")
         self.server = Server(
             [
                 str(binary),
@@ -216,6 +218,7 @@ class Alertmanager:
                 "--cluster.listen-address=",
             ],
             folder / "alertmanager.log",
+            cwd=binary.parent,
         )
 
     def __enter__(self) -> Alertmanager:

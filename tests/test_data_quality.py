@@ -24,6 +24,14 @@ def test_metrics_tell_what_is_bad_and_rules_hold_until_they_change(tmp_path: Pat
         up.settle()
         (series,) = up.get("/api/v1/series")["series"]
         assert "mallory" not in json.dumps(series) and "4111" not in json.dumps(series)
+        written = b"".join(path.read_bytes() for path in (tmp_path / "wal").iterdir())
+        assert b"cart" in written and b"mallory" not in written and b"4111" not in written
+        for at, start, unit in ((10, 1, "By"), (20, 9, "By"), (30, 1, "By"), (40, 35, "By"), (50, 35, "MBy")):
+            feed = Feed("pay")
+            feed.counter("sent", now_s + at, 5.0 * at if at != 40 else 1.0, start_s=now_s + start)
+            feed.scope.metrics[0].unit = unit
+            up.send(feed)
+        up.settle()
 
         def shown() -> str:
             return requests.get(f"http://127.0.0.1:{up.ports['api']}/metrics", timeout=30).text
@@ -33,6 +41,9 @@ def test_metrics_tell_what_is_bad_and_rules_hold_until_they_change(tmp_path: Pat
         problems = 'otel_aiops_quality_problems_total{problem="%s",service_name="cart"} 1.0'
         for problem in ("gap", "late", "duplicate"):
             assert problems % problem in text
+        of_pay = problems.replace("cart", "pay")
+        for problem in ("two_senders", "reset", "unit_change"):
+            assert of_pay % problem in text
         assert 'otel_aiops_quality_points_total{service_name="cart"} 6.0' in text
         assert 'otel_aiops_quality_series{service_name="cart"} 1.0' in text
         assert 'otel_aiops_quality_late_ratio{service_name="cart"} 0.125' in text

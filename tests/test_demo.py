@@ -72,7 +72,7 @@ def test_faults_are_apart() -> None:
 
 def test_the_demo_runs_and_says_what_was_noticed() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "otel_aiops.demo"],
+        [sys.executable, "-m", "otel_aiops.demo", "shop"],
         env={**os.environ, "OTEL_AIOPS_DEMO": "short", "COLUMNS": "200"},
         capture_output=True,
         text=True,
@@ -87,3 +87,9 @@ def test_the_demo_runs_and_says_what_was_noticed() -> None:
     assert "What became an incident" in done.stdout and " log records were read in " in done.stdout
     assert "/api/v1/anomalies" in done.stdout
     assert "\x1b" not in done.stdout  # no control characters where there is no terminal
+
+
+def test_parts_that_there_are() -> None:
+    command = [sys.executable, "-m", "otel_aiops.demo", "shop", "square"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "expected some of shop, circle, got square\n")

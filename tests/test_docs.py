@@ -10,7 +10,12 @@ import pytest
 from tests import reference
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "collector-config").glob("*.md")]
+DOCUMENTS = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("collector-config/*.md"),
+    *ROOT.glob("grafana/*.md"),
+    *ROOT.glob("docs/**/*.md"),
+]
 
 
 def test_the_readme_is_up_to_date() -> None:

@@ -79,6 +79,9 @@ def test_the_commands(up: Running) -> None:
     url = f"http://127.0.0.1:{up.ports['api']}"
     done = CliRunner().invoke(app, ["feedback", "queue", "--url", url])
     assert done.exit_code == 0 and "otel-aiops verdict " in done.output, done.output
+    assert "VERDICT: real, false, expected, or duplicate with --of" in done.output
+    wrong = CliRunner().invoke(app, ["incidents", "verdict", "INC-0", "duplicate", "--who", "ann", "--url", url])
+    assert str(wrong.exception).startswith("the service: http://"), wrong.exception
     (name,) = [one["id"] for one in up.get("/api/v1/incidents")["incidents"]][:1]
     done = CliRunner().invoke(app, ["incidents", "verdict", name, "false", "--who", "ann", "--url", url])
     assert done.exit_code == 0 and f"{name}: false_alert, said of" in done.output, done.output

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from otel_aiops.cli import app
 from otel_aiops.lifecycle.behaviour import Promise, Rate
+from otel_aiops.lifecycle.comparison import LEAST_POINTS
 from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.drift import Drift
 from otel_aiops.lifecycle.health import Budgeted, Health, SelfTest
@@ -116,6 +117,18 @@ def test_a_persistent_drift_is_seen_everywhere(tmp_path: Path, record: Record) -
         assert told.exit_code == 1 and json.loads(told.output)["drifts"][0]["persistent"]
 
 
+def test_a_damaged_hour_is_left_out_and_said(tmp_path: Path, record: Record) -> None:
+    """Drift is still seen; a file that the disk has spoilt blinds nobody."""
+    record(tmp_path, by=40.0)
+    segments = sorted((tmp_path / "segments").rglob("*.parquet"))
+    segments[-10].write_bytes(segments[-10].read_bytes()[:-20])
+    with watched(tmp_path) as up:
+        health = up.service.monitor.look()
+        assert [one.persistent for one in health.drifts] == [True]
+        (note,) = [one for one in health.notes if "left out" in one]
+        assert note.startswith("1 recorded hours are left out: ") and segments[-10].name in note
+
+
 def test_a_champion_is_compared_with_what_it_learned_from(tmp_path: Path, record: Record) -> None:
     record(tmp_path, by=40.0, since=24 * 3)  # the history of a day ago has moved already
     now_ns = (FIRST + HOURS + 2) * HOUR_NS
@@ -134,16 +147,6 @@ def test_a_champion_is_compared_with_what_it_learned_from(tmp_path: Path, record
         up.service.monitor.__init__(up.service)  # type: ignore[misc]  # as after a start
         health = up.service.monitor.look()
         assert any("cannot be read, so it is compared with the history" in note for note in health.notes)
-
-
-def test_a_damaged_segment_is_said_and_stops_nothing(tmp_path: Path, record: Record) -> None:
-    record(tmp_path)
-    with watched(tmp_path) as up:
-        (damaged, *_) = sorted((tmp_path / "segments").rglob("*.parquet"))[-40:]
-        damaged.write_bytes(b"no")
-        health = up.service.monitor.look()
-        assert any(note.startswith("the input is not compared: ") and "parquet" in note for note in health.notes)
-        assert health.time_ns > 0
 
 
 def test_counts_outlive_a_restart_and_damage(tmp_path: Path) -> None:
@@ -205,6 +208,19 @@ def test_all_that_is_declared_is_emitted_and_nothing_else() -> None:
     )
     for metric, values in gauges(full).items():
         assert values and all(len(key) == declared[metric] for key in values), metric
+
+
+def test_probabilities_are_judged_from_enough_points(tmp_path: Path) -> None:
+    """As a metric, by the monitor and by the command; of few points chance alone puts them far off."""
+    with running(tmp_path) as up:
+        counts = up.service.pipeline.serving.champion.seen["probability"]
+        for points, error in ((LEAST_POINTS - 1, None), (2 * LEAST_POINTS, pytest.approx(0.95))):
+            up.service.ask(lambda points=points: counts.__setitem__(0, points))  # type: ignore[misc]
+            assert up.service.monitor.look().to_json()["calibration_error"] == error
+            name, shown = "otel_aiops_model_calibration_error_ratio", 0.0 if error is None else error
+            wait_for(lambda name=name, shown=shown: up.metric(name) == shown, "the metric")  # type: ignore[misc]
+            told = CliRunner().invoke(app, ["models", "health", "--url", f"http://127.0.0.1:{up.ports['api']}"])
+            assert ("probabilities off by at most" in told.output and "95.0%" in told.output) == (error is not None)
 
 
 @pytest.mark.parametrize(("enabled", "looks"), [("true", True), ("false", False)])

@@ -16,7 +16,7 @@ import pytest
 
 from otel_aiops.config import parse
 from otel_aiops.lifecycle.runs import Run, Runs, Step
-from otel_aiops.retrainer import Retrainer, inputs, written
+from otel_aiops.retrainer import Retrainer, changed, inputs, written
 from tests.incident_feed import call
 from tests.servers import wait_for
 from tests.test_app import Running, running
@@ -42,6 +42,8 @@ def test_a_configuration_reaches_the_child_as_it_is(tmp_path: Path) -> None:
     assert found.lifecycle == config.lifecycle and found.datasets == config.datasets
     assert inputs(found, tmp_path) == inputs(config, tmp_path)
     assert inputs(parse("budget: 5/day").config, tmp_path)["budget"] != inputs(config, tmp_path)["budget"]
+    default, forests = (inputs(parse(text).config, tmp_path) for text in ("", "lifecycle: {families: [forest]}"))
+    assert changed(default, forests) == ("families",)
 
 
 CHILD = """

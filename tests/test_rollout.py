@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,13 +17,22 @@ from typer.testing import CliRunner
 
 from otel_aiops.cli import app
 from otel_aiops.detect.serving import Action, Rollout
+from otel_aiops.lifecycle.report import REPORT, Feedback
 from otel_aiops.lifecycle.version import BUNDLE, Lineage, Settings
+from tests import test_app
 from tests.feed import Feed
 from tests.incident_feed import call
+from tests.lifecycle.test_gate import GOOD, report
 from tests.servers import wait_for
 from tests.test_app import Running, running
 
 SERIES, STEP_S = 20, 30.0
+TAUGHT = Feedback(
+    kinds={"false_alert": 14},
+    late=0,
+    without={"false_a_week": 31.0, "recall": 0.8, "fault_recall": float("nan")},
+    taught={"false_a_week": 9.0, "recall": 0.8, "fault_recall": float("nan")},
+)
 
 
 class Shop:
@@ -72,6 +83,7 @@ def test_the_circle_of_a_version(shop: Shop) -> None:
     version, bundle = up.service.models.load(champion)
     assert len(bundle.labels) == SERIES and version.settings.detection == up.service.config.detection
     shop.feed(5, q3=115.0)
+    assert "otel_aiops_model_calibration_error_ratio{" not in text(up), "of so few points it is chance"
     compared = up.get("/api/v1/rollout")["comparison"]
     assert compared["champion"]["points"] == compared["other"]["points"] == 5 * SERIES
     assert compared["other"]["over_ratio"] >= compared["champion"]["over_ratio"]
@@ -93,6 +105,46 @@ def test_the_circle_of_a_version(shop: Shop) -> None:
 
 def text(up: Running) -> str:
     return requests.get(f"http://127.0.0.1:{up.ports['api']}/metrics", timeout=30).text
+
+
+def test_the_alerts_of_both_are_kept_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = test_app.QUICK.replace("warmup_points: 5", "warmup_points: 5, novelty_memory: 0")
+    monkeypatch.setattr(test_app, "QUICK", plain)  # so that a high threshold makes a version deaf
+    with running(tmp_path, "budget: 100000/week\n") as up:
+        shop = Shop(up)
+        shop.feed(40)
+        shop.roll("shadow", version=shop.challenger(threshold=600.0))
+        shop.feed(3, q3=300.0)
+        compared = up.get("/api/v1/rollout")["comparison"]
+        assert (compared["champion"]["alerts"], compared["other"]["alerts"], compared["alerts_of_both"]) == (1, 0, 0)
+        (alert,) = compared["only_champion"]
+        assert 'queue="q3"' in alert["series"] and compared["only_other"] == []
+        url = f"http://127.0.0.1:{up.ports['api']}"
+        shown = CliRunner().invoke(app, ["rollout", "show", "--url", url], env={"COLUMNS": "160"})
+        assert "only the champion" in shown.output and 'queue="q3"' in shown.output, shown.output
+        shop.feed(20)
+        shop.roll("shadow", version=shop.challenger(threshold=6.5))
+        shop.feed(3, q5=300.0)
+        compared = up.get("/api/v1/rollout")["comparison"]
+        assert compared["alerts_of_both"] == compared["other"]["alerts"] == 1 and not compared["only_champion"]
+
+
+def test_versions_that_are_swapped_while_points_come_lose_none(shop: Shop) -> None:
+    """Each point that was sent is scored once by who serves then, however orders fall between them."""
+    telemetry = shop.up.service.telemetry
+    before, steps = telemetry.value("otel_aiops.points.scored"), 60
+    strict = shop.challenger()
+    sending = threading.Thread(target=shop.feed, args=(steps,))
+    sending.start()
+    orders = 0
+    while sending.is_alive() or not orders:
+        for action in ("shadow", "promote", "rollback"):
+            assert shop.roll(action, version="" if action == "rollback" else strict).status_code == 200
+            orders += 1
+    sending.join()
+    shop.up.settle()
+    assert telemetry.value("otel_aiops.points.scored") - before == steps * SERIES and orders >= 3
+    assert telemetry.value("otel_aiops.step.failures") == telemetry.total("otel_aiops.rollout.failures") == 0
 
 
 RULES = (
@@ -230,6 +282,14 @@ def test_the_commands_show_and_change_what_runs(shop: Shop) -> None:
     assert f"champion: {champion}" in said("rollback", "--why", "no")
     listed = said("models", "list")
     assert champion in listed and "champion" in listed
-    assert "settings.threshold         3.0" in said("models", "show", strict)
+    shown = said("models", "show", strict)
+    assert "settings.threshold         3.0" in shown
+    assert f"report                     none yet; otel-aiops evaluate {strict} makes it" in shown
+    told = replace(report(GOOD), version=strict, feedback=TAUGHT)
+    (shop.up.service.models.folder(strict) / REPORT).write_text(json.dumps(told.to_json()))
+    shown = said("models", "show", strict)
+    assert "report                     0 alerts in 28 held-out days, missing none of 10 known incidents" in shown
+    assert "14 verdicts: false alerts 31 → 9 a week, events with an alert 80% → 80%" in shown
+    assert f"/api/v1/models/{strict}/report" in shown
     missing = requests.get(f"{url}/api/v1/models/{'0' * 16}", timeout=10)
     assert missing.status_code == 404

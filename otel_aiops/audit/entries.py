@@ -6,10 +6,12 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from otel_aiops.audit.configurations import Configurations
+from otel_aiops.audit.notes import readable
 from otel_aiops.errors import BadInput, StateError
 from otel_aiops.incidents.journal import Journal
 from otel_aiops.lifecycle import governed
@@ -148,12 +150,16 @@ def _verdicts(journal: Journal | None) -> Iterator[Entry]:
         yield Entry(
             time_ns=one.given_ns or one.time_ns,
             kind="verdict",
-            what=f"{one.kind} at {one.time_ns / 1e9:.0f}",
+            what=f"{one.kind} at {_moment(one.time_ns)}",
             who=one.by,
             why=one.note,
-            data=series or tree.get("incident") or tree["fingerprint"],
+            data=readable(series) or tree.get("incident") or tree["fingerprint"],
             details=tree,
         )
+
+
+def _moment(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _decisions(journal: Journal | None) -> Iterator[Entry]:

@@ -9,6 +9,7 @@ import numpy as np
 from otel_aiops.detect.budget import per_week
 from otel_aiops.detect.detector import CHANNELS
 from otel_aiops.incidents.alert_note import AlertNote
+from otel_aiops.labels import Labels
 
 if TYPE_CHECKING:
     from otel_aiops.audit.configurations import Configured
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
     from otel_aiops.pipeline import Pipeline, Step
 
 MOST_NOTED = 1_000  # of one step, the highest: when all is down at once, that is no time to write
+
+
+def readable(series: str) -> str:
+    """A series as people write it, from its canonical text; anything else as it is."""
+    try:
+        return str(Labels.from_json(series))
+    except ValueError:
+        return series
 
 
 def noted(pipeline: Pipeline, step: Step, sequence: int, held: Configured, now_ns: int) -> tuple[AlertNote, ...]:

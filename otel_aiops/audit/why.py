@@ -13,7 +13,7 @@ import numpy as np
 
 from otel_aiops import __version__
 from otel_aiops.audit.configurations import Configured
-from otel_aiops.audit.notes import note_of
+from otel_aiops.audit.notes import note_of, readable
 from otel_aiops.audit.replay import END, Missing, Moment, Past
 from otel_aiops.detect.detector import CHANNELS
 from otel_aiops.errors import BadInput, StateError
@@ -418,7 +418,7 @@ def lines(why: Why) -> Iterator[str]:
         for text in why.raised_by:
             yield f"  raised by: {text}"
     for one in why.points:
-        yield f"{one.series}"
+        yield readable(one.series)
         yield f"  {moment(one.time_ns)}"
         yield from (f"  {name:<12} {text}" for name, text in _rows(one) if text)
     if why.missing:

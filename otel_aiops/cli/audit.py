@@ -16,6 +16,7 @@ from otel_aiops.cli.terminal import (
     TokenOption,
     UrlOption,
     ask,
+    counted,
     load_config,
     moment,
     prepare,
@@ -63,7 +64,7 @@ def trail(
         for one in found["entries"]
     ]
     print_texts(("time", "kind", "who", "what", "why", "data", "code"), rows)
-    typer.echo(f"{found['total']} changes")
+    typer.echo(counted(found["total"], "change"))
     for problem in found["problems"]:
         typer.echo(f"note: {problem}", err=True)
 

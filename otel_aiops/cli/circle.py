@@ -25,6 +25,7 @@ from otel_aiops.cli.terminal import (
     ask,
     bar,
     find_objective,
+    labels_of,
     load_config,
     moment,
     post,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from otel_aiops.lifecycle.circle import Circle, Plan
     from otel_aiops.lifecycle.run import Order
     from otel_aiops.lifecycle.runs import Run, Runs
+    from otel_aiops.lifecycle.version import Family
 
 lifecycle = typer.Typer(
     help="The whole circle as one run: dataset, training, evaluation, gate, registry, order of a shadow.",
@@ -207,6 +209,7 @@ def _circle(
         around=around,
         objective=find_objective(objective, known),
         settings=settings,  # type: ignore[arg-type]  # checked there
+        families=known.lifecycle.families,
         tuning=TuneConfig(trials=trials),
         labels=tuple(labels or ()),
         window_s=duration(window),
@@ -326,14 +329,20 @@ def gate_change(
     objective: Annotated[str, typer.Option(help="The name of an objective, in both; all series without.")] = "",
     days: Annotated[float, typer.Option(help="With --data-dir: how many of the newest recorded days.")] = 30.0,
     labels: LabelsOption = None,
+    family: Annotated[
+        list[str] | None,
+        typer.Option(help="Beside both engines: forest, forecast or none; the champion's of --data-dir without it."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a change of configuration would do, as Markdown for a pull request; exit code 1 when it may not hold.
 
     Both configurations run over the same recorded points, and the gate compares them by the rules and costs of --base.
+    Families score beside both engines, trained on the points before those that both are judged by.
     Relative paths in a configuration are looked for beside it.
     """
     from otel_aiops.errors import BadInput, ConfigError
+    from otel_aiops.lifecycle import workers
     from otel_aiops.lifecycle.cases import Cases
     from otel_aiops.lifecycle.change import judge_change
 
@@ -341,7 +350,8 @@ def gate_change(
         raise typer.BadParameter("expected one of: --data FILE, --data-dir DIR")
     try:
         was, now = _beside(base), _beside(config)
-        before, after = (_setup(one, objective, path) for one, path in ((was, base), (now, config)))
+        families = _families(family, was, data_dir)
+        before, after = (_setup(one, objective, families, path) for one, path in ((was, base), (now, config)))
         held = _held_out(was, before, data, data_dir, dataset, days, labels)
     except (BadInput, ConfigError) as error:
         typer.echo(f"otel-aiops: {error}", err=True)
@@ -351,7 +361,14 @@ def gate_change(
     with bar("gate") as progress:
         cases = Cases.of(data_dir) if data_dir else None
         found = judge_change(
-            before, after, held, rules=was.lifecycle.gate, limits=limits, cases=cases, progress=progress
+            before,
+            after,
+            held,
+            rules=was.lifecycle.gate,
+            limits=limits,
+            cases=cases,
+            processes=workers.processes(),
+            progress=progress,
         )
     typer.echo(json.dumps(found.to_json()) if as_json else found.markdown())
     if not found.passed:
@@ -368,14 +385,27 @@ def _beside(path: Path) -> Config:
         return load_config(Path(path.name))
 
 
-def _setup(known: Config, objective: str, path: Path) -> Any:
+def _families(named: list[str] | None, known: Config, data_dir: Path | None) -> tuple[Family, ...]:
+    """Those that are named; else those of the version that serves. Raises: BadInput."""
+    from otel_aiops.lifecycle.circle import champion_in
+    from otel_aiops.lifecycle.version import Models, families_of
+
+    if named:
+        return () if named == ["none"] else families_of(named)
+    champion = champion_in(data_dir, known.journal) if data_dir else ""
+    if not data_dir or not champion:
+        return ()
+    return Models(data_dir / "lifecycle" / "models").version(champion).settings.families
+
+
+def _setup(known: Config, objective: str, families: tuple[Family, ...], path: Path) -> Any:
     from otel_aiops.errors import BadInput
     from otel_aiops.lifecycle.change import Setup
 
     named = {one.name: one for one in known.objectives}
     if objective and objective not in named:
         raise BadInput(f"{path}: expected an objective of the name {objective}, got {', '.join(named) or 'none'}")
-    return Setup(known.pipeline(), named.get(objective))
+    return Setup(known.pipeline(), named.get(objective), families)
 
 
 def _held_out(
@@ -388,13 +418,13 @@ def _held_out(
     labels: list[Path] | None,
 ) -> Any:
     """The points that both run over."""
-    from otel_aiops.cli.evaluation import _journal, _read
+    from otel_aiops.cli.evaluation import _journal
     from otel_aiops.lifecycle.change import of_archive, of_file
     from otel_aiops.lifecycle.dataset import Datasets
     from otel_aiops.lifecycle.evaluate import held_out
 
     shared: dict[str, Any] = {"match": before.objective, "config": known.lifecycle.evaluation}
-    given = _read(labels)
+    given = labels_of(labels)
     if data is not None:
         return of_file(data, given, **shared)
     assert data_dir is not None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +20,7 @@ from otel_aiops.cli.terminal import (
     JsonOption,
     bar,
     find_objective,
+    labels_of,
     load_config,
     print_texts,
 )
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from otel_aiops.lifecycle.assemble import Wanted
     from otel_aiops.lifecycle.dataset import Datasets
     from otel_aiops.lifecycle.manifest import Manifest
-    from otel_aiops.lifecycle.truth import Exclusion
+    from otel_aiops.lifecycle.truth import Exclusion, Label
 
 dataset = typer.Typer(help="Datasets: the recorded points that models learn from, under a hash.", no_args_is_help=True)
 
@@ -184,7 +187,7 @@ def _wanted(
 ) -> Wanted:
     from otel_aiops.config import duration
     from otel_aiops.lifecycle.assemble import Wanted
-    from otel_aiops.lifecycle.truth import read_labels, time_ns
+    from otel_aiops.lifecycle.truth import time_ns
     from otel_aiops.series.wanted import Wanted as Series
 
     left_out = [one for text in exclude or () for one in _exclusions(text, "given")]
@@ -194,7 +197,7 @@ def _wanted(
         start_ns=time_ns({"--start": start}, "--start") if start else None,
         end_ns=time_ns({"--end": end}, "--end") if end else None,
         window_s=duration(window),
-        labels=tuple(label for path in labels or () for label in read_labels(path)),
+        labels=labels_of(labels),
         exclusions=tuple(left_out),
         with_incidents=with_incidents,
     )
@@ -244,7 +247,7 @@ def _show(made: Manifest, as_json: bool) -> None:
     typer.echo(f"made by {made.who or 'nobody named'} at {_time(made.made_ns)}{': ' + made.why if made.why else ''}")
     typer.echo(
         f"{made.rows} points of {made.series} series in {len(made.pieces)} segments, {made.bytes / 2**20:.1f} MiB;"
-        f" {len(made.labels)} labels, {len(made.exclusions)} exclusions ({of.rows_excluded} points)"
+        f" {_counted('label', made.labels)}; {_counted('exclusion', made.exclusions)}, of {of.rows_excluded} points"
     )
     if of.hours_empty or made.lost:
         typer.echo(f"of {of.hours} hours {of.hours_empty} have no data, {len(made.lost)} a damaged segment")
@@ -263,6 +266,12 @@ def _show(made: Manifest, as_json: bool) -> None:
         typer.echo(f"  {reason}")
     if made.forced:
         typer.echo(f"used all the same, {made.forced}")
+
+
+def _counted(what: str, many: Sequence[Label] | Sequence[Exclusion]) -> str:
+    """How many there are, and of which sources: 3 labels (2 verdict, 1 file)."""
+    sources = ", ".join(f"{count} {name}" for name, count in Counter(one.source for one in many).most_common())
+    return f"{len(many)} {what}{'s' * (len(many) != 1)}{f' ({sources})' if many else ''}"
 
 
 def _good(made: Manifest) -> str:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from otel_aiops.cli.terminal import NO, ConfigOption, DataDirOption, JsonOption, bar, load_config, prepare, print_table
+from otel_aiops.cli.terminal import (
+    NO,
+    ConfigOption,
+    DataDirOption,
+    JsonOption,
+    bar,
+    find_objective,
+    labels_of,
+    load_config,
+    prepare,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from otel_aiops.config import Config
@@ -21,22 +33,26 @@ VersionArgument = Annotated[str, typer.Argument(metavar="VERSION", help="The id 
 DatasetOption = Annotated[str, typer.Option(help="A dataset; that of the version without it, or the newest.")]
 AgainstOption = Annotated[str, typer.Option(help="The champion; without it the version that this one replaces.")]
 ObjectiveOption = Annotated[
-    str, typer.Option(help="The name of an objective of the configuration; all series without.")
+    str | None, typer.Option(help="A file, or the name of one of the configuration; all series without.")
 ]
 LabelsOption = Annotated[list[Path] | None, typer.Option(help="Labels as JSON lines or CSV; again for more.")]
 
-SHOWN = (
-    ("alerts", "{:.0f}"),
-    ("false_a_week", "{:.1f}"),
-    ("precision", "{:.0%}"),
-    ("recall", "{:.0%}"),
-    ("covered", "{:.0%}"),
-    ("delay_s", "{:.0f} s"),
-    ("fault_recall", "{:.0%}"),
-    ("calibration_error", "{:.3f}"),
-    ("cases_wrong", "{:.0f}"),
-    ("us_per_point", "{:.0f} µs"),
-    ("bytes_per_series", "{:.0f}"),
+SHOWN = (  # (in words, figures, how they are shown)
+    ("alerts", ("alerts",), "{:.0f}"),
+    (
+        "false a week (95 % interval)",
+        ("false_a_week", "false_a_week_low", "false_a_week_high"),
+        "{:.1f} ({:.1f} to {:.1f})",
+    ),
+    ("precision", ("precision",), "{:.0%}"),
+    ("recall of labelled events", ("recall",), "{:.0%}"),
+    ("time of events covered", ("covered",), "{:.0%}"),
+    ("median delay", ("delay_s",), "{:.0f} s"),
+    ("injected faults found", ("fault_recall",), "{:.0%}"),
+    ("calibration error", ("calibration_error",), "{:.3f}"),
+    ("frozen cases wrong", ("cases_wrong", "cases"), "{:.0f} of {:.0f}"),
+    ("CPU time a point", ("us_per_point",), "{:.0f} µs"),
+    ("memory a series", ("bytes_per_series",), "{:.0f} B"),
 )
 
 
@@ -44,7 +60,7 @@ def evaluate(
     version: VersionArgument,
     dataset: DatasetOption = "",
     against: AgainstOption = "",
-    objective: ObjectiveOption = "",
+    objective: ObjectiveOption = None,
     labels: LabelsOption = None,
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
@@ -57,12 +73,13 @@ def evaluate(
     """
     settings = load_config(config)
     directory = data_dir or Path(settings.storage.directory)
-    report = _evaluated(settings, directory, version, dataset, against, objective, labels)
+    wanted = find_objective(objective, settings)
+    report = _evaluated(settings, directory, version, dataset, against, wanted, labels)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
         return
     columns = [side.figures() for side in report.sides]
-    rows = [(name.replace("_", " "), *(_text(shown, one[name]) for one in columns)) for name, shown in SHOWN]
+    rows = [(words, *(_text(shown, [one[name] for name in names]) for one in columns)) for words, names, shown in SHOWN]
     print_table(("", *(f"{side.role} {side.name}" for side in report.sides)), rows)
     if report.feedback is not None:
         typer.echo(f"what verdicts changed: {report.feedback.sentence()}")
@@ -75,7 +92,7 @@ def gate(
     version: VersionArgument,
     against: AgainstOption = "",
     dataset: DatasetOption = "",
-    objective: ObjectiveOption = "",
+    objective: ObjectiveOption = None,
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
@@ -92,6 +109,7 @@ def gate(
     directory = data_dir or Path(settings.storage.directory)
     models = Models(directory / "lifecycle" / "models")
     models.version(version)
+    wanted = find_objective(objective, settings)
     report = saved(models.folder(version))
     champion = report.side("champion") if report else None
     other = against and (champion is None or champion.name != against)
@@ -99,10 +117,10 @@ def gate(
         report is None
         or other
         or (dataset and dataset != report.dataset)
-        or (objective and objective != report.objective)
+        or (wanted and wanted.name != report.objective)
     ):
-        report = _evaluated(settings, directory, version, dataset, against, objective, None)
-    wanted = _objective(settings, report.objective)
+        report = _evaluated(settings, directory, version, dataset, against, wanted, None)
+    wanted = wanted or _judging(settings, report.objective)
     verdict = decide(report, settings.lifecycle.gate, wanted.cost if wanted else None)
     typer.echo(json.dumps(verdict.to_json()) if as_json else verdict.markdown())
     if not verdict.passed:
@@ -113,6 +131,9 @@ def backtest(
     version: Annotated[str, typer.Argument(metavar="[VERSION]", help="The id of a model version.")] = "",
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The configuration to try.")] = None,
     present: Annotated[Path | None, typer.Option(help="The configuration in use; defaults without it.")] = None,
+    against: Annotated[
+        str, typer.Option(help="The version to compare with; without it the one that serves, if any does.")
+    ] = "",
     days: Annotated[float, typer.Option(help="How many of the newest recorded days.")] = 30.0,
     labels: LabelsOption = None,
     data_dir: DataDirOption = None,
@@ -120,10 +141,12 @@ def backtest(
 ) -> None:
     """Say how many alerts recorded days would have had with a version, or a configuration, and what it would miss.
 
-    Nothing is saved, and the service may be running. Incidents are those of the journal, and of files of labels.
+    Nothing is saved, and the service may be running. Incidents are those of the journal, and of files of labels. A
+    configuration that changes nothing of the detection is tried with the version that serves.
     """
     from otel_aiops.lifecycle.backtest import Setup
     from otel_aiops.lifecycle.backtest import backtest as run
+    from otel_aiops.lifecycle.circle import champion_in
     from otel_aiops.lifecycle.evaluate import Candidate
     from otel_aiops.lifecycle.version import Models
     from otel_aiops.series.archive import Archive
@@ -135,15 +158,19 @@ def backtest(
     used = load_config(present)
     tried = load_config(config) if config else used
     directory = data_dir or Path(used.storage.directory)
-    candidate = Candidate.of(Models(directory / "lifecycle" / "models"), version) if version else None
+    models, serving = Models(directory / "lifecycle" / "models"), against or champion_in(directory, used.journal)
+    champion = Candidate.of(models, serving) if serving else None
+    kept = champion if tried.detection == used.detection else None
+    candidate = Candidate.of(models, version) if version else kept
     name = f"version {version}" if version else "this configuration"
-    archive, truth = Archive(directory), (*_journal(used, directory), *_read(labels))
+    named = f"version {against}" if against else f"version {serving}, which serves,"
+    archive, truth = Archive(directory), (*_journal(used, directory), *labels_of(labels))
     prepare()
     with bar("backtest") as progress:
         found = run(
             archive,
             Setup(name, tried.pipeline(), candidate),
-            Setup("the configuration in use", used.pipeline()),
+            Setup(named if serving else "the configuration in use", used.pipeline(), champion),
             truth,
             days=days,
             limits=used.lifecycle.evaluation,
@@ -164,7 +191,7 @@ def _tell(found: Backtest) -> None:
     for one in found.after.missed:
         began = datetime.fromtimestamp(one.start_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M")
         where = ", ".join((*one.services, *map(series_text, one.series))) or "all"
-        also = "" if one in found.newly_missed else " (missed by the configuration in use too)"
+        also = "" if one in found.newly_missed else f" (missed by {found.before.name} too)"
         typer.echo(f"  missed: {one.name}, {began} UTC, {where}{also}")
     if found.drawn_of > found.series:
         typer.echo(f"  of {found.drawn_of} series {found.series} were drawn")
@@ -176,11 +203,12 @@ def _evaluated(
     version: str,
     dataset: str,
     against: str,
-    objective: str,
+    objective: Objective | None,
     labels: list[Path] | None,
 ) -> Report:
     """Evaluate a version and keep its report."""
     from otel_aiops.errors import BadInput
+    from otel_aiops.lifecycle import workers
     from otel_aiops.lifecycle.cases import Cases
     from otel_aiops.lifecycle.circle import freeze
     from otel_aiops.lifecycle.dataset import Datasets
@@ -190,7 +218,7 @@ def _evaluated(
     from otel_aiops.lifecycle.version import Models
 
     models, datasets, cases = Models(directory / "lifecycle" / "models"), Datasets.of(directory), Cases.of(directory)
-    wanted, candidate = _objective(settings, objective), Candidate.of(models, version)
+    candidate = Candidate.of(models, version)
     name = dataset or candidate.lineage.dataset or next((one.id for one in datasets.list()), "")
     if not name:
         raise BadInput("expected a dataset; make one with: otel-aiops dataset build")
@@ -200,7 +228,7 @@ def _evaluated(
     prepare()
     lessons = freeze(directory, settings.journal, cases)
     since_ns = since(datasets.load(name), candidate.lineage, limits)
-    data = held_out(datasets, name, since_ns=since_ns, truth=_read(labels), match=wanted, config=limits)
+    data = held_out(datasets, name, since_ns=since_ns, truth=labels_of(labels), match=objective, config=limits)
     with bar("evaluate") as progress:
         report = run(
             candidate,
@@ -208,22 +236,23 @@ def _evaluated(
             settings.pipeline(),
             champion=champion,
             cases=cases,
-            objective=wanted,
+            objective=objective,
             limits=limits,
             lessons=lessons,
+            processes=workers.processes(),
             progress=progress,
         )
     save(report, models.folder(version))
     return report
 
 
-def _objective(settings: Config, name: str) -> Objective | None:
-    if not name:
-        return None
-    known = {one.name: one for one in settings.objectives}
-    if name not in known:
-        raise typer.BadParameter(f"expected one of {', '.join(known) or 'none'}, got {name}", param_hint="--objective")
-    return known[name]
+def _judging(settings: Config, name: str) -> Objective | None:
+    """The objective that a report is by. Raises: BadInput when it was of a file that is not named."""
+    from otel_aiops.errors import BadInput
+
+    if name and name not in {one.name for one in settings.objectives}:
+        raise BadInput(f"the report is by the objective {name}, which the configuration does not have; name its file")
+    return find_objective(name or None, settings)
 
 
 def _journal(settings: Config, directory: Path) -> tuple[Label, ...]:
@@ -236,11 +265,5 @@ def _journal(settings: Config, directory: Path) -> tuple[Label, ...]:
     return tuple(one for one in found if one.source == "incident")
 
 
-def _read(labels: list[Path] | None) -> tuple[Label, ...]:
-    from otel_aiops.lifecycle.truth import read_labels
-
-    return tuple(one for path in labels or () for one in read_labels(path))
-
-
-def _text(shown: str, value: float) -> str:
-    return shown.format(value) if value == value else "-"
+def _text(shown: str, values: Sequence[float]) -> str:
+    return shown.format(*values) if all(value == value for value in values) else "-"

@@ -18,6 +18,7 @@ from otel_aiops.cli.terminal import (
     UrlOption,
     ask,
     bar,
+    counted,
     moment,
     print_table,
     service,
@@ -38,8 +39,9 @@ def serve(
 ) -> None:
     """Receive OTLP, score every series on arrival, send the scores back.
 
-    OTLP on localhost:4317 (gRPC) and :4318 (HTTP), API and /metrics on localhost:9464 unless configured. SIGTERM
-    drains and snapshots; SIGHUP reads the configuration again and keeps the old one when the new one is wrong.
+    OTLP on localhost:4317 (gRPC) and :4318 (HTTP), a page for browsers, the API and /metrics on http://localhost:9464
+    unless configured. SIGTERM drains and snapshots; SIGHUP reads the configuration again and keeps the old one when the
+    new one is wrong.
     """
     from otel_aiops.app import serve as run
     from otel_aiops.chronicle import IncidentFiles
@@ -115,7 +117,7 @@ def alerts(
     )
     for one in found["alerts"]:
         typer.echo(f"{one['series']}: {one['reason'] or 'no point has come since the restart'}")
-    typer.echo(f"{found['total']} alerts")
+    typer.echo(counted(found["total"], "alert"))
 
 
 def budget(url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from otel_aiops.batch.client import Api
     from otel_aiops.config import Config
     from otel_aiops.lifecycle.objective import Objective
+    from otel_aiops.lifecycle.truth import Label
 
 NO = 1  # the answer is no: a check found errors
 USAGE = 2  # wrong usage
@@ -58,6 +59,18 @@ def find_objective(wanted: str | None, known: Config) -> Objective | None:
     return load_objectives(Path(wanted))[0]
 
 
+def labels_of(paths: Iterable[Path] | None) -> tuple[Label, ...]:
+    """All labels of some files; exit code 2, with what is wrong, where one cannot be read."""
+    from otel_aiops.errors import BadInput
+    from otel_aiops.lifecycle.truth import read_labels
+
+    try:
+        return tuple(one for path in paths or () for one in read_labels(path))
+    except BadInput as error:
+        typer.echo(f"otel-aiops: {error}", err=True)
+        raise typer.Exit(USAGE) from None
+
+
 def prepare() -> None:
     """Have the detection at hand, and say on standard error when that takes a while."""
     from otel_aiops.detect.engine import prepare as run
@@ -70,7 +83,7 @@ def service(url: str | None, token: str | None) -> Iterator[Api]:
     """A connection to a running service, the one of this machine unless said otherwise."""
     from otel_aiops.batch.client import Api
 
-    api = Api("otel-aiops", url or "http://localhost:9464", token)
+    api = Api("the service", url or "http://localhost:9464", token)
     try:
         yield api
     finally:
@@ -141,6 +154,11 @@ def print_texts(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
     Console().print(table)
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: 1 alert, 2 alerts."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def span(seconds: float) -> str:

@@ -46,7 +46,8 @@ def train(
     data_dir: DataDirOption = None,
     processes: ProcessesOption = 0,
     family: Annotated[
-        list[str] | None, typer.Option(help="Beside the engine: forest, forecast; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Beside the engine: forest, forecast; again for both; those of the configuration without."),
     ] = None,
     parent: ParentOption = "",
     who: TrainWho = "",
@@ -61,7 +62,7 @@ def train(
 
     known = load_config(config)
     wanted = find_objective(objective, known)
-    settings = Settings(known.detection, families_of(family or ()))
+    settings = Settings(known.detection, families_of(family or known.lifecycle.families))
     with _tracking(known, data_dir) as tracking:
         version = _trained(dataset, settings, known, data_dir, wanted, processes, (parent, who, why), tracking)
     typer.echo(json.dumps(version.to_json()) if as_json else f"{version.id}: {version.signature.series} series")
@@ -95,7 +96,7 @@ def tune(
     from otel_aiops.lifecycle.dataset import Datasets
     from otel_aiops.lifecycle.search import TuneConfig
     from otel_aiops.lifecycle.tracking import Trials
-    from otel_aiops.lifecycle.version import Settings
+    from otel_aiops.lifecycle.version import Settings, families_of
 
     known = load_config(config)
     wanted = find_objective(objective, known)
@@ -109,7 +110,7 @@ def tune(
             tuned = tuning.tune(
                 Datasets.of(data_dir or Path(known.storage.directory)),
                 dataset,
-                Settings(known.detection),
+                Settings(known.detection, families_of(known.lifecycle.families)),
                 known.pipeline(),
                 objective=wanted,
                 tuning=how,

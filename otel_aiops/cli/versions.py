@@ -19,6 +19,7 @@ from otel_aiops.cli.terminal import (
     WhoOption,
     WhyOption,
     ask,
+    counted,
     load_config,
     moment,
     post,
@@ -50,7 +51,7 @@ def list_models(url: UrlOption = None, token: TokenOption = None, as_json: JsonO
         for one in found["models"]
     ]
     print_texts(("version", "role", "registry", "series", "learned until", "why"), rows)
-    typer.echo(f"{found['total']} versions")
+    typer.echo(counted(found["total"], "version"))
 
 
 @models.command("show")
@@ -65,6 +66,21 @@ def show_model(name: IdArgument, url: UrlOption = None, token: TokenOption = Non
     for key, value in {**told, "learned until": _until(found), **settings, "digest": found["digest"]}.items():
         if value not in ("", None):
             typer.echo(f"{key:26} {value}")
+    for key, value in _reported(found):
+        typer.echo(f"{key:26} {value}")
+
+
+def _reported(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the report of a version says, where it has one."""
+    from otel_aiops.lifecycle.report import Report
+    from otel_aiops.lifecycle.run import sentence
+
+    if not found["report"]:
+        yield "report", f"none yet; otel-aiops evaluate {found['id']} makes it"
+        return
+    report = Report.from_json(found["report"])
+    yield "report", sentence(report)
+    yield "report as a page", f"/api/v1/models/{found['id']}/report"
 
 
 @models.command("health")
@@ -117,6 +133,8 @@ def _figures(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield word, _number(one["now"]), _number(one["usual"])
     for one in found["promises"]:
         yield f"normal points at {one['level']:g} or more", f"{one['observed']:.3%}", f"{one['promised']:.1%}"
+    if found["calibration_error"] is not None:
+        yield "probabilities off by at most", f"{found['calibration_error']:.1%}", ""
     for one in found["budgets"]:
         yield f"alerts of {one['name']} in a week", str(one["used"]), f"{one['promised']:.4g}"
     for fault, recall in (found["selftest"] or {"recall": {}})["recall"].items():

@@ -1,26 +1,31 @@
-"""The demo itself: days of metrics with faults, then half an hour of spans, logs and metrics with incidents."""
+"""The demo itself: days of metrics with faults, half an hour of spans and logs with incidents, the life of a model."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
 import requests
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from otel_aiops.demo import circle
 from otel_aiops.demo.live import Told, tell
 from otel_aiops.demo.service import Service, running
 from otel_aiops.detect.engine import prepare
 from otel_aiops.shop import FAULTS, STEP_S, Fault, Shop
 
+SHOP, CIRCLE = PARTS = ("shop", "circle")
 EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 HISTORY_STEPS = 3 * 1440  # what the shop did before, so that the seasons are known
 LIVE_STEPS = 1440
@@ -39,36 +44,54 @@ class Seen:
     alerts: dict[tuple[str, float], dict[str, Any]] = field(default_factory=dict)
 
 
-def main() -> int:
-    """Run the demo; 0 when it ran, whatever was noticed."""
+def main(parts: Sequence[str] = PARTS) -> int:
+    """Run the demo, or some parts of it; 0 when it ran, whatever was noticed."""
     console = Console(highlight=False, soft_wrap=False)
-    short = os.environ.get("OTEL_AIOPS_DEMO") == "short"
-    steps, live = (1440 + 480, 480) if short else (HISTORY_STEPS + LIVE_STEPS, LIVE_STEPS)
+    if unknown := set(parts) - set(PARTS):
+        console.print(f"expected some of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
+        return 2
     try:
         prepare(console.print)
-        with running() as service, grpc.insecure_channel(f"127.0.0.1:{service.grpc}") as channel:
-            service.wait()
-            export = channel.unary_unary(EXPORT)
-            shop = Shop(int(time.time()) // STEP_S * STEP_S - steps * STEP_S, steps, last_day=live)
-            console.print(
-                f"A shop of services reports every minute. {shop.live / 1440:g} days of its past come first, "
-            )
-            console.print(f"then {live / 60:g} hours with faults, faster than life. Every point goes over OTLP/gRPC.\n")
-            minutes = LIVE_MINUTES // 2 if short else LIVE_MINUTES
-            seen, took_s = _drive(console, service, export, shop, minutes)
-            told = _live(console, service, export, shop, minutes)
-            _summary(console, service, shop, seen, took_s)
-            told.summary(console)
-            _where_to_look(console, service)
-            if os.environ.get("KEEP"):
-                _keep(console, export, shop)
+        with ExitStack() as stack:
+            end: Callable[[], None] = partial(_stay, console)
+            if SHOP in parts:
+                end = _shop(console, stack)
+            if CIRCLE in parts:
+                service = stack.enter_context(running(circle.SETTINGS))
+                service.wait()
+                circle.tell(console, service)
+            end()
     except KeyboardInterrupt:
         console.print("\nstopped")
         return 130
     except (RuntimeError, grpc.RpcError, requests.RequestException) as error:
-        console.print(f"[red]the demo failed:[/] {error}", markup=True)
+        console.print(f"[red]the demo failed:[/] {escape(str(error))}", markup=True)
         return 3
     return 0
+
+
+def _shop(console: Console, stack: ExitStack) -> Callable[[], None]:
+    """The first part; what it returns says where to look, and goes on at the speed of life where that is wanted."""
+    short = os.environ.get("OTEL_AIOPS_DEMO") == "short"
+    steps, live = (1440 + 480, 480) if short else (HISTORY_STEPS + LIVE_STEPS, LIVE_STEPS)
+    service = stack.enter_context(running())
+    export = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{service.grpc}")).unary_unary(EXPORT)
+    service.wait()
+    shop = Shop(int(time.time()) // STEP_S * STEP_S - steps * STEP_S, steps, last_day=live)
+    console.print(f"A shop of services reports every minute. {shop.live / 1440:g} days of its past come first, ")
+    console.print(f"then {live / 60:g} hours with faults, faster than life. Every point goes over OTLP/gRPC.\n")
+    minutes = LIVE_MINUTES // 2 if short else LIVE_MINUTES
+    seen, took_s = _drive(console, service, export, shop, minutes)
+    told = _live(console, service, export, shop, minutes)
+    _summary(console, service, shop, seen, took_s)
+    told.summary(console)
+
+    def end() -> None:
+        _where_to_look(console, service)
+        if os.environ.get("KEEP"):
+            _keep(export, shop)
+
+    return end
 
 
 def _drive(console: Console, service: Service, export: Any, shop: Shop, minutes: int) -> tuple[Seen, float]:
@@ -158,6 +181,9 @@ def _summary(console: Console, service: Service, shop: Shop, seen: Seen, took_s:
 def _where_to_look(console: Console, service: Service) -> None:
     keep = bool(os.environ.get("KEEP"))
     console.print("The service is up until Ctrl-C:" if keep else "With KEEP=1 the service stays up, to look around:")
+    console.print(
+        f"  the page: {service.url if keep else 'http://localhost:9464'}/  open it in a browser", soft_wrap=True
+    )
     for path, what in (
         ("/api/v1/alerts", "what is worth being woken for, under the alert budget"),
         ("/api/v1/incidents", "what is wrong, how bad, where and why"),
@@ -169,13 +195,20 @@ def _where_to_look(console: Console, service: Service) -> None:
     console.print("Next: `otel-aiops serve`, and ten lines in your Collector; see README.md.")
 
 
-def _keep(console: Console, export: Any, shop: Shop) -> None:
+def _keep(export: Any, shop: Shop) -> None:
     """Go on at the speed of life until Ctrl-C."""
     step = shop.steps
     while True:
         time.sleep(max(0.0, shop.time_s(step) - time.time()))
         export(shop.request(step), timeout=60)
         step += 1
+
+
+def _stay(console: Console) -> None:
+    """Leave what runs up until Ctrl-C, where that is wanted."""
+    if os.environ.get("KEEP"):
+        console.print("The service is up until Ctrl-C.")
+        signal.pause()
 
 
 @contextmanager
@@ -207,4 +240,4 @@ def _clock(shop: Shop, step: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:] or PARTS))

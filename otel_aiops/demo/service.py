@@ -19,18 +19,19 @@ START_TIMEOUT_S = 60.0
 
 
 class Service:
-    """`otel-aiops serve` in a process of its own, on free ports of loopback."""
+    """`otel-aiops serve` in a process of its own, on free ports of loopback; `more` is added to its configuration."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, more: str = "") -> None:
         self.grpc, self.http, self.api = (_free_port() for _ in range(3))
         self.url = f"http://127.0.0.1:{self.api}"
         self._log = folder / "otel-aiops.log"
-        config = folder / "otel-aiops.yaml"
-        config.write_text(
+        self.config, self.data = folder / "otel-aiops.yaml", folder / "data"
+        self.config.write_text(
             f"receivers:\n  otlp:\n    protocols:\n      grpc: {{endpoint: '127.0.0.1:{self.grpc}'}}\n"
-            f"      http: {{endpoint: '127.0.0.1:{self.http}'}}\napi: {{endpoint: '127.0.0.1:{self.api}'}}\n"
+            f"      http: {{endpoint: '127.0.0.1:{self.http}'}}\napi: {{endpoint: '127.0.0.1:{self.api}'}}\n{more}"
         )
-        command = [sys.executable, "-m", "otel_aiops", "serve", "-c", str(config), "-d", str(folder / "data"), *options]
+        files = ["-c", str(self.config), "-d", str(self.data)]
+        command = [sys.executable, "-m", "otel_aiops", "serve", *files, *options]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
 
@@ -71,10 +72,10 @@ class Service:
 
 
 @contextmanager
-def running() -> Iterator[Service]:
+def running(more: str = "") -> Iterator[Service]:
     """A running service whose process and files are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="otel-aiops-demo-") as folder:
-        service = Service(Path(folder))
+        service = Service(Path(folder), more=more)
         try:
             yield service
         finally:

@@ -46,7 +46,7 @@ class Feedback:
         check_of(kind, of, name, known=lambda other: self._find(other) is not None)
         shared = {"kind": kind, "by": who, "note": why, "incident": incident.id, "of": of}
         verdicts = self._verdicts(incident, {**shared, "given_ns": self._service.clock_ns()})
-        self._service.ingest.learn(Lesson(tuple(verdicts)))
+        self._live.give_time(self._service.ingest.learn(Lesson(tuple(verdicts))))
         return {"incident": incident.id, "verdict": kind, "series": sum(one.series > 0 for one in verdicts)}
 
     def queue(self, *, limit: int) -> dict[str, Any]:

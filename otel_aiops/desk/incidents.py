@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from otel_aiops.desk import asked as get
 from otel_aiops.desk.live import Live
-from otel_aiops.desk.shown import alike, brief, decided, revision
+from otel_aiops.desk.shown import alike, brief, decided, judged, revision
 from otel_aiops.errors import BadInput, StorageError
 from otel_aiops.incidents.codec import to_line
 from otel_aiops.incidents.incident import Channel, Incident, Severity, State
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from otel_aiops.app import Service
 
 STANDING = frozenset({State.OPEN, State.ACKNOWLEDGED, State.PREDICTED})  # what the pipeline has all of
+NEAR_NS = 86_400_000_000_000  # an alert began so long before its incident at most
 DECIDED = (State.RESOLVED, State.MERGED, State.EXPIRED)  # of predictions
 
 
@@ -71,13 +73,19 @@ class IncidentViews:
         return {**to_line(incident), **self._beside(incident)}
 
     def _beside(self, incident: Incident) -> dict[str, Any]:
-        """Similar incidents, and what operators decided of this one; empty while the journal cannot be read."""
+        """Similar incidents, and what operators decided and said of this one; empty while no journal can be read."""
         try:
             similar = [found for name in incident.similar if (found := self._journal.get(name)) is not None]
             decisions = self._journal.decisions(incident=incident.id)
+            verdicts = self._journal.verdicts(from_ns=incident.start_ns - NEAR_NS)
         except StorageError:
-            return {"similar_incidents": [], "decisions": []}
-        return {"similar_incidents": [alike(one) for one in similar], "decisions": [decided(one) for one in decisions]}
+            return {"similar_incidents": [], "decisions": [], "verdicts": []}
+        said = {judged(one) for _, one in verdicts if one.incident == incident.id}
+        return {
+            "similar_incidents": [alike(one) for one in similar],
+            "decisions": [decided(one) for one in decisions],
+            "verdicts": [asdict(one) for one in sorted(said, key=lambda one: -one.given)],
+        }
 
     def timeline(self, name: str, *, limit: int) -> dict[str, Any] | None:
         """How one became what it is: its last revisions, the first of them first, and all lines of its timeline."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 NO_TELEMETRY_NS = 31_536_000_000_000_000  # an event clock in 1970 has seen none: the time of day counts
 PATIENCE_S = 20.0
 PAUSE_S = 0.01
+MOMENT_S = 2.0
 
 
 class Live:
@@ -51,8 +52,17 @@ class Live:
 
     def await_step(self, sequence: int) -> None:
         """Wait until a body of the log is taken in. Raises: Overloaded when that takes too long."""
-        deadline_s = time.monotonic() + PATIENCE_S
+        if not self._done(sequence, PATIENCE_S):
+            raise Overloaded("it is logged, but others wait before it; look again later")
+
+    def give_time(self, sequence: int) -> None:
+        """Wait a moment until a body of the log is taken in, so that who looks next sees it; it is done anyway."""
+        self._done(sequence, MOMENT_S)
+
+    def _done(self, sequence: int, patience_s: float) -> bool:
+        deadline_s = time.monotonic() + patience_s
         while self._service.ask(lambda: self._service.sequence) < sequence:
             if time.monotonic() > deadline_s:
-                raise Overloaded("it is logged, but others wait before it; look again later")
+                return False
             time.sleep(PAUSE_S)
+        return True

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from otel_aiops.incidents.incident import Incident, Severity, State
-from otel_aiops.lifecycle.comparison import sides
+from otel_aiops.lifecycle.comparison import known_calibration_error, sides
 
 if TYPE_CHECKING:
     from otel_aiops.app import Service
@@ -90,9 +90,10 @@ class IncidentMetrics:
         found = sides(pipeline.serving, pipeline.event_ns)
         info: dict[tuple[str, ...], float] = {(one.version or UNNAMED, role): 1.0 for role, one in found.items()}
         telemetry.replace_all("otel_aiops.model.info", info)
-        for name, key in (("over.ratio", "over_ratio"), ("calibration.error", "calibration_error")):
-            numbers: dict[tuple[str, ...], float] = {(role,): float(getattr(one, key)) for role, one in found.items()}
-            known = {role: number for role, number in numbers.items() if number == number}
+        off = zip(found, map(known_calibration_error, pipeline.serving.models), strict=True)
+        numbers = {"over.ratio": {role: one.over_ratio for role, one in found.items()}, "calibration.error": dict(off)}
+        for name, of in numbers.items():
+            known: dict[tuple[str, ...], float] = {(role,): value for role, value in of.items() if value == value}
             telemetry.replace_all(f"otel_aiops.model.{name}", known)
         telemetry.replace_all("otel_aiops.model.alerts", {(role,): float(one.alerts) for role, one in found.items()})
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from otel_aiops.detect.lessons import Verdict
 from otel_aiops.incidents.codec import to_line
 from otel_aiops.incidents.incident import Incident
 from otel_aiops.incidents.suppress import Decision
@@ -41,3 +42,19 @@ def decided(decision: Decision) -> dict[str, Any]:
     """Who decided what of an incident, and why."""
     told = {"action": str(decision.action), "who": decision.who, "why": decision.why}
     return {"time": decision.time_ns / 1e9, **told}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What somebody said of an incident: one verdict, however many series it is about."""
+
+    verdict: str
+    who: str
+    why: str
+    of: str
+    given: float
+
+
+def judged(verdict: Verdict) -> Said:
+    """A verdict of one series as one of the incident that it was said of."""
+    return Said(verdict.kind, verdict.by, verdict.note, verdict.of, verdict.given_ns / 1e9)

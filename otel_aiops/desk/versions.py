@@ -182,6 +182,7 @@ class Versions:
             "lineage": lineage,
             "aliases": list(known.aliases) if known else [],
             "registered": known.number if known else None,
+            "reported": (self._service.models.folder(version.id) / PAGE).exists(),
             "problem": None,
         }
 

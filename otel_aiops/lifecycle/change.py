@@ -22,7 +22,7 @@ from otel_aiops.lifecycle.objective import CostConfig, Objective
 from otel_aiops.lifecycle.page import series_text
 from otel_aiops.lifecycle.report import CHAMPION, Report, Side
 from otel_aiops.lifecycle.truth import Label
-from otel_aiops.lifecycle.version import Settings
+from otel_aiops.lifecycle.version import Family, Settings
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.archive import Archive, Points
 from otel_aiops.series.tables import NO_TIME, TableFile
@@ -50,10 +50,11 @@ ROWS: tuple[tuple[str, str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a configuration says of detection, and by which objective it is judged."""
+    """What a configuration says of detection, by which objective it is judged, and what scores beside its engine."""
 
     pipeline: PipelineConfig
     objective: Objective | None = None
+    families: tuple[Family, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,9 +169,12 @@ def judge_change(
     rules: GateConfig | None = None,
     limits: EvaluationConfig | None = None,
     cases: Cases | None = None,
+    processes: int = 1,
     progress: Show | None = None,
 ) -> Change:
     """Run both over the same points, each from nothing, and let the gate say whether the change may hold.
+
+    Their families are trained on what is before the hold-out, in so many `processes`, as those of a run are.
 
     `rules` and costs are those from before, so that no change makes its own way through. Raises: StateError.
     """
@@ -178,10 +182,10 @@ def judge_change(
     cost = before.objective.cost if before.objective else CostConfig()
     if not keys:
         return Change(cost=cost)
-    shared: dict[str, Any] = {"limits": limits, "cases": cases, "progress": progress}
+    shared: dict[str, Any] = {"limits": limits, "cases": cases, "processes": processes, "progress": progress}
     new, old = (
-        Candidate("after", Settings(after.pipeline.detection)),
-        Candidate("before", Settings(before.pipeline.detection)),
+        Candidate("after", Settings(after.pipeline.detection, after.families)),
+        Candidate("before", Settings(before.pipeline.detection, before.families)),
     )
     same = replace(before.pipeline, detection=after.pipeline.detection) == after.pipeline
     if same and before.objective == after.objective:  # one way through the data for all
@@ -190,7 +194,8 @@ def judge_change(
         report = evaluate(new, data, after.pipeline, objective=after.objective, **shared)
         base = evaluate(old, data, before.pipeline, objective=before.objective, **shared)
         side = replace(base.candidate, role=CHAMPION)
-        report = replace(report, budget=base.budget, sides=(report.candidate, side, *report.sides[1:]))
+        notes = (*report.notes, *(one for one in base.notes if one not in report.notes))
+        report = replace(report, budget=base.budget, notes=notes, sides=(report.candidate, side, *report.sides[1:]))
     return Change(keys=keys, report=report, verdict=gate(report, rules, cost), cost=cost)
 
 

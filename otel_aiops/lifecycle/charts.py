@@ -56,10 +56,10 @@ def line(
     at = _scale(window, left, WIDTH - RIGHT)
     step = (WIDTH - RIGHT - left) / max(len(values), 1)
     parts = [_band(at, start, end, text, 6, bottom) for start, end, text in bands]
-    for tick in _ticks(low, high, 4):
+    for tick in ticks(low, high, 4):
         y = bottom - (tick - low) / (high - low) * (bottom - 8)
         parts.append(f'<line x1="{left}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>')
     for run in _runs(values):
         shown = [
             f"{left + (k + 0.5) * step:.1f},{bottom - (values[k] - low) / (high - low) * (bottom - 8):.1f}" for k in run
@@ -203,10 +203,10 @@ def _runs(values: Sequence[float]) -> list[list[int]]:
     return runs
 
 
-def _ticks(low: float, high: float, most: int) -> list[float]:
+def ticks(low: float, high: float, most: int) -> list[float]:
     """Round numbers in a range.
 
-    >>> _ticks(0.0, 10.0, 4)
+    >>> ticks(0.0, 10.0, 4)
     [0.0, 5.0, 10.0]
     """
     raw = (high - low) / most
@@ -216,10 +216,10 @@ def _ticks(low: float, high: float, most: int) -> list[float]:
     return [k * step for k in range(first, math.floor(high / step) + 1)]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """A number in few letters.
 
-    >>> _number(1_500_000.0), _number(0.25), _number(20.0)
+    >>> number(1_500_000.0), number(0.25), number(20.0)
     ('1.5M', '0.25', '20')
     """
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

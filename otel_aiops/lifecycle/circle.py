@@ -29,7 +29,7 @@ from otel_aiops.lifecycle.runs import ABANDONED, FAILED, FOLDER, REFUSED, REGIST
 from otel_aiops.lifecycle.search import TuneConfig
 from otel_aiops.lifecycle.train import plain
 from otel_aiops.lifecycle.truth import read_labels
-from otel_aiops.lifecycle.version import Models
+from otel_aiops.lifecycle.version import FamilyName, Models, Settings, families_of
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.archive import Archive
 
@@ -53,6 +53,7 @@ class Circle:
     around: Around = field(default_factory=Around)
     objective: Objective | None = None  # by which it is tuned and judged; without one all series, under the budgets
     settings: SettingsFrom = "config"
+    families: tuple[FamilyName, ...] = ()  # of the configuration, beside the engine
     tuning: TuneConfig = field(default_factory=TuneConfig)
     labels: tuple[Path, ...] = ()
     window_s: float = WINDOW_S
@@ -67,10 +68,16 @@ class Circle:
         if self.settings not in get_args(SettingsFrom):
             raise BadInput(f"settings: expected one of {', '.join(get_args(SettingsFrom))}, got {self.settings!r}")
 
+    @property
+    def configured(self) -> Settings:
+        """The settings of the configuration."""
+        return Settings(self.pipeline.detection, families_of(self.families))
+
     def inputs(self) -> dict[str, str]:
         """The hash of every part of the configuration that decides what comes out."""
         parts = {name: getattr(self.pipeline, name) for name in PipelineConfig.__dataclass_fields__}
         parts |= {"datasets": (self.datasets.limits, self.datasets.load_tests), "evaluation": self.evaluation}
+        parts |= {"families": sorted(set(self.families))}
         parts |= {"gate": self.gate, "tuning": self.tuning if self.settings == "tuned" else ""}
         return {name: digest(plain(tree_of(value)))[:DIGITS] for name, value in parts.items()}
 
@@ -117,9 +124,11 @@ class Plan:
         scope = f"the {self.in_scope} series of objective {self.objective}" if self.objective else "all series"
         hours = (self.end_ns - self.start_ns) / 3.6e12
         held = circle.evaluation.holdout
+        beside = f", with {' and '.join(sorted(set(circle.families)))}" if circle.families else ""
+        configured = f"those of the configuration{beside}"
         how = {
-            "config": "those of the configuration",
-            "champion": f"those of the champion {self.champion}" if self.champion else "those of the configuration",
+            "config": configured,
+            "champion": f"those of the champion {self.champion}" if self.champion else configured,
             "tuned": f"the best of {circle.tuning.trials} that are tried, under the alert budget",
         }
         against = f"the champion {self.champion}" if self.champion else "no champion, since no version serves yet"
@@ -153,7 +162,7 @@ def planned(circle: Circle, now_ns: int) -> Plan:
     if circle.champion:
         Models(circle.directory / FOLDER / "models").version(circle.champion)
     objective = circle.objective
-    every = Archive(circle.directory).labels()
+    every = Archive(circle.directory).labels(without_damaged=True)
     verdicts, known = _known(circle, window.start_ns, window.end_ns)
     return Plan(
         objective=objective.name if objective else "",
@@ -245,7 +254,8 @@ def freeze(directory: Path, config: JournalConfig, cases: Cases) -> tuple[tuple[
         verdicts = journal.verdicts() if journal else ()
     named = sorted({series for series, _ in verdicts if series})
     if named and (directory / "segments").is_dir():
-        freeze_verdicts(cases, verdicts, Archive(directory).points(named), named)
+        points = Archive(directory).points(named, without_damaged=True)
+        freeze_verdicts(cases, verdicts, points, named)
     return tuple(verdicts)
 
 

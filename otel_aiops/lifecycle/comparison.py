@@ -15,6 +15,7 @@ from otel_aiops.detect.serving import BINS, Model, Serving
 from otel_aiops.detect.verdicts import FALSE_ALERT, KINDS, MISSED, TRUE_ALERT
 
 WEEK_NS = 7 * 86_400_000_000_000
+LEAST_POINTS = 1_000  # of which chance alone puts probabilities off by 0.04
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,12 @@ def calibration_error(counts: NDArray[Any]) -> float:
     """The largest distance of a distribution over equal bins from the uniform one; NaN for nothing counted."""
     total = counts.sum()
     return float(np.abs(counts.cumsum() / total - np.arange(1, BINS + 1) / BINS).max()) if total else float("nan")
+
+
+def known_calibration_error(model: Model) -> float:
+    """The same of a version since the last order; NaN while it has scored so few points that chance decides."""
+    enough = model.seen["probability"].sum() >= LEAST_POINTS
+    return calibration_error(model.seen["probability"]) if enough else float("nan")
 
 
 def _raised(alerts: Sequence[Raised], series: int, since_ns: int, until_ns: int) -> bool:

@@ -18,6 +18,7 @@ from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.cases import Cases, look
 from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.events import Opened, alerts_of, caught, events_of
+from otel_aiops.lifecycle.families import train_families
 from otel_aiops.lifecycle.manifest import Manifest
 from otel_aiops.lifecycle.objective import Objective
 from otel_aiops.lifecycle.play import SIX_KINDS, Beginning, Played, Recording, play
@@ -33,10 +34,12 @@ from otel_aiops.lifecycle.report import (
     Report,
     Side,
 )
+from otel_aiops.lifecycle.stretch import AtHand
 from otel_aiops.lifecycle.truth import ANOMALY, Label
 from otel_aiops.lifecycle.version import Bundle, Lineage, Models, Settings
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.archive import Points
+from otel_aiops.series.columns import Arrays
 
 INCIDENT = "incident"  # exclusions from this source hide what a detector should find: not from who judges it
 NAIVE = "seasonal-naive"
@@ -163,14 +166,15 @@ def evaluate(
     limits: EvaluationConfig | None = None,
     kinds: Sequence[str] = SIX_KINDS,
     lessons: Sequence[tuple[str, Verdict]] = (),
+    processes: int = 1,
     progress: Show | None = None,
 ) -> Report:
     """Judge a version on points that are held out, beside the champion and a seasonal-naive baseline on the same ones.
 
     Every detector scores a point before it learns from it, and nothing of later points is known to it. A version begins
     with what it has learned when that ends before the hold-out; else, and without a bundle, its settings learn from the
-    points before the hold-out. Alerts are those that the budgets of `config` pay for; with an `objective` its budget is
-    for all series.
+    points before the hold-out, on which its families are trained too, in so many `processes`.
+    Alerts are those that the budgets of `config` pay for; with an `objective` its budget is for all series.
 
     An alert is about an event when it begins within [start - tolerance, end] on a series, or a service, that the event
     is about; no other point of the event counts. An alert is true by the confidence of the surest event that it is
@@ -191,16 +195,18 @@ def evaluate(
     data, notes = _judged(data)
     early = early_lessons(lessons, data.recording.since_ns)
     sides, opened = [], {}
+    trained = _Trained(data.recording, processes)
     untaught: Side | None = None
     for k, (role, one) in enumerate(entries):
         told = _told(progress, k, len(entries), role)
         taught = early if one is not None else ()
-        run = partial(_run, role, one, data, config, limits, kinds=kinds)
+        begins = _beginning(one, data.recording.since_ns, trained)
+        run = partial(_run, role, one, begins, data, config, limits, kinds=kinds)
         side, opened[role] = run(cases=cases, lessons=taught, told=told)
         if role == CANDIDATE and taught:
             untaught, _ = run()
         sides.append(side)
-        notes += _anew(one, side)
+        notes += _anew(one, side, begins[0])
     return _report(
         candidate,
         data,
@@ -218,6 +224,7 @@ def evaluate(
 def _run(
     role: str,
     one: Candidate | None,
+    begins: tuple[Beginning, str],
     data: HeldOut,
     config: PipelineConfig,
     limits: EvaluationConfig,
@@ -228,7 +235,7 @@ def _run(
     told: Callable[[float], None] | None = None,
 ) -> tuple[Side, Sequence[Opened]]:
     """How one detector does on the points that are held out, and the alerts that it opened."""
-    beginning, begun = _beginning(one, data.recording.since_ns)
+    beginning, begun = begins
     played = play(data.recording, beginning, config, kinds=kinds, seed=limits.seed, told=told, lessons=lessons)
     side = _side(role, one, begun, data, played, limits)
     if cases is None:
@@ -237,13 +244,19 @@ def _run(
     return replace(side, cases=looked), played.opened
 
 
-def _anew(one: Candidate | None, side: Side) -> list[str]:
-    """What is to be said of a version that had to begin anew."""
-    if one is None or one.bundle is None or side.begun != "history":
+def _anew(one: Candidate | None, side: Side, begun: Beginning) -> list[str]:
+    """What is to be said of a version, or settings, that had to begin anew."""
+    if one is None or side.begun != "history":
         return []
-    families = [name for name in ("forecast", "forest") if getattr(one.bundle, name)]
-    without = f", without its {' and '.join(families)}" if families else ""
-    return [f"{one.name} has learned from the hold-out, so its settings began anew with the points before{without}"]
+    wanted = sorted(one.settings.to_json().get("families", {}))
+    trained = [name for name in wanted if begun.beside.get(name)]
+    few = [name for name in wanted if name not in trained]
+    beside = [f"with its {' and '.join(trained)} trained on the points before the hold-out"] if trained else []
+    beside += [f"without its {' and '.join(few)}, for which these are too few or say nothing"] if few else []
+    if one.bundle is not None:
+        anew = f"{one.name} has learned from the hold-out, so its settings began anew with the points before"
+        return [", ".join((anew, *beside))]
+    return [f"{one.name} is judged {', '.join(beside)}"] if beside else []
 
 
 def _report(
@@ -315,14 +328,32 @@ def _judged(data: HeldOut) -> tuple[HeldOut, list[str]]:
     return replace(data, truth=tuple(kept)), notes
 
 
-def _beginning(one: Candidate | None, since_ns: int) -> tuple[Beginning, str]:
+def _beginning(one: Candidate | None, since_ns: int, trained: _Trained) -> tuple[Beginning, str]:
     """(with what a detector begins, in one word)."""
     if one is None:
         return Beginning(None), "history"
     detection: EngineConfig = one.settings.detection
     if one.bundle is None or one.lineage.until_ns > since_ns:
-        return Beginning(detection), "history"
+        return Beginning(detection, beside=trained.of(one.settings)), "history"
     return Beginning(detection, one.bundle, one.lineage.until_ns), "bundle"
+
+
+class _Trained:
+    """Families of settings, trained on what is before a hold-out; of equal settings once."""
+
+    def __init__(self, recording: Recording, processes: int) -> None:
+        self._of, self._processes = recording, processes
+        self._known: dict[str, dict[str, Arrays]] = {}
+
+    def of(self, settings: Settings) -> dict[str, Arrays]:
+        """By their part of a bundle; nothing where there is nothing to learn from."""
+        points, until_ns, key = self._of.points, self._of.since_ns, repr(settings)
+        if not settings.families or not len(points) or points.time_ns[0] >= until_ns:
+            return {}
+        if key not in self._known:
+            span: Any = {"start_ns": int(points.time_ns[0]), "end_ns": until_ns, "processes": self._processes}
+            self._known[key] = train_families(AtHand(points, self._of.texts), self._of.texts, settings, **span)
+        return self._known[key]
 
 
 def _side(

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from otel_aiops.detect.forest import MOST_SPREADS, TRAINED, series_key
 from otel_aiops.labels import Labels
-from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.forecasts import train_forecasts
+from otel_aiops.lifecycle.stretch import Stretch
 from otel_aiops.lifecycle.version import ForecastConfig, ForestConfig, Settings
 from otel_aiops.lifecycle.workers import Told, work
 from otel_aiops.otlp.points import F64, I64
@@ -26,10 +25,9 @@ RARE = 0.999
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What a forest is trained on: the series of a service, sorted, in a stretch of a dataset."""
+    """What a forest is trained on: the series of a service, sorted."""
 
-    directory: Path
-    dataset: str
+    stretch: Stretch
     names: tuple[str, ...]
     interval_s: float
     start_ns: int
@@ -37,22 +35,19 @@ class Service:
     config: ForestConfig
 
 
-def train_families(
-    datasets: Datasets, dataset: str, names: Sequence[str], settings: Settings, **span: Any
-) -> dict[str, Arrays]:
+def train_families(stretch: Stretch, names: Sequence[str], settings: Settings, **span: Any) -> dict[str, Arrays]:
     """What the families of settings have learned, by the part of the bundle that it becomes."""
     found: dict[str, Arrays] = {}
     for family in settings.families:
         if isinstance(family, ForecastConfig):
-            found["forecast"] = train_forecasts(datasets, dataset, names, family, settings.detection, **span)
+            found["forecast"] = train_forecasts(stretch, names, family, settings.detection, **span)
         else:
-            found["forest"] = train_forests(datasets, dataset, names, family, **span)
+            found["forest"] = train_forests(stretch, names, family, **span)
     return found
 
 
 def train_forests(
-    datasets: Datasets,
-    dataset: str,
+    stretch: Stretch,
     names: Sequence[str],
     config: ForestConfig,
     *,
@@ -62,8 +57,7 @@ def train_forests(
     told: Told | None = None,
 ) -> Arrays:
     """Forests of all services that have enough series and points, as `Forests` takes them; nothing where none has."""
-    table = datasets.series(dataset)
-    interval_s = dict(zip(table.names, table.interval_s.tolist(), strict=True))
+    interval_s = stretch.intervals()
     services: dict[str, list[str]] = defaultdict(list)
     for name in sorted(names):
         if interval_s[name] > 0:
@@ -73,7 +67,7 @@ def train_forests(
         usual_s = float(np.median([interval_s[name] for name in mine]))
         mine = [name for name in mine if interval_s[name] <= 1.5 * usual_s][: config.most_series]
         if len(mine) >= config.least_series:
-            tasks.append(Service(datasets.directory, dataset, tuple(mine), usual_s, start_ns, end_ns, config))
+            tasks.append(Service(stretch.only(mine), tuple(mine), usual_s, start_ns, end_ns, config))
     found = work(train_forest, tasks, count=processes, told=told)
     return _joined([(task, arrays) for task, arrays in zip(tasks, found, strict=True) if arrays])
 
@@ -134,10 +128,7 @@ def _moments(service: Service) -> tuple[F64, I64]:
     slots = (service.end_ns - 1) // step_ns - first + 1
     every = -(-slots // most)  # of more moments, each so manyth
     values = np.full((-(-slots // every), len(service.names)), np.nan)
-    chunks = Datasets(service.directory).windows(
-        service.dataset, service.names, start_ns=service.start_ns, end_ns=service.end_ns, rows=2_000_000
-    )
-    for chunk in chunks:
+    for chunk in service.stretch.chunks(service.names, service.start_ns, service.end_ns):
         column = np.repeat(np.arange(len(service.names)), np.diff(chunk.ends, prepend=0))
         slot = chunk.time_ns // step_ns - first
         kept = slot % every == 0

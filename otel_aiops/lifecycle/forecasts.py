@@ -6,7 +6,6 @@ import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from otel_aiops.detect.engine import Engine, EngineConfig
 from otel_aiops.detect.forest import series_key
 from otel_aiops.detect.smoothing import DAY_NS, PARAMETERS, SLOTS, TRAINED, smooth
 from otel_aiops.labels import Labels
-from otel_aiops.lifecycle.dataset import Datasets
+from otel_aiops.lifecycle.stretch import Stretch
 from otel_aiops.lifecycle.version import ForecastConfig
 from otel_aiops.lifecycle.workers import Told, work
 from otel_aiops.otlp.points import F64, I64
@@ -34,10 +33,9 @@ TINY = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some series of as many slots a day, in a stretch of a dataset, and how many of them may be fitted."""
+    """Some series of as many slots a day, and how many of them may be fitted."""
 
-    directory: Path
-    dataset: str
+    stretch: Stretch
     names: tuple[str, ...]
     slots: int
     start_ns: int
@@ -48,8 +46,7 @@ class Part:
 
 
 def train_forecasts(
-    datasets: Datasets,
-    dataset: str,
+    stretch: Stretch,
     names: Sequence[str],
     config: ForecastConfig,
     detection: EngineConfig,
@@ -60,8 +57,7 @@ def train_forecasts(
     told: Told | None = None,
 ) -> Arrays:
     """Forecasts of the series where they beat the engine, as `Smoothing` takes them; nothing where there is none."""
-    table = datasets.series(dataset)
-    interval_s = dict(zip(table.names, table.interval_s.tolist(), strict=True))
+    interval_s = stretch.intervals()
     alike: dict[int, list[str]] = defaultdict(list)
     for name in sorted(names):
         if interval_s[name] > 0:
@@ -74,7 +70,7 @@ def train_forecasts(
         for k in range(0, len(mine), PART_SERIES):
             some = tuple(mine[k : k + PART_SERIES])
             most = -(-config.most_series * len(some) // total)
-            parts.append(Part(datasets.directory, dataset, some, slots, since_ns, end_ns, most, config, detection))
+            parts.append(Part(stretch.only(some), some, slots, since_ns, end_ns, most, config, detection))
     found = [one for one in work(train_part, parts, count=processes, told=told) if one]
     if not found:
         return {}
@@ -106,8 +102,7 @@ def means(part: Part) -> tuple[F64, int]:
     first = -(-part.start_ns // width_ns)
     count = part.end_ns // width_ns - first  # whole ones
     total, points = np.zeros((max(count, 0), len(part.names))), np.zeros((max(count, 0), len(part.names)))
-    spans = {"start_ns": part.start_ns, "end_ns": part.end_ns}
-    for chunk in Datasets(part.directory).windows(part.dataset, part.names, **spans, rows=2_000_000):
+    for chunk in part.stretch.chunks(part.names, part.start_ns, part.end_ns):
         column = np.repeat(np.arange(len(part.names)), np.diff(chunk.ends, prepend=0))
         slot = chunk.time_ns // width_ns - first
         kept = (slot >= 0) & (slot < count) & np.isfinite(chunk.value)

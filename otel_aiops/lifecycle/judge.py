@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from otel_aiops.detect.explain import duration
 from otel_aiops.detect.serving import Action
 from otel_aiops.errors import ConfigError
 from otel_aiops.lifecycle.comparison import Comparison, Side
@@ -64,8 +65,8 @@ def judge(found: Comparison, role: str, budget: float, config: RolloutConfig) ->
         if worse:
             return Judgement(Action.ROLLBACK, worse)
         if _lasted_s(found) >= config.probation:
-            return Judgement(Action.STOP, (f"the new champion has held for {found.days:.1f} days",))
-        return Judgement(None, (f"the new champion is on probation, {found.days:.1f} days so far",))
+            return Judgement(Action.STOP, (f"the new champion has held for {duration(_lasted_s(found))}",))
+        return Judgement(None, (f"the new champion is on probation, {duration(_lasted_s(found))} so far",))
     worse = _worse(found.other, found.champion, found, budget, config)
     if worse:
         return Judgement(Action.ROLLBACK, worse)
@@ -74,9 +75,9 @@ def judge(found: Comparison, role: str, budget: float, config: RolloutConfig) ->
         return Judgement(None, (f"expected {config.least_points} points before a judgement, got {found.other.points}",))
     if _lasted_s(found) < needed_s:
         return Judgement(
-            None, (f"{role} for {found.days:.2f} of {needed_s / 86_400:.2f} days, nothing is worse so far",)
+            None, (f"{role} for {duration(_lasted_s(found))} of {duration(needed_s)}, nothing is worse so far",)
         )
-    better = f"nothing was worse than the champion's in {found.days:.1f} days: {_words(found)}"
+    better = f"nothing was worse than the champion's in {duration(_lasted_s(found))}: {_words(found)}"
     return Judgement(Action.PROMOTE if role == "canary" else Action.CANARY, (better,))
 
 

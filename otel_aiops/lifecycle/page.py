@@ -18,6 +18,7 @@ from otel_aiops.series.disk import storage_errors, whole_file
 
 COLOURS = {"candidate": BLUE, "champion": ORANGE, "baseline": GREY}
 ROLES = {"candidate": "this version", "champion": "champion", "baseline": "baseline"}
+BEGUN = {"bundle": "what it had learned", "history": "the points before the hold-out"}
 MOST_ROWS = 30
 BETTER = {"precision": 1, "recall": 1, "covered": 1, "fault_recall": 1, "false_a_week": -1, "cases_wrong": -1}
 STYLE = """
@@ -146,7 +147,7 @@ def _figures(report: Report) -> str:
     head = "".join(f'<th class="n">{ROLES[one.role]}<br><code>{escape(one.name)}</code></th>' for one in report.sides)
     body = []
     for name, key, texts in rows:
-        best = _best([one[key] for one in many], BETTER[key]) if key else set()
+        best = _best([one[key] for one in many], texts, BETTER[key]) if key else set()
         cells = "".join(
             f'<td class="n{" best" if k in best else ""}">{escape(text)}</td>' for k, text in enumerate(texts)
         )
@@ -154,12 +155,18 @@ def _figures(report: Report) -> str:
     return f"<table><tr><th></th>{head}</tr>{''.join(body)}</table>"
 
 
-def _best(values: Sequence[float], sign: int) -> set[int]:
-    """Who is best, where not all are equal."""
+def _best(values: Sequence[float], texts: Sequence[str], sign: int) -> set[int]:
+    """Who is best, as far as can be seen, where not all are equal.
+
+    >>> _best([0.531, 0.534, 0.38], ["53%", "53%", "38%"], 1), _best([0.0, 0.0], ["0", "0"], -1)
+    ({0, 1}, set())
+    """
     known = [sign * one for one in values if math.isfinite(one)]
-    if len(known) < 2 or min(known) == max(known):
+    if len(known) < 2:
         return set()
-    return {k for k, one in enumerate(values) if sign * one == max(known)}
+    first = texts[next(k for k, one in enumerate(values) if sign * one == max(known))]
+    best = {k for k, text in enumerate(texts) if text == first}
+    return best if len(best) < len(known) else set()
 
 
 def _timeline_words(report: Report) -> str:
@@ -236,7 +243,8 @@ def _calibration(report: Report) -> str:
     words = (
         "<p>A probability of 99 % says that one point in a hundred is this unusual or more. On the dashed line that is "
         "so. Above it more points are called that unusual than should be, and alerts come too easily; "
-        "below it the detector is more careful than it says.</p>"
+        "below it the detector is more careful than it says. Alerts come from the lower left end, where few points "
+        "are; a bend further to the right is about points that nobody is told of.</p>"
     )
     return _section(
         "Are its probabilities true?",
@@ -262,9 +270,10 @@ def _noisiest(report: Report) -> str:
             for of in report.candidate.events
             if of.event.concerns(one.series, service)
         ]
-        told = f"{count[one.series]} alerts" if count[one.series] != 1 else "1 alert"
+        told = f"{count[one.series]} alert{'s' * (count[one.series] != 1)} of this version"
+        told = told if count[one.series] else "with the alerts of another series of its service"
         shown.append(
-            f"<p><code>{escape(series_text(one.series))}</code> <span class='quiet'>{told} of this version</span></p>"
+            f"<p><code>{escape(series_text(one.series))}</code> <span class='quiet'>{told}</span></p>"
             + charts.line(one.values, report.window, marks, bands)
         )
     return _section("Series with most alerts", "Red: alerts of this version. Shaded: events of its service.", *shown)
@@ -296,11 +305,11 @@ def _right(right: bool) -> str:
 
 
 def _origin(report: Report) -> str:
-    changed = {name: f"{one[0]} → {one[1]}" for name, one in report.changed.items()}
+    changed = {name: f"{_setting(one[0])} → {_setting(one[1])}" for name, one in report.changed.items()}
     lineage = {name: value for name, value in report.lineage.items() if value not in ("", 0, None)}
     if "until_ns" in lineage:
         lineage["learned until"] = _time(int(lineage.pop("until_ns")))
-    begun = {f"{ROLES[one.role]} began with": one.begun for one in report.sides}
+    begun = {f"{ROLES[one.role]} began with": BEGUN.get(one.begun, one.begun) for one in report.sides}
     quality = {name.replace("_", " "): _plain(value) for name, value in report.quality.items() if value not in ("", [])}
     tables = [
         _pairs("Settings that differ from the champion's", changed or {"": "none"}),
@@ -342,6 +351,17 @@ def series_text(text: str) -> str:
 
 def _plain(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _setting(value: object) -> str:
+    """A setting for people.
+
+    >>> _setting(None), _setting({"gain": 0.05, "trees": 25}), _setting(True)
+    ('none', 'gain 0.05, trees 25', 'True')
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_setting(one)}" for name, one in value.items())
+    return "none" if value is None else str(value)
 
 
 def _percent(value: float) -> str:

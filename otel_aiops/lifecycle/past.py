@@ -14,7 +14,7 @@ from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.sketch import Sketches, joined, sketched
 from otel_aiops.series.recent import columns
-from otel_aiops.series.segments import HOUR_NS, Segments
+from otel_aiops.series.segments import HOUR_NS, DamagedFile, Segments
 
 COMPLETE_AFTER_NS = 900_000_000_000  # after its end, an hour is on the disk
 
@@ -39,21 +39,27 @@ class Past:
         self._hours: dict[int, Sketches] = {}
         self._groups: dict[str, tuple[str, str]] = {}
         self._sampling = Sampling()
+        self.damaged: dict[int, str] = {}  # hours that were left out, and why
 
     def hours(
         self, wanted: Iterable[int], sampling: Sampling, *, stopping: Callable[[], bool] = lambda: False
     ) -> Sketches:
-        """Sketches of some hours, those without points left out; `stopping` is asked before each is read.
+        """Sketches of some hours, those without points and damaged ones left out; `stopping` is asked before each.
 
         Raises: StateError, StorageError.
         """
         if sampling != self._sampling:
             self._hours, self._sampling = {}, sampling
         there = {part.hour for part in self._segments.parts()}
+        self.damaged = {hour: why for hour, why in self.damaged.items() if hour in there}
         hours = sorted(there & set(wanted))
         for hour in hours:
             if hour not in self._hours and not stopping():
-                self._hours[hour] = self._read(hour, sampling)
+                try:
+                    self._hours[hour] = self._read(hour, sampling)
+                    self.damaged.pop(hour, None)
+                except DamagedFile as error:
+                    self.damaged[hour] = str(error)
         return joined({hour: self._hours[hour] for hour in hours if hour in self._hours})
 
     def keep(self, wanted: Iterable[int]) -> None:

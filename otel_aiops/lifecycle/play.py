@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,12 +77,14 @@ class Beginning:
 
     A version begins as where it serves: with its families, and for series that it has never seen with what is typical
     of them. It learns from the points between that and the hold-out too, so that nobody has missed any; 0 is that it is
-    not known.
+    not known. Without a version `beside` are families that were trained on what is before the hold-out, by their part
+    of a bundle; they join where that begins.
     """
 
     detection: EngineConfig | None  # None is the seasonal-naive baseline
     bundle: Bundle | None = None
     until_ns: int = 0
+    beside: Mapping[str, Arrays] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,8 @@ def play(
     began_s = time.process_time()
     for begin, end in moments(points.time_ns, recording.interval_s) if len(points) else ():
         now_ns = int(points.time_ns[end - 1])
+        if now_ns >= recording.since_ns:
+            detector.join()
         if kinds and not state and now_ns >= recording.faults_ns:
             state = detector.state()
         some = points.code[begin:end], points.time_ns[begin:end], points.value[begin:end]
@@ -179,6 +183,16 @@ class _Detector:
             self.alerting = Alerting(config.budgets, config.budget, _fingerprint)
             self.alerting.assign(rows, recording.labels)
         self.detection = Detection(config, recording.labels, self.scorer)
+        self._labels, self._waiting = recording.labels, dict(beginning.beside)
+
+    def join(self) -> None:
+        """Let the families beside it score from now on."""
+        if self._waiting and isinstance(self.scorer, Whole):
+            forest, forecast = (self._waiting.get(part) for part in ("forest", "forecast"))
+            self.scorer.model.forests = Forests(forest) if forest else None
+            self.scorer.model.smoothing = Smoothing(forecast) if forecast else None
+            self.scorer.model.welcome(np.arange(self._series, dtype=np.int32), self._labels)
+        self._waiting = {}
 
     def make(self) -> Whole | SeasonalNaive:
         """One that knows nothing."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_aiops.detect.alerting import Alerting
-from otel_aiops.detect.budget import Alerted, BudgetConfig
+from otel_aiops.detect.budget import BudgetConfig
 from otel_aiops.detect.detector import Scores
 from otel_aiops.detect.faults import RAMP_S, Copies
 from otel_aiops.detect.rates import WEEK_S
@@ -37,7 +37,7 @@ LEAST_KNOWN = 60  # points before the first fault
 RAMP = "ramp"
 
 Told = Callable[[float], None]  # the share that is done
-Heard = Callable[[Batch, Alerted], None]
+Heard = Callable[[Batch, Scores], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ class Faults:
     delay_s: float
     lead_s: float
     by_kind: tuple[tuple[str, int, int], ...] = ()  # kind, tried, found
+    by_series: tuple[tuple[int, int, int], ...] = ()  # number of the series, tried, found
 
 
 NO_FAULTS = Faults(0, 0, 0, float("nan"), float("nan"))
@@ -151,13 +152,14 @@ def rehearse(
     seed: int = 0,
     told: Told | None = None,
     heard: Heard | None = None,
+    threshold: Callable[[], float] | None = None,
     scorer: Scoring | None = None,
 ) -> tuple[Alerts, Faults]:
     """Score a history, learn from it, and count the alerts of its newer half under a budget for all of its series.
 
     Beside them go copies of some series that have a fault of one of some kinds in their last quarter. They pay nothing
-    of the budget, and are judged by its threshold in the end. `heard` gets the points of the series and their alerts.
-    Without a `scorer` one of the configuration begins to learn.
+    of the budget, and are judged by a `threshold` that is asked for in the end; without one by that of the budget.
+    `heard` gets the points of the series and their scores. Without a `scorer` one of the configuration begins to learn.
     """
     if not len(points):
         return Alerts(0, 0.0, float("nan")), NO_FAULTS
@@ -179,14 +181,15 @@ def rehearse(
             batch, scores = _first_rows(scored, points.series)
             alerted = alerting.judge(batch, scores, event_ns=now_ns)
             if heard is not None:
-                heard(batch, alerted)
+                heard(batch, scores)
             count += int((alerted.counted & (batch.time_ns >= since_ns)).sum())
         alerting.end(detection.gone[detection.gone < points.series])
         if told is not None:
             told(end / len(every))
-    threshold = alerting.budget.reports()[0].threshold
-    faults = tried.judged(threshold) if tried else NO_FAULTS
-    return Alerts(count, (last_ns - since_ns) / 1e9, threshold), faults
+    in_the_end = alerting.budget.reports()[0].threshold
+    limit = threshold() if threshold else in_the_end
+    faults = tried.judged(limit) if tried else NO_FAULTS
+    return Alerts(count, (last_ns - since_ns) / 1e9, in_the_end), faults
 
 
 class Trial(NamedTuple):
@@ -256,6 +259,10 @@ class Tried:
         for kind in self._copies.faulty:
             mine = [one.found for one in trials if one.kind == kind]
             by_kind.append((kind, len(mine), sum(mine)))
+        by_series = []
+        for place, code in enumerate(self.origins[: self._worth.shape[1]]):
+            mine = [one.found for one in trials if one.series == place]
+            by_series.append((code, len(mine), sum(mine)))
         return Faults(
             series=self._worth.shape[1],
             tried=len(trials),
@@ -263,6 +270,7 @@ class Tried:
             delay_s=float(np.median(delays)) if delays else float("nan"),
             lead_s=float(np.median(leads)) if leads else float("nan"),
             by_kind=tuple(by_kind),
+            by_series=tuple(by_series),
         )
 
 

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from otel_aiops.errors import AiopsError, BadInput, Overloaded, StateError, StorageError
@@ -24,15 +24,32 @@ from otel_aiops.lifecycle.gate import gate
 from otel_aiops.lifecycle.page import save
 from otel_aiops.lifecycle.registry import Job
 from otel_aiops.lifecycle.report import PAGE, REPORT, Report, saved
-from otel_aiops.lifecycle.runs import DONE, FAILED, FOLDER, REFUSED, REGISTERED, RUNNING, SKIPPED, Run, Runs, Step
+from otel_aiops.lifecycle.runs import (
+    DONE,
+    FAILED,
+    FOLDER,
+    MODELS,
+    REFUSED,
+    REGISTERED,
+    RUNNING,
+    SKIPPED,
+    TRIALS,
+    Run,
+    Runs,
+    Step,
+)
+from otel_aiops.lifecycle.tracking import Tracking, Trials
 from otel_aiops.lifecycle.train import Wanted as ToLearn
 from otel_aiops.lifecycle.train import train
+from otel_aiops.lifecycle.tried import Tried
 from otel_aiops.lifecycle.truth import read_labels
-from otel_aiops.lifecycle.tune import tune
+from otel_aiops.lifecycle.tune import Tuned, tune
 from otel_aiops.lifecycle.version import Lineage, Models, Settings
 from otel_aiops.series.disk import make_directory, storage_errors, sync_directory
 
 STEPS = ("dataset", "quality", "settings", "train", "evaluate", "gate", "register", "rollout")
+
+OF_TRIALS = ("number", "folds", "cost", "recall", "false_alerts_a_week")  # in the journal
 
 Tell = Callable[[str, float, str], None]  # (step, share that is done, text)
 Order = Callable[[str, str], tuple[str, bool]]  # (version, why) → (what came of it in words, whether it was ordered)
@@ -101,7 +118,7 @@ class _Work:
         self.runs = runs
         self.datasets = Datasets.of(circle.directory)
         self.models = Models(circle.directory / FOLDER / "models")
-        self.staged = Models(runs.staging(run.id) / "models")
+        self.staged = Models(runs.staging(run.id) / MODELS)
 
     def checked(self) -> Run:
         """The run without the steps whose outputs are gone."""
@@ -139,7 +156,9 @@ class _Work:
             why=circle.why,
             progress=self._bar("dataset"),
         )
-        words = f"{made.rows} points of {made.series} series, {len(made.labels)} labels"
+        lost, plural = len(made.lost), "s" if len(made.labels) != 1 else ""
+        left_out = f"; {lost} hour{'s'[: lost != 1]} left out, whose segments are damaged" if lost else ""
+        words = f"{made.rows} points of {made.series} series, {len(made.labels)} label{plural}{left_out}"
         return _Done({"dataset": made.id, "notes": list(notes)}, words)
 
     def do_quality(self) -> _Done:
@@ -151,23 +170,16 @@ class _Work:
 
     def do_settings(self) -> _Done:
         circle = self.circle
-        own = Settings(circle.pipeline.detection)
+        own = circle.configured
         if circle.settings == "champion" and circle.champion:
             own = self.models.version(circle.champion).settings
             return _Done({"settings": own.to_json()}, f"those of {circle.champion}")
         if circle.settings != "tuned":
             return _Done({"settings": own.to_json()}, "those of the configuration")
-        tuned = tune(
-            self.datasets,
-            self._of("dataset", "dataset"),
-            own,
-            circle.pipeline,
-            objective=circle.objective,
-            tuning=circle.tuning,
-            processes=circle.processes,
-            progress=self._bar("settings"),
-        )
-        return _Done({"settings": tuned.best.settings.to_json()}, f"trial {tuned.best.number} of {len(tuned.trials)}")
+        tuned, notes = self._tuned(own)
+        words = "; ".join((f"trial {tuned.best.number} of {len(tuned.trials)}", *notes))
+        trials = [{name: one.get(name) for name in OF_TRIALS} for one in tuned.plain_values()["trials"]]
+        return _Done({"settings": tuned.best.settings.to_json(), "trials": trials}, words)
 
     def do_train(self) -> _Done:
         circle, dataset = self.circle, self._of("dataset", "dataset")
@@ -205,6 +217,7 @@ class _Work:
             objective=circle.objective,
             limits=circle.evaluation,
             lessons=lessons,
+            processes=circle.processes,
             progress=self._bar("evaluate"),
         )
         save(report, models.folder(name))
@@ -242,6 +255,25 @@ class _Work:
         words, ordered = self.order(name, self.circle.why or "a run of the lifecycle")
         return _Done({"ordered": ordered}, words, DONE if ordered else SKIPPED)
 
+    def _tuned(self, begin: Settings) -> tuple[Tuned, list[str]]:
+        """What a search found, and what is to be said of its tracking. Each judgement is kept beside the journal."""
+        circle, dataset, notes = self.circle, self._of("dataset", "dataset"), list[str]()
+        about = {**asdict(circle.tuning), "run": self.run.id, "who": circle.who, "why": circle.why}
+        with Tracking(circle.directory, circle.registry, notes.append) as tracking:
+            found = tune(
+                self.datasets,
+                dataset,
+                begin,
+                circle.pipeline,
+                objective=circle.objective,
+                tuning=circle.tuning,
+                processes=circle.processes,
+                tracker=Trials(tracking, dataset, circle.objective, about),
+                tried=Tried(self.runs.staging(self.run.id) / TRIALS),
+                progress=self._bar("settings"),
+            )
+        return found, notes
+
     # -- what they share ----------------------------------------------------------------------------------------------
 
     def keep_report(self) -> None:
@@ -271,7 +303,7 @@ class _Work:
         """What it is compared with: the version that serves; without one the configuration, if it differs."""
         if self.circle.champion:
             return Candidate.of(self.models, self.circle.champion)
-        own = Settings(self.circle.pipeline.detection)
+        own = self.circle.configured
         return None if own == candidate.settings else Candidate("the configuration", own)
 
     def _home(self, name: str) -> Models:
@@ -324,13 +356,16 @@ def sentence(report: Report) -> str:
     """What a report says, in one sentence."""
     mine, champion = report.candidate, report.side("champion")
     known = len(mine.events)
+    told = f"; {report.feedback.sentence()}" if report.feedback and report.feedback.verdicts else ""
     missed = sum(not one.caught for one in mine.events)
     instead = f" instead of {len(champion.alerts)}" if champion else ""
-    events = f"missing {missed or 'none'} of {known} known incidents" if known else "with no incident known"
+    events = f"missing {missed or 'none'} of {known} known incident{'s' if known != 1 else ''}"
+    events = events if known else "with no incident known"
     days, count = 7 * report.weeks, len(mine.alerts)
+    held_out = f"{days:.3g} held-out day{'s' if f'{days:.3g}' != '1' else ''}"
     return (
-        f"{count} alert{'s' if count != 1 else ''}{instead} in {days:.3g} held-out days, {events}, and"
-        f" {mine.fault_recall:.0%} of {len(mine.trials)} injected faults found"
+        f"{count} alert{'s' if count != 1 else ''}{instead} in {held_out}, {events}, and"
+        f" {mine.fault_recall:.0%} of {len(mine.trials)} injected faults found{told}"
     )
 
 

@@ -21,6 +21,7 @@ FORMAT = 1
 FOLDER = "lifecycle"
 ID = re.compile(r"[0-9a-f]{16}")
 LOCK = "lock"
+MODELS, TRIALS = "models", "trials"  # what a run stages: its version, and what its search for settings has judged
 RUNNING, REGISTERED, REFUSED, FAILED, ABANDONED = "running", "registered", "refused", "failed", "abandoned"
 UNFINISHED = (RUNNING, FAILED)  # a run that can be gone on with; a killed one is for ever "running"
 DONE, SKIPPED = "done", "skipped"
@@ -222,7 +223,8 @@ class Runs:
             if path.is_dir() and path.name not in needed | reports:
                 shutil.rmtree(path, ignore_errors=True)
         for name in reports - needed:
-            shutil.rmtree(self.staging(name) / "models", ignore_errors=True)
+            for part in (MODELS, TRIALS):
+                shutil.rmtree(self.staging(name) / part, ignore_errors=True)
         for path in self.directory.glob(f"*{TEMPORARY}"):
             path.unlink(missing_ok=True)
 

@@ -14,6 +14,8 @@ from otel_aiops.errors import BadInput
 from otel_aiops.lifecycle.version import ForecastConfig, Settings
 
 LEAST_FOLDS = 3
+ALONE = 2 / 3  # of the trials move a single setting
+MOST_MOVED = 3  # settings of the others that differ from where they begin
 GROUP = 4  # trials that are asked for at once, whatever the number of processes
 
 Search = Literal["halving", "optuna"]
@@ -38,6 +40,12 @@ class Span:
             return self.words[int(share * len(self.words))]
         value = self.low * (self.high / self.low) ** share
         return round(value) if self.whole else float(f"{value:.3g}")
+
+    def nearest(self, value: Any) -> Any:
+        """The value of the span that is nearest to one that may be outside of it."""
+        if self.words:
+            return value if value in self.words else self.words[0]
+        return min(max(value, self.low), self.high)
 
 
 SPACE: dict[str, Span] = {
@@ -79,11 +87,15 @@ class TuneConfig:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Settings that were tried, and how they did in the folds that they came to; the mean of these is `figures`."""
+    """Settings that were tried, and how they did in the folds that they came to; the mean of these is `figures`.
+
+    `losses` are what each series added to the cost of a fold.
+    """
 
     number: int
     settings: Settings
     folds: tuple[dict[str, float], ...] = ()
+    losses: tuple[tuple[float, ...], ...] = ()
 
     @property
     def figures(self) -> dict[str, float]:
@@ -100,27 +112,43 @@ class Trial:
 
 @dataclass(slots=True)
 class Drawn:
-    """Settings by chance, evenly over the space, after those that one begins with."""
+    """Settings near those that one begins with: at first each setting alone is moved, to two places far from each
+    other, then one to three of the best that is known by then. Few settings matter for most data (Bergstra and Bengio
+    2012, section 2.3), and trials that move all of them at once are nearly always worse.
+    """
 
     first: Settings
     tuning: TuneConfig
     _rng: np.random.Generator = field(init=False)
+    _known: list[Trial] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.tuning.seed)
 
     def next(self, done: int) -> list[Trial]:
-        """All at once: so they are halved together."""
-        if done:
-            return []
-        found = [Trial(0, self.first)]
-        for number in range(1, self.tuning.trials):
-            values = {name: span.draw(float(self._rng.random())) for name, span in (SPACE | _BESIDE).items()}
-            found.append(Trial(number, _with(self.first, values)))
-        return found
+        """Those that move one setting, all at once so that they are halved together; then the others."""
+        trials = self.tuning.trials
+        if not done:
+            alone = self._alone()[: max(0, min(trials - 1, round(ALONE * trials)))]
+            return [Trial(number, one) for number, one in enumerate([self.first, *alone])]
+        best = min(self._known, key=lambda one: (-len(one.folds), one.cost, one.number))
+        return [Trial(number, self._moved(best.settings)) for number in range(done, trials)]
 
     def told(self, trials: Sequence[Trial]) -> None:
-        """Nothing is learned from them."""
+        """What they cost."""
+        self._known += trials
+
+    def _alone(self) -> list[Settings]:
+        """Each setting at one place, in any order, then each at the place that is half of its span away."""
+        spans = {name: (SPACE | _BESIDE)[name] for name in self._rng.permutation(sorted(SPACE | _BESIDE)).tolist()}
+        share = {name: float(self._rng.random()) for name in spans}
+        places = [(name, span.draw((share[name] + half) % 1)) for half in (0.0, 0.5) for name, span in spans.items()]
+        return [one for one in (_with(self.first, {name: value}) for name, value in places) if one != self.first]
+
+    def _moved(self, settings: Settings) -> Settings:
+        spans = SPACE | _BESIDE
+        names = self._rng.choice(sorted(spans), 1 + int(self._rng.integers(MOST_MOVED)), replace=False)
+        return _with(settings, {name: spans[name].draw(float(self._rng.random())) for name in sorted(names.tolist())})
 
 
 class Optuna:
@@ -137,7 +165,7 @@ class Optuna:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._first, self._tuning = first, tuning
         self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=tuning.seed))
-        begun = {name: getattr(first.detection, name) for name in SPACE}
+        begun = {name: span.nearest(getattr(first.detection, name)) for name, span in SPACE.items()}
         forecast = any(isinstance(one, ForecastConfig) for one in first.families)
         self._study.enqueue_trial({**begun, FAMILY: FAMILY_SPAN.words[forecast]})
         self._asked: dict[int, Any] = {}
@@ -160,14 +188,17 @@ class Optuna:
 def _suggested(asked: Any, name: str, span: Span) -> Any:
     if span.words:
         return asked.suggest_categorical(name, span.words)
-    suggest = asked.suggest_int if span.whole else asked.suggest_float
-    return suggest(name, span.low, span.high, log=True)
+    if span.whole:
+        return asked.suggest_int(name, int(span.low), int(span.high), log=True)
+    return float(f"{asked.suggest_float(name, span.low, span.high, log=True):.3g}")
 
 
 def _with(settings: Settings, values: Mapping[str, Any]) -> Settings:
-    detection: EngineConfig = replace(settings.detection, **{name: values[name] for name in SPACE})
+    """Settings with some values in place of theirs."""
+    detection: EngineConfig = replace(settings.detection, **{name: values[name] for name in SPACE if name in values})
     had = {type(one): one for one in settings.families}
-    others = [one for kind, one in had.items() if kind is not ForecastConfig]
-    if values[FAMILY] == NO_FAMILY:
-        return replace(settings, detection=detection, families=tuple(others))
-    return replace(settings, detection=detection, families=(had.get(ForecastConfig, ForecastConfig()), *others))
+    if FAMILY in values:
+        forecast = had.pop(ForecastConfig, ForecastConfig())
+        wanted = () if values[FAMILY] == NO_FAMILY else (forecast,)
+        return replace(settings, detection=detection, families=(*wanted, *had.values()))
+    return replace(settings, detection=detection)

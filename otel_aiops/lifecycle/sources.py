@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +27,12 @@ from otel_aiops.lifecycle.truth import (
     selector,
     time_ns,
 )
-from otel_aiops.series.segments import HOUR_NS, Segments
+from otel_aiops.series.segments import HOUR_NS, DamagedFile, Segments
 from otel_aiops.series.wanted import Wanted
 
 S = 1_000_000_000
 VERDICT_AROUND_NS = 300 * S  # a verdict is about its alert, of which only a time is known
+SHORTEST_NS = 60 * S  # of an incident: one that was seen at a single moment happened all the same
 KIND_OF_VERDICT = {
     "true_alert": ANOMALY,
     "missed": ANOMALY,
@@ -57,6 +59,9 @@ ATTRIBUTES = {
     **dict.fromkeys(("env", "environment", "deployment_environment"), "deployment.environment.name"),
 }
 SERVICE_LABELS = ("service_name", "service", "app", "job")
+# Rules over our own metrics: what was learned of them is what we said before, which is no truth about us.
+OUR_LABELS = ("anomaly_metric_name", "incident_id")
+OUR_RULES, OUR_JOB = "OtelAiops", "otel-aiops"
 
 Get = Callable[[str, dict[str, str]], Any]
 
@@ -88,8 +93,8 @@ def of_journal(journal: Journal, start_ns: int, end_ns: int, channels: Collectio
     said = {one.incident: one.kind for _, one in sorted(verdicts, key=lambda of: of[1].given_ns) if one.incident}
     exclusions += of_decisions(decisions)
     for incident in journal.past(most=MOST_INCIDENTS):
-        last_ns = incident.end_ns or end_ns
-        if incident.start_ns >= end_ns or last_ns <= max(start_ns, incident.start_ns):
+        last_ns = max(incident.end_ns or end_ns, incident.start_ns + SHORTEST_NS)
+        if incident.start_ns >= end_ns or last_ns <= start_ns:
             continue
         kind = KIND_OF_VERDICT.get(said.get(incident.id, ""), "")
         agreed = bool(kind) or incident.id in confirmed
@@ -168,16 +173,17 @@ def of_maintenance(windows: Sequence[Maintenance], start_ns: int, end_ns: int) -
 def of_alertmanager(get: Get, start_ns: int, end_ns: int) -> Truth:
     """What Alertmanager knows now: its alerts as weak labels, its silences as exclusions. Raises: BadInput, Overloaded.
 
-    A silence counts when its matchers say something of series (service, namespace, pod …); one of a single alert by
-    name does not, since the rest of the service is as it always was.
+    Of alerts those are labels that name a service and are no rules over our own metrics. A silence counts when its
+    matchers say something of series (service, namespace, pod …); one of a single alert by name does not, since the rest
+    of the service is as it always was.
     """
     alerts = _list(get("/api/v2/alerts", {"active": "true", "silenced": "true", "inhibited": "true"}), "alerts")
-    labels = []
+    fired = _Fired("Alertmanager", FIRING)
     for alert in alerts:
         first_ns, last_ns = time_ns(alert, "startsAt"), min(time_ns(alert, "endsAt"), end_ns)
         if last_ns > first_ns:
-            labels.append(_alert(alert.get("labels", {}), first_ns, last_ns, FIRING, "alertmanager"))
-    exclusions, notes = [], []
+            fired.add(alert.get("labels", {}), first_ns, last_ns)
+    exclusions, notes = [], fired.notes()
     for silence in _list(get("/api/v2/silences", {}), "silences"):
         first_ns, last_ns = time_ns(silence, "startsAt"), time_ns(silence, "endsAt")
         name = str(silence.get("id", ""))
@@ -191,11 +197,14 @@ def of_alertmanager(get: Get, start_ns: int, end_ns: int) -> Truth:
         exclusions.append(
             Exclusion(start_ns=first_ns, end_ns=last_ns, match=match, reason=reason, source="alertmanager silence")
         )
-    return Truth(tuple(labels), tuple(exclusions), tuple(notes))
+    return Truth(tuple(fired.labels), tuple(exclusions), tuple(notes))
 
 
 def of_prometheus(get: Get, start_ns: int, end_ns: int, step_s: float = STEP_S) -> Truth:
-    """The alerts that fired, as Prometheus has recorded them, as weak labels. Raises: BadInput, Overloaded."""
+    """The alerts that fired, as Prometheus has recorded them, as weak labels; which of them is as for Alertmanager.
+
+    Raises: BadInput, Overloaded.
+    """
     times: dict[tuple[tuple[str, str], ...], list[float]] = {}
     start_s, end_s = start_ns / S, end_ns / S
     for first_s in np.arange(start_s, end_s, STEPS * step_s).tolist():
@@ -207,13 +216,13 @@ def of_prometheus(get: Get, start_ns: int, end_ns: int, step_s: float = STEP_S) 
         for one in answer["data"]["result"]:
             key = tuple(sorted((str(name), str(value)) for name, value in one["metric"].items()))
             times.setdefault(key, []).extend(float(value[0]) for value in one["values"])
-    labels = []
+    fired = _Fired("Prometheus", FIRED)
     for key, found in sorted(times.items()):
         at_s = np.unique(np.array(found))
         for part in np.split(at_s, np.flatnonzero(np.diff(at_s) > 2 * step_s) + 1):
             first_ns, last_ns = round(part[0] * S), round((part[-1] + step_s) * S)
-            labels.append(_alert(dict(key), first_ns, last_ns, FIRED, "prometheus"))
-    return Truth(tuple(labels))
+            fired.add(dict(key), first_ns, last_ns)
+    return Truth(tuple(fired.labels), notes=tuple(fired.notes()))
 
 
 def of_load_tests(
@@ -228,15 +237,16 @@ def of_load_tests(
     if not rules:
         return []
     found: list[Exclusion] = []
-    names = segments.series(start_ns, end_ns)
+    names = segments.series(start_ns, end_ns, without_damaged=True)
     known = [(name, Labels.from_json(name)) for name in names]
     for match, services in rules:
         wanted = selector(match)
         mine = [name for name, labels in known if wanted.matches(labels)]
         times = [np.empty(0, np.int64)]
         for hour_ns in range(start_ns // HOUR_NS * HOUR_NS, end_ns, HOUR_NS) if mine else ():
-            table = segments.read(max(hour_ns, start_ns), min(hour_ns + HOUR_NS, end_ns), mine)
-            times.append(np.unique(table["timestamp"].cast(pa.int64()).to_numpy()))
+            with suppress(DamagedFile):  # no dataset has its points either
+                table = segments.read(max(hour_ns, start_ns), min(hour_ns + HOUR_NS, end_ns), mine)
+                times.append(np.unique(table["timestamp"].cast(pa.int64()).to_numpy()))
         at = np.unique(np.concatenate(times))
         for part in np.split(at, np.flatnonzero(np.diff(at) > LOAD_TEST_GAP_NS) + 1) if len(at) else ():
             first_ns, last_ns = int(part[0]) - LOAD_TEST_AROUND_NS, int(part[-1]) + LOAD_TEST_AROUND_NS
@@ -268,12 +278,38 @@ def _times(window: Maintenance, start_ns: int, end_ns: int) -> list[tuple[int, i
     return [(at, at + length_ns) for at in starts if at + length_ns > start_ns]
 
 
-def _alert(labels: Mapping[str, str], start_ns: int, end_ns: int, confidence: float, source: str) -> Label:
-    service = next((str(labels[name]) for name in SERVICE_LABELS if labels.get(name)), "")
-    name = str(labels.get("alertname", ""))
-    return Label(
-        start_ns=start_ns, end_ns=end_ns, service=service, confidence=confidence, source=source, note=name[:200]
-    )
+class _Fired:
+    """Alerts of others as labels, and what could not be used."""
+
+    def __init__(self, server: str, confidence: float) -> None:
+        self._server, self._confidence = server, confidence
+        self.labels: list[Label] = []
+        self._nameless: set[str] = set()
+        self._ours: set[str] = set()
+
+    def add(self, labels: Mapping[str, str], start_ns: int, end_ns: int) -> None:
+        """An alert that fired. One that names no service would be about all of them, as a watchdog is."""
+        name = str(labels.get("alertname", ""))[:200]
+        service = next((str(labels[key]) for key in SERVICE_LABELS if labels.get(key)), "")
+        if name.startswith(OUR_RULES) or service == OUR_JOB or any(labels.get(key) for key in OUR_LABELS):
+            self._ours.add(name)
+        elif not service:
+            self._nameless.add(name)
+        else:
+            about: dict[str, Any] = {"confidence": self._confidence, "source": self._server.lower(), "note": name}
+            self.labels.append(Label(start_ns=start_ns, end_ns=end_ns, service=service, **about))
+
+    def notes(self) -> list[str]:
+        """What there is to say of those that are no labels."""
+        left_out = (
+            (self._nameless, f"name no service (as {', '.join(SERVICE_LABELS)})"),
+            (self._ours, "are rules over metrics of otel-aiops"),
+        )
+        return [
+            f"alerts of {self._server} that {why} are no labels: {', '.join(sorted(names))}"
+            for names, why in left_out
+            if names
+        ]
 
 
 def _matched(matchers: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...] | None:

@@ -29,6 +29,7 @@ from otel_aiops.lifecycle.manifest import digest
 from otel_aiops.lifecycle.objective import Objective
 from otel_aiops.lifecycle.pooled import prototypes
 from otel_aiops.lifecycle.reading import Chunk
+from otel_aiops.lifecycle.stretch import Stored
 from otel_aiops.lifecycle.version import Bundle, Lineage, Models, ModelVersion, Settings, read_arrays
 from otel_aiops.lifecycle.workers import Told, work
 from otel_aiops.otlp.points import F64, I32, I64
@@ -136,7 +137,7 @@ def learn(
     window = datasets.load(wanted.dataset).window
     start_ns, end_ns = max(window.start_ns, wanted.start_ns), min(window.end_ns, wanted.end_ns or window.end_ns)
     span: Any = {"start_ns": start_ns, "end_ns": end_ns, "processes": processes}
-    beside: Any = train_families(datasets, wanted.dataset, names, settings, **span)
+    beside: Any = train_families(Stored(datasets.directory, wanted.dataset), names, settings, **span)
     return replace(bundle, **beside), until_ns
 
 

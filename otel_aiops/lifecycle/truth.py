@@ -220,7 +220,8 @@ def _lines(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: expected a file of JSON lines or CSV, got {error}") from error
+        why = (error.strerror if isinstance(error, OSError) else "") or error
+        raise BadInput(f"{path}: expected a file of JSON lines or CSV, got {why}") from error
     if path.suffix == ".csv":
         reader = csv.DictReader(text.splitlines())
         return [(reader.line_num, {str(key): value for key, value in row.items()}) for row in reader]

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,7 @@ class ForecastConfig:
 
 
 Family = ForestConfig | ForecastConfig
+FamilyName = Literal["forecast", "forest"]
 FAMILIES: Mapping[str, type[Family]] = {  # beside the engine, which every version has
     "forecast": ForecastConfig,
     "forest": ForestConfig,

@@ -43,6 +43,8 @@ _UNITS = {
     "%": "percent",
 }
 _PER_UNITS = {"s": "second", "m": "minute", "h": "hour", "d": "day", "w": "week", "mo": "month", "y": "year"}
+# Attributes of a resource that tell of which host, pod, process or queue a series is where no service.instance.id does.
+_PLACE = re.compile(r"(?:host|container|(?:k8s|rabbitmq|postgresql)\.[a-z_.]+|process\.executable)\.name|process\.pid")
 _NOT_IN_NAME = re.compile(r"[^a-zA-Z0-9:]+")
 _NOT_IN_LABEL = re.compile(r"[^a-zA-Z0-9]+")  # runs of underscores collapse with the rest
 
@@ -86,6 +88,17 @@ def prometheus_labels(labels: Labels) -> dict[str, str]:
         result[name] = shown if before is None or before == shown else f"{before};{shown}"
     result.update(job_and_instance(labels.resource))
     return dict(sorted(result.items()))
+
+
+def scraped_labels(labels: Labels) -> dict[str, str]:
+    """`prometheus_labels` and the place that the resource names, for who has no target_info to join with.
+
+    >>> found = Labels("x", resource=(("host.name", "a"), ("k8s.pod.name", "cart-1"), ("os.type", "linux")))
+    >>> scraped_labels(found)
+    {'host_name': 'a', 'k8s_pod_name': 'cart-1'}
+    """
+    places = {label_name(key): label_value(value) for key, value in labels.resource if _PLACE.fullmatch(key)}
+    return dict(sorted({**places, **prometheus_labels(labels)}.items()))
 
 
 def job_and_instance(resource: Attributes) -> dict[str, str]:

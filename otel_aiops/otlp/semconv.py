@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 from otel_aiops.otlp.prometheus import MetricKind, prometheus_name
@@ -34,7 +35,11 @@ Field = Literal["score", "active", "ratio", "alert", "probability", "expected", 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One emitted metric. `attributes` are all that its points may carry beyond the scored series' own."""
+    """One emitted metric. `attributes` are all that its points may carry beyond the scored series' own.
+
+    `begins` are the values of its attributes that a counter or histogram has from the start on, at 0: one that came
+    into being with its first event would not have risen by it, as `increase` of Prometheus sees it.
+    """
 
     name: str
     kind: MetricKind
@@ -42,6 +47,7 @@ class Metric:
     description: str
     attributes: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+    begins: tuple[tuple[str, ...], ...] = ()
 
     @property
     def prometheus(self) -> str:
@@ -52,6 +58,13 @@ class Metric:
 _SERIES = (SOURCE_METRIC, MODEL, STAT)
 _RECEIVER = ("receiver", "transport")
 _EXPORTER = ("exporter",)
+_RECEIVERS = (("otlp", "grpc"), ("otlp", "http"))
+_OUTCOMES = ("success", "refused", "failure")
+_PREDICTED = (("exhaustion",), ("precursor",))
+_RUNS = tuple(
+    product(("registered", "refused", "failed"), ("schedule", "drift", "verdicts", "config", "asked", "resumed"))
+)
+_ACTIONS = (("shadow",), ("canary",), ("promote",), ("rollback",), ("stop",))
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _MINUTES = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 600.0)
 _HOURS = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 86400.0, 172800.0, 604800.0)
@@ -91,6 +104,7 @@ SERIES_METRICS: Mapping[Field, Metric] = {
     "upper": Metric(
         "otel_aiops.expected.upper", "gauge", "", "Upper end of the expected band, in the series' unit.", _SERIES
     ),
+    "value": Metric("otel_aiops.value", "gauge", "", "The value that was scored, in the series' unit.", _SERIES),
 }
 
 CHANNEL_METRIC = Metric(
@@ -160,7 +174,8 @@ def _signals(stem: str, attributes: tuple[str, ...], what: str) -> tuple[Metric,
     units = {"metric_points": "{datapoint}", "spans": "{span}", "log_records": "{record}"}
     words = {"metric_points": "Data points", "spans": "Spans", "log_records": "Log records"}
     return tuple(
-        Metric(f"{stem}_{word}", "counter", unit, f"{words[word]} {what}.", attributes) for word, unit in units.items()
+        Metric(f"{stem}_{word}", "counter", unit, f"{words[word]} {what}.", attributes, begins=_RECEIVERS)
+        for word, unit in units.items()
     )
 
 
@@ -259,7 +274,7 @@ def _models() -> Iterator[Metric]:
     yield Metric("otel_aiops.model.over.ratio", "gauge", "1", ratio, ("role",))
     alerts = "Alerts of series since the last order; those of a shadow nobody saw."
     yield Metric("otel_aiops.model.alerts", "gauge", "{alert}", alerts, ("role",))
-    error = "Largest distance of the distribution of probabilities from the uniform one that they should have."
+    error = "Largest distance of the distribution of probabilities from the uniform one, from 1000 points on."
     yield Metric("otel_aiops.model.calibration.error", "gauge", "1", error, ("role",))
     yield from _health()
 
@@ -321,7 +336,8 @@ def _other_signals() -> Iterator[Metric]:
 def _incidents() -> Iterator[Metric]:
     """Incidents and predictions; see `otel_aiops.desk.metrics`."""
     opened = "Incidents that were opened."
-    yield Metric("otel_aiops.incidents.opened", "counter", "{incident}", opened, (STATE, SEVERITY))
+    begins = tuple(("open", severity) for severity in ("critical", "warning", "info"))
+    yield Metric("otel_aiops.incidents.opened", "counter", "{incident}", opened, (STATE, SEVERITY), begins=begins)
     standing = "Incidents that are open or acknowledged."
     yield Metric("otel_aiops.incidents.open", "gauge", "{incident}", standing, (SEVERITY,))
     active = "Always 1, for each open incident, of many the 100 earliest; `service` is that of the likeliest cause."
@@ -335,9 +351,10 @@ def _incidents() -> Iterator[Metric]:
         "missed": "Predicted incidents that did not come true in time, or were withdrawn.",
     }
     for name, description in counters.items():
-        yield Metric(f"otel_aiops.predictions.{name}", "counter", "{prediction}", description, ("what",))
+        about = f"otel_aiops.predictions.{name}"
+        yield Metric(about, "counter", "{prediction}", description, ("what",), begins=_PREDICTED)
     lead = "Time from a prediction until it came true."
-    yield Metric("otel_aiops.prediction.lead_time", "histogram", "s", lead, ("what",), buckets=_HOURS)
+    yield Metric("otel_aiops.prediction.lead_time", "histogram", "s", lead, ("what",), _HOURS, _PREDICTED)
     yield Metric("otel_aiops.predictions.standing", "gauge", "{prediction}", "Predictions that are not decided.")
     reliability = {
         "predicted": ("", "Mean probability of the decided predictions whose probability was in the tenth from `bin`."),
@@ -360,6 +377,7 @@ OWN_METRICS: tuple[Metric, ...] = (
         "{request}",
         "Export requests, by outcome: success, refused or failure.",
         (*_RECEIVER, "outcome"),
+        begins=tuple((*of, outcome) for of in _RECEIVERS for outcome in _OUTCOMES),
     ),
     *_exporter(),
     *_quality(),
@@ -455,6 +473,7 @@ OWN_METRICS: tuple[Metric, ...] = (
         "{run}",
         "Runs of the lifecycle that this service had made, by outcome (registered, refused, failed) and reason.",
         ("outcome", "reason"),
+        begins=_RUNS,
     ),
     Metric("otel_aiops.lifecycle.run.active", "gauge", "{run}", "1 while a run of the lifecycle goes on."),
     Metric(
@@ -479,7 +498,12 @@ OWN_METRICS: tuple[Metric, ...] = (
     Metric("otel_aiops.response.waiting", "gauge", "{action}", "Steps of playbooks that wait for approval."),
     Metric("otel_aiops.response.stopped", "gauge", "", "1 while all responses are stopped."),
     Metric(
-        "otel_aiops.rollout.failures", "counter", "{order}", "Orders that failed; all stayed as it was.", ("action",)
+        "otel_aiops.rollout.failures",
+        "counter",
+        "{order}",
+        "Orders that failed; all stayed as it was.",
+        ("action",),
+        begins=_ACTIONS,
     ),
     Metric("otel_aiops.step.failures", "counter", "{request}", "Bodies whose step ended in a fault."),
     Metric("otel_aiops.step.queue.size", "gauge", "{request}", "Accepted bodies that wait to be scored."),
@@ -546,13 +570,11 @@ def series_metrics(*, compat: Compat = "none", expected: bool = False) -> dict[F
     """
     renamed = COMPAT_NAMES[compat]
     own: list[Field] = ["score", "active", "ratio", "alert", "probability"]
-    band: list[Field] = ["expected", "lower", "upper"]
+    band: list[Field] = ["expected", "lower", "upper", "value"]
     fields = [field for field in own + band if field in own or expected or field in renamed]
     metrics = {field: SERIES_METRICS[field] for field in fields}
     for field, name in renamed.items():
-        ours = SERIES_METRICS.get(field)
-        description = ours.description if ours else "The value that was scored, in the series' unit."
-        metrics[field] = Metric(name, "gauge", "", description, (*_SERIES, COMPAT_LABEL[compat]))
+        metrics[field] = Metric(name, "gauge", "", SERIES_METRICS[field].description, (*_SERIES, COMPAT_LABEL[compat]))
     return metrics
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from otel_aiops.errors import BadInput, StateError
 from otel_aiops.labels import Labels
 from otel_aiops.otlp.points import F64, I32, I64
 from otel_aiops.series.recent import columns
-from otel_aiops.series.segments import HOUR_NS, Segments
+from otel_aiops.series.segments import HOUR_NS, DamagedFile, Segments
 
 HOUR_S = HOUR_NS / 1e9
 DAY_NS = 24 * HOUR_NS
@@ -53,14 +54,14 @@ class Archive:
         self._segments = Segments(directory / "segments")
         self.directory = directory
 
-    def series(self) -> list[str]:
+    def series(self, *, without_damaged: bool = False) -> list[str]:
         """The canonical texts of all series, sorted."""
-        return self._segments.series(*FOREVER_NS)
+        return self._segments.series(*FOREVER_NS, without_damaged=without_damaged)
 
-    def labels(self) -> dict[str, Labels]:
+    def labels(self, *, without_damaged: bool = False) -> dict[str, Labels]:
         """The labels of all series by canonical text, in the order of `series`."""
         try:
-            return {text: Labels.from_json(text) for text in self.series()}
+            return {text: Labels.from_json(text) for text in self.series(without_damaged=without_damaged)}
         except ValueError as error:
             raise StateError(f"{self.directory}: {error}") from error
 
@@ -82,22 +83,32 @@ class Archive:
         points = len(self._segments.read(hour * HOUR_NS, (hour + 1) * HOUR_NS))
         return points, len(self._segments.names(hour))
 
-    def points(self, series: Sequence[str]) -> Points:
-        """The points of some series, by canonical text; read a day at a time.
+    def points(self, series: Sequence[str], *, without_damaged: bool = False) -> Points:
+        """The points of some series, by canonical text; read a day at a time, and of damaged files none where told so.
 
         They begin after the last month without any: a single point of a clock that was wrong is no history.
         """
-        parts = list(self._parts(series))
+        parts = list(self._parts(series, without_damaged))
         code, time_ns, value = (np.concatenate(column) for column in zip(*parts, strict=True)) if parts else _NONE
         order = np.lexsort((code, time_ns))
         holes = np.flatnonzero(np.diff(time_ns[order]) > HOLE_NS)
         order = order[int(holes[-1]) + 1 if len(holes) else 0 :]
         return Points(code[order].astype(np.int32), time_ns[order], value[order], len(series))
 
-    def _parts(self, series: Sequence[str]) -> Iterator[tuple[I64, I64, F64]]:
+    def _parts(self, series: Sequence[str], without_damaged: bool) -> Iterator[tuple[I64, I64, F64]]:
         code_of = {text: code for code, text in enumerate(series)}
         for day in sorted({hour // 24 for hour in self._hours()}):
-            yield columns(self._segments.read(day * DAY_NS, (day + 1) * DAY_NS, list(series)), code_of)
+            try:
+                yield columns(self._segments.read(day * DAY_NS, (day + 1) * DAY_NS, list(series)), code_of)
+            except DamagedFile:
+                if not without_damaged:
+                    raise
+                yield from self._whole_hours(day, code_of)
+
+    def _whole_hours(self, day: int, code_of: dict[str, int]) -> Iterator[tuple[I64, I64, F64]]:
+        for hour in range(24 * day, 24 * (day + 1)):
+            with suppress(DamagedFile):
+                yield columns(self._segments.read(hour * HOUR_NS, (hour + 1) * HOUR_NS, list(code_of)), code_of)
 
     def _hours(self) -> list[int]:
         return sorted({part.hour for part in self._segments.parts()})

@@ -134,11 +134,12 @@ class Quality:
 
     # -- what it says -------------------------------------------------------------------------------------------------
 
-    def report(self) -> list[ServiceQuality]:
-        """Every service that has or had series, by name; the skew is measured anew after it."""
-        fresh = self._skew_ns != _NONE
-        self._skew_s[fresh] = self._skew_ns[fresh] / 1e9
-        self._skew_ns.fill(_NONE)
+    def report(self, *, renew: bool = True) -> list[ServiceQuality]:
+        """Every service that has or had series, by name; the skew is measured anew after it, unless `renew` is not."""
+        if renew:
+            fresh = self._skew_ns != _NONE
+            self._skew_s[fresh] = self._skew_ns[fresh] / 1e9
+            self._skew_ns.fill(_NONE)
         found = []
         for code, name in enumerate(self._names):
             problems = {of: int(self._problems[k, code]) for k, of in enumerate(PROBLEMS)}

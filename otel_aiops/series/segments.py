@@ -209,8 +209,11 @@ class Segments:
                 return sorted(set().union(*(_names(part.path) for part in visible(self._parts_of(hour)))))
         raise StorageError(f"files of {self._hour_directory(hour)} vanish while they are read")
 
-    def series(self, start_ns: int, end_ns: int) -> list[str]:
-        """The canonical texts of all series that have points in some hours, sorted. Raises as `read`."""
+    def series(self, start_ns: int, end_ns: int, *, without_damaged: bool = False) -> list[str]:
+        """The canonical texts of all series that have points in some hours, sorted. Raises as `read`, and does not
+        look into damaged files where told so.
+        """
+        passed: tuple[type[BaseException], ...] = (DamagedFile,) if without_damaged else ()
         import pyarrow.compute as pc
 
         found: set[str] = set()
@@ -218,9 +221,10 @@ class Segments:
             for _ in range(ATTEMPTS):
                 with suppress(FileNotFoundError):
                     for part in visible(self._parts_of(hour)):
-                        for batch in batches(part.path, ["series"]):
-                            codes = pc.unique(batch["series"].indices)
-                            found.update(pc.take(batch["series"].dictionary, codes).to_pylist())
+                        with suppress(*passed):
+                            for batch in batches(part.path, ["series"]):
+                                codes = pc.unique(batch["series"].indices)
+                                found.update(pc.take(batch["series"].dictionary, codes).to_pylist())
                     break
             else:
                 raise StorageError(f"files of {self._hour_directory(hour)} vanish while they are read")

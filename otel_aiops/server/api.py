@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
@@ -19,10 +20,15 @@ from otel_aiops import __version__
 from otel_aiops.errors import BadInput, ConfigError, Overloaded, StateError, TooLarge, Unauthorized
 from otel_aiops.server import feedback_api, incident_api, lifecycle_api, response_api
 from otel_aiops.server.asking import integer, posted, posted_json, required
+from otel_aiops.server.auth import user_of
 from otel_aiops.server.feedback_api import FeedbackBackend
 from otel_aiops.server.incident_api import IncidentBackend
 from otel_aiops.server.lifecycle_api import LifecycleBackend
 from otel_aiops.server.response_api import ResponseBackend
+from otel_aiops.server.shield import Shield
+from otel_aiops.server.web import Pages, wants_page
+
+Handler = Callable[[Request, Exception], Response]
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_PATHS = frozenset({"/", "/-/healthy", "/-/ready"})  # orchestrators ask these without credentials
@@ -55,6 +61,14 @@ class Backend(Protocol):
 
     def series(self, *, after: int, limit: int, source: bool) -> dict[str, Any]: ...
 
+    def search(self, words: str, service: str, *, after: int, limit: int) -> dict[str, Any]:
+        """The same, of those with all words in the name of their metric or service, of all services or of one."""
+
+    def quality(self) -> dict[str, Any]: ...
+
+    def pulse(self) -> dict[str, int]:
+        """Numbers that grow when something changes, by what; cheap, and from any thread at any time."""
+
     def explain(self, fingerprint: int) -> dict[str, Any] | None: ...
 
     def why(self, series: str, time: str) -> dict[str, Any]: ...
@@ -79,13 +93,28 @@ def build(
     desk: Desk,
     authenticate: Callable[[str | None], None] | None,
     max_body_bytes: int,
+    *,
+    closing: threading.Event | None = None,
 ) -> Starlette:
-    """The ASGI application. `authenticate` takes the Authorization header and raises Unauthorized."""
+    """The ASGI application. `authenticate` takes the Authorization header and raises Unauthorized.
+
+    `closing` is set when the server is to end, and then what would answer without end does.
+    """
     routes = _Routes(backend, max_body_bytes)
-    middleware = [Middleware(_Guard, authenticate=authenticate)] if authenticate else []
+    pages = Pages(backend, desk, closing or threading.Event())
+    middleware = [Middleware(Shield)]
+    middleware += [Middleware(_Guard, authenticate=authenticate)] if authenticate else []
+
+    def first(request: Request) -> Awaitable[Response]:
+        return pages.overview(request) if wants_page(request) else routes.ready(request)
+
+    def problem(status: int) -> Handler:
+        return _for_people(pages, status, _problem(status))
+
     return Starlette(
         routes=[
-            Route("/", routes.ready),
+            Route("/", _described(first, routes.ready)),
+            *pages.routes(),
             Route("/-/healthy", routes.healthy),
             Route("/-/ready", routes.ready),
             Route("/metrics", routes.metrics),
@@ -102,6 +131,7 @@ def build(
             *feedback_api.routes(desk, max_body_bytes),
             *response_api.routes(desk, max_body_bytes),
             Route("/api/v1/services", routes.services),
+            Route("/api/v1/quality", routes.quality),
             Route("/api/v1/series", routes.series),
             Route("/api/v1/series/{fingerprint}", routes.explain),
             Route("/api/v1/explain", routes.why),
@@ -114,13 +144,13 @@ def build(
         ],
         middleware=middleware,
         exception_handlers={
-            BadInput: _problem(400),
-            ConfigError: _problem(400),  # of a value in a query
-            StateError: _problem(409),  # what is kept is not what was written
-            TooLarge: _problem(413),
-            Overloaded: _overloaded,
-            404: _not_found,
-            405: _problem(405),
+            BadInput: problem(400),
+            ConfigError: problem(400),  # of a value in a query
+            StateError: problem(409),  # what is kept is not what was written
+            TooLarge: problem(413),
+            Overloaded: _for_people(pages, 503, _overloaded),
+            404: _for_people(pages, 404, _not_found),
+            405: problem(405),
         },
     )
 
@@ -251,6 +281,8 @@ class _Routes:
           - {in: query, name: after, schema: {type: integer, default: -1}, description: "`next` of the page before"}
           - {in: query, name: limit, schema: {type: integer, default: 1000}}
           - {in: query, name: format, schema: {type: string, enum: [labels, source], default: labels}}
+          - {in: query, name: search, schema: {type: string}, description: words in the name of the metric or service}
+          - {in: query, name: service, schema: {type: string}, description: only this one's}
         responses: {200: {description: "an object with a list `series` and `next`, null on the last page"}}
         """
         after = integer(request, "after", -1, 2**31)
@@ -258,12 +290,25 @@ class _Routes:
         form = request.query_params.get("format", "labels")
         if form not in ("labels", "source"):
             raise BadInput(f"format: expected labels or source, got {form!r}")
+        words, service = (request.query_params.get(name, "") for name in ("search", "service"))
+        if (words or service) and form == "source":
+            raise BadInput("format: expected labels with `search` or `service`, got 'source'")
+        if words or service:
+            found = await run_in_threadpool(lambda: self._backend.search(words, service, after=after, limit=limit))
+            return JSONResponse(found)
         page = await run_in_threadpool(lambda: self._backend.series(after=after, limit=limit, source=form == "source"))
         return JSONResponse(page)
 
+    async def quality(self, request: Request) -> Response:
+        """
+        summary: What the stream of every service is like since the start, gaps to two senders, and who fills the table.
+        responses: {200: {description: "an object with a list `services`, and `series`: the table of series"}}
+        """
+        return JSONResponse(await run_in_threadpool(self._backend.quality))
+
     async def explain(self, request: Request) -> Response:
         """
-        summary: One series by its fingerprint, with its last score, band and reason.
+        summary: One series by its fingerprint, with its last score, band and reason, its alerts and verdicts.
         responses: {200: {description: a JSON object}, 404: {description: no such series}}
         """
         text = request.path_params["fingerprint"]
@@ -280,7 +325,7 @@ class _Routes:
         """
         summary: Why a series had its score at a time, with the points around it and similar moments.
         parameters:
-          - {in: query, name: series, required: true, schema: {type: string}, description: 'name or name{key="value"}'}
+          - {in: query, name: series, required: true, schema: {type: string}, description: "fingerprint, or a name"}
           - {in: query, name: time, schema: {type: string, default: now}, description: "ISO 8601, now or -2h"}
         responses: {200: {description: a JSON object}, 400: {description: not exactly one series, or no point then}}
         """
@@ -291,7 +336,7 @@ class _Routes:
         """
         summary: What is to come of a series, with interval, method and skill, and when it reaches a limit.
         parameters:
-          - {in: query, name: series, required: true, schema: {type: string}, description: 'name or name{key="value"}'}
+          - {in: query, name: series, required: true, schema: {type: string}, description: "fingerprint, or a name"}
           - {in: query, name: horizon, schema: {type: string, default: 1d}}
           - {in: query, name: step, schema: {type: string}, description: "as 5m; without it, by the horizon"}
           - {in: query, name: limit, schema: {type: number}}
@@ -364,15 +409,39 @@ class _Guard(BaseHTTPMiddleware):
         self._authenticate = authenticate
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        if request.url.path not in OPEN_PATHS:
+        if request.url.path not in OPEN_PATHS or (request.url.path == "/" and wants_page(request)):
+            authorization = request.headers.get("authorization")
             try:
-                await run_in_threadpool(self._authenticate, request.headers.get("authorization"))
+                await run_in_threadpool(self._authenticate, authorization)
             except Unauthorized as error:
                 return JSONResponse({"error": str(error)}, 401, {"WWW-Authenticate": 'Basic realm="otel-aiops"'})
+            request.state.user = user_of(authorization)
         return await call_next(request)
 
 
-def _problem(status: int) -> Callable[[Request, Exception], Response]:
+def _for_people(pages: Pages, status: int, plain: Handler) -> Handler:
+    """What went wrong: as a page where a browser asked for one, else as programs read it."""
+
+    def answer(request: Request, error: Exception) -> Response:
+        if not wants_page(request) or request.url.path.startswith("/api/"):
+            return plain(request, error)
+        message = "There is nothing here." if status == 404 else str(getattr(error, "detail", error))
+        return pages.site.problem(request, status, message)
+
+    return answer
+
+
+def _described(asked: Callable[[Request], Awaitable[Response]], as_by: Any) -> Callable[..., Awaitable[Response]]:
+    """An endpoint that is described as another one."""
+
+    async def endpoint(request: Request) -> Response:
+        return await asked(request)
+
+    endpoint.__doc__ = as_by.__doc__
+    return endpoint
+
+
+def _problem(status: int) -> Handler:
     def answer(request: Request, error: Exception) -> Response:
         return JSONResponse({"error": str(getattr(error, "detail", error))}, status)
 

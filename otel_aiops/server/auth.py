@@ -231,6 +231,21 @@ class _Answers:
         return answer
 
 
+def user_of(authorization: str | None) -> str:
+    """Who shows a header of basic authentication; "" of others, whose tokens name nobody.
+
+    >>> user_of("Basic YW5hOnNlY3JldA=="), user_of("Bearer abc")
+    ('ana', '')
+    """
+    scheme, _, credentials = (authorization or "").strip().partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(credentials, validate=True).partition(b":")[0].decode("utf-8", "replace")
+    except (binascii.Error, ValueError):
+        return ""
+
+
 def _parse(lines: bytes, key: str) -> dict[bytes, bytes]:
     users = {}
     for number, line in enumerate(lines.splitlines(), 1):

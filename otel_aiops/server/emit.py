@@ -28,7 +28,7 @@ from otel_aiops.otlp.encode import (
     point_template,
 )
 from otel_aiops.otlp.points import F64, I32, I64, Bool
-from otel_aiops.otlp.prometheus import label_name, prometheus_labels
+from otel_aiops.otlp.prometheus import label_name, scraped_labels
 from otel_aiops.otlp.semconv import (
     CHANNEL,
     CHANNEL_METRIC,
@@ -60,7 +60,7 @@ class EmitConfig:
     # whose scores are emitted, besides those of services; anomalous are also those with an alert
     series: Literal["anomalous", "all", "none"] = "anomalous"
     hold: float = 300.0  # a series that is not anomalous any more is emitted for so long, then ended
-    expected: bool = False  # also the expected value and its band
+    expected: bool = False  # also the value that was scored, what was expected and the band
     compat: Compat = "none"  # use the metric names of vmanomaly or promql_anomaly where they have one
     max_series: int = 10_000  # series emitted at most; the strangest come first, the others are counted
     services: bool = True  # also one score and counts for each service
@@ -326,11 +326,11 @@ class Emitter:
     # -- /metrics -----------------------------------------------------------------------------------------------------
 
     def _series_families(self) -> list[GaugeMetricFamily]:
-        keys = sorted({name for target in self._targets.values() for name in prometheus_labels(target.labels)})
+        keys = sorted({name for target in self._targets.values() for name in scraped_labels(target.labels)})
         families = {f: GaugeMetricFamily(m.prometheus, m.description, labels=keys) for f, m in self._metrics.items()}
         for row, target in self._targets.items():
             latest: Any = self._watch.columns[row]
-            shown = prometheus_labels(target.labels)
+            shown = scraped_labels(target.labels)
             values = [shown.get(key, "") for key in keys]
             for field, family in families.items():
                 value = float(latest["score"] >= 1) if field == "active" else float(latest[field])
@@ -339,7 +339,7 @@ class Emitter:
         keys.append(label_name(CHANNEL))
         info = GaugeMetricFamily(CHANNEL_METRIC.prometheus, CHANNEL_METRIC.description, labels=keys)
         for target in self._told.values():
-            shown = prometheus_labels(target.labels)
+            shown = scraped_labels(target.labels)
             info.add_metric([shown.get(key, "") for key in keys], 1.0)
         return [*families.values(), info]
 

@@ -16,7 +16,7 @@ from otel_aiops.errors import ConfigError
 from otel_aiops.labels import Labels, Selector
 from otel_aiops.otlp.encode import Request, encode_gauges, encode_scope, extend_attributes, point_template
 from otel_aiops.otlp.points import F64
-from otel_aiops.otlp.prometheus import prometheus_labels
+from otel_aiops.otlp.prometheus import scraped_labels
 from otel_aiops.otlp.semconv import DIRECTION, FORECAST_METRICS, HORIZON, LIMIT, MODEL, SOURCE_METRIC, STAT
 from otel_aiops.series.table import Source
 
@@ -114,7 +114,7 @@ def requests_of(found: Told, time_ns: int) -> Iterator[Request]:
 
 def families_of(all_told: Sequence[Told]) -> list[GaugeMetricFamily]:
     """What is told on /metrics."""
-    shown = [[prometheus_labels(labels) for labels in found.labels] for found in all_told]
+    shown = [[scraped_labels(labels) for labels in found.labels] for found in all_told]
     keys = sorted({key for some in shown for labels in some for key in labels})
     families = []
     for k, metric in enumerate(FORECAST_METRICS):

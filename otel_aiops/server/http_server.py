@@ -22,8 +22,19 @@ HEADERS_S: Final = 20.0  # for the headers of a request to come, as long as gRPC
 class HttpServer:
     """Serves one ASGI application; `bind` takes the port, so that errors come before anything runs."""
 
-    def __init__(self, app: Any, address: str, tls: TlsConfig | None, *, path: str, keep_alive_s: float = 75.0) -> None:
+    def __init__(
+        self,
+        app: Any,
+        address: str,
+        tls: TlsConfig | None,
+        *,
+        path: str,
+        keep_alive_s: float = 75.0,
+        closing: threading.Event | None = None,
+    ) -> None:
+        """`closing` is set when the server takes nothing new, so that answers without end can end."""
         self.port = 0
+        self._closing = closing or threading.Event()
         self._address = address
         self._path = path
         self._config = uvicorn.Config(
@@ -62,6 +73,7 @@ class HttpServer:
 
     def retire(self, grace_s: float) -> None:
         """Take nothing new from now on; `stop` waits for what is in progress."""
+        self._closing.set()
         self._config.timeout_graceful_shutdown = max(1, round(grace_s))
         self._server.should_exit = True
 

@@ -103,7 +103,7 @@ class _Routes:
 
     async def incident(self, request: Request) -> Response:
         """
-        summary: One incident with its suspects, findings, timeline, similar incidents and decisions.
+        summary: One incident with its suspects, findings, timeline, similar incidents, decisions and verdicts.
         responses: {200: {description: a JSON object}, 404: {description: no such incident}}
         """
         return await self._one(request, self._backend.incident)

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from otel_aiops.server.asking import integer, posted_json
 
-PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # names in a report run nothing
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"  # names in a report run nothing
 
 
 class LifecycleBackend(Protocol):

@@ -70,6 +70,11 @@ class _Histogram:
     counts: list[int]
     total: float = 0.0
 
+    @classmethod
+    def of(cls, metric: Metric) -> _Histogram:
+        """With nothing in it."""
+        return cls([0] * (len(metric.buckets) + 1))
+
 
 class Telemetry:
     """The numbers of this process. Every method may be called from any thread; names are semconv's or a ValueError."""
@@ -82,8 +87,11 @@ class Telemetry:
         self._watched: dict[str, dict[Values, Callable[[], float]]] = {}
         self._instruments: dict[str, Any] = {}
         for metric in OWN_METRICS:
-            if metric.kind == "counter" and not metric.attributes:
-                self._numbers[metric.name][()] = 0.0
+            begins = metric.begins if metric.attributes else ((),)
+            if metric.kind == "counter":
+                self._numbers[metric.name] = dict.fromkeys(begins, 0.0)
+            elif metric.kind == "histogram":
+                self._histograms[metric.name] = {values: _Histogram.of(metric) for values in begins}
         self.set("otel_aiops.build.info", 1, version=__version__, python=platform.python_version())
 
     def add(self, name: str, value: float = 1.0, /, **attributes: str) -> None:
@@ -133,7 +141,7 @@ class Telemetry:
         values = self._values(name, "histogram", attributes)
         bounds = self._declared[name].buckets
         with self._lock:
-            histogram = self._histograms[name].setdefault(values, _Histogram([0] * (len(bounds) + 1)))
+            histogram = self._histograms[name].setdefault(values, _Histogram.of(self._declared[name]))
             histogram.counts[bisect_left(bounds, value)] += 1
             histogram.total += value
             instrument = self._instruments.get(name)

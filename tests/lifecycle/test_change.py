@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,19 @@ from typer.testing import CliRunner
 
 from otel_aiops.cli import app
 from otel_aiops.detect.engine import EngineConfig
+from otel_aiops.detect.serving import Action, Rollout
 from otel_aiops.errors import BadInput
+from otel_aiops.incidents.journal import Journal, JournalConfig
 from otel_aiops.lifecycle import change as module
 from otel_aiops.lifecycle.change import Change, Setup, differing, judge_change, of_archive, of_file
 from otel_aiops.lifecycle.evaluate import EvaluationConfig
 from otel_aiops.lifecycle.gate import GateConfig, gate
 from otel_aiops.lifecycle.objective import CostConfig, Objective
+from otel_aiops.lifecycle.version import ForecastConfig, ForestConfig, Lineage, Models, Settings
 from otel_aiops.pipeline import PipelineConfig
 from tests.lifecycle.circles import recorded
 from tests.lifecycle.held import START_NS, data, labels_of, points, truth
+from tests.lifecycle.test_evaluate import learned
 
 RUNNER = CliRunner()
 PLAIN = EngineConfig(novelty_memory=0, seasons="off", warmup_points=20)
@@ -107,6 +112,23 @@ def test_a_change_of_budget_or_objective_is_judged_under_each_of_both(
     assert sorted(found.keys) == ["budget", "objective.cost.false_alert", "objective.cost.miss"]
 
 
+def test_a_change_is_judged_with_the_families_beside_both_engines() -> None:
+    """Two engines that find nothing differ in nothing but their settings; what forecasts find is told of both."""
+    held = data(series=4)
+    few, less = (replace(PLAIN, threshold=threshold) for threshold in (1e4, 2e4))
+    for families, caught in (((), [False, False]), ((ForecastConfig(),), [True, True])):
+        before, after = (Setup(PipelineConfig(detection=one, budget="4/day"), None, families) for one in (few, less))
+        found = judge_change(before, after, held, limits=FEW)
+        assert found.report is not None and list(found.keys) == ["detection.threshold"]
+        for side in found.report.sides[:2]:
+            assert [one.caught for one in side.events] == caught, side.role
+        told = "_before is judged with its forecast trained on the points before the hold-out._"
+        assert (told in found.markdown()) == bool(families)
+        moved = replace(after, pipeline=replace(after.pipeline, budget="9/day"))
+        apart = judge_change(before, moved, held, limits=FEW)
+        assert (told in apart.markdown()) == bool(families), "also where both are judged apart"
+
+
 def test_what_differs() -> None:
     assert differing(BASE, BASE) == {}
     assert differing(BASE, DEAF) == {"detection.threshold": [6.0, 200.0]}
@@ -186,16 +208,36 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaf: Chan
     assert json.loads(told.stdout)["passed"] is False
     recorded(tmp_path)
     assert RUNNER.invoke(app, [*common, "-d", str(tmp_path)]).exit_code == 1
-    assert len(asked[-1][2].recording.texts) == 6
+    assert len(asked[-1][2].recording.texts) == 6 and asked[-1][0].families == asked[-1][1].families == ()
+    named = ["--family", "forest", "--family", "forecast"]
+    assert RUNNER.invoke(app, [*common, "-d", str(tmp_path), *named]).exit_code == 1
+    assert asked[-1][0].families == asked[-1][1].families == (ForecastConfig(), ForestConfig())
+    serve_with(tmp_path, Settings(EngineConfig(), (ForestConfig(trees=7),)))
+    assert RUNNER.invoke(app, [*common, "-d", str(tmp_path)]).exit_code == 1
+    assert asked[-1][0].families == asked[-1][1].families == (ForestConfig(trees=7),), "those of what serves"
+    assert RUNNER.invoke(app, [*common, "-d", str(tmp_path), "--family", "none"]).exit_code == 1
+    assert asked[-1][0].families == ()
     for wrong in (
         [],
         ["--data", "none.csv"],
         ["--data", str(tmp_path / "t.csv"), "--objective", "x"],
         ["--data", str(tmp_path / "t.csv"), "-d", str(tmp_path)],
         ["-d", str(tmp_path), "--dataset", "f" * 16],
+        ["-d", str(tmp_path), "--family", "tree"],
     ):
         assert RUNNER.invoke(app, [*common, *wrong]).exit_code == 2, wrong
     assert RUNNER.invoke(app, ["lifecycle", "gate", "--base", "none.yaml", "-c", "none.yaml", "-d", "."]).exit_code == 2
+
+
+def serve_with(directory: Path, settings: Settings) -> None:
+    """Have a version of these settings as champion in a data directory."""
+    bundle = learned(data(days=2.0, since=1.5, incidents=()), 2**62, settings.detection).bundle
+    assert bundle is not None
+    version = Models(directory / "lifecycle/models").write(settings, bundle, Lineage())
+    with closing(Journal(JournalConfig(), directory)) as journal:
+        journal.open()
+        for action in (Action.SHADOW, Action.PROMOTE):
+            journal.rolled(Rollout(action=action, version=version.id, champion="", time_ns=1, who="ana"))
 
 
 WORKFLOW = Path(__file__).parents[2] / "examples/github/model-gate.yml"

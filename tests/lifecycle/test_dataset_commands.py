@@ -68,6 +68,9 @@ def test_the_whole_life_of_a_dataset(data: Path) -> None:
     assert content["profile"]["rows_excluded"] == 3 * 30 + 6 * 10 + 3 * 10
     name = made["id"]
     assert name in run("list", "-d", data) and "good enough to learn from" in run("show", name, "-d", data)
+    shown = run("show", name, "-d", data)
+    assert "2 labels (1 verdict, 1 file)" in shown or "2 labels (1 file, 1 verdict)" in shown
+    assert "3 exclusions (" in shown and "1 maintenance" in shown and ", of 180 points" in shown
     listed = json.loads(run("list", "-d", data, "--json"))
     assert listed["datasets"][0]["why"] == "a test" and listed["damaged"] == {}
     assert "every byte is as it was" in run("verify", name, "-d", data)

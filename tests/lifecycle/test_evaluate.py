@@ -189,6 +189,14 @@ def test_a_page_shows_hostile_names_as_text(report: Report) -> None:
     assert "<script>" not in text and "&lt;script&gt;" in text and "<u>" not in text
 
 
+def test_a_page_calls_no_series_one_with_alerts_that_only_joined_others(report: Report) -> None:
+    first = report.pictures[0]
+    text = page(report)
+    assert "alerts of this version" in text and "of another series" not in text
+    joined = page(replace(report, pictures=(replace(first, series=held.labels_of(3).to_json()),)))
+    assert "with the alerts of another series of its service" in joined and "0 alerts of this" not in joined
+
+
 def test_a_page_of_nearly_nothing(report: Report) -> None:
     side = replace(report.candidate, alerts=(), events=(), trials=(), probability=(0.0,) * 20, points=0)
     text = page(replace(report, sides=(side,), pictures=(), quality={}, changed={}))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +15,14 @@ from typer.testing import CliRunner
 from otel_aiops.cli import app
 from otel_aiops.detect.engine import EngineConfig
 from otel_aiops.detect.lessons import Verdict
+from otel_aiops.detect.serving import Action, Rollout
 from otel_aiops.errors import BadInput
 from otel_aiops.incidents.incident import Incident, Severity, State
 from otel_aiops.incidents.journal import Journal, JournalConfig
 from otel_aiops.lifecycle.backtest import Backtest, Outcome, Setup, backtest
 from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.evaluate import Candidate
-from otel_aiops.lifecycle.events import Alert, Event
+from otel_aiops.lifecycle.events import Alert, Event, poisson_interval
 from otel_aiops.lifecycle.manifest import Window
 from otel_aiops.lifecycle.report import PAGE
 from otel_aiops.lifecycle.version import Bundle, Lineage, Models, Settings
@@ -104,6 +107,9 @@ def test_evaluate_and_gate(data: Path, versions: tuple[str, str], dataset: str) 
     assert "seasonal-naive" in shown and f"champion {first}" in shown and PAGE in shown
     assert (data / "lifecycle" / "models" / second / PAGE).exists()
     tree = json.loads((data / "lifecycle" / "models" / second / "report.json").read_text())
+    of = tree["sides"][0]["figures"]
+    low, high = poisson_interval(tree["sides"][0]["figures"]["alerts"] - 1, 0.25 * HOURS / 168)
+    assert f"{of['false_a_week']:.1f} ({low:.1f} to {high:.1f})" in shown, "all alerts but the one of the incident"
     assert tree["dataset"] == dataset and tree["sides"][0]["events"][0]["caught"]
     assert tree["sides"][0]["cases"][0]["kind"] == "true_alert", "a verdict of the journal has become a case"
     result = RUNNER.invoke(app, ["gate", second, "-d", str(data), "-c", str(config)])
@@ -111,6 +117,19 @@ def test_evaluate_and_gate(data: Path, versions: tuple[str, str], dataset: str) 
     assert result.exit_code == (0 if verdict["passed"] else 1) and "| rule |" in result.output
     config.write_text(QUIET + "lifecycle: {gate: {least_fault_recall: 1.0}}\n")
     assert "finds faults" in run("gate", second, "-d", data, "-c", config, code=1)
+
+
+def test_an_objective_may_be_a_file(data: Path, versions: tuple[str, str], dataset: str, tmp_path: Path) -> None:
+    config, carts = data / "config.yaml", tmp_path / "carts.yaml"
+    config.write_text(QUIET)
+    carts.write_text("name: carts\nmatch: {service: cart}\n")
+    common = (versions[0], "-d", data, "-c", config, "--dataset", dataset)
+    told = json.loads(run("evaluate", *common, "--objective", carts, "--json"))
+    assert (told["objective"], told["series"], told["budget"]) == ("carts", 3, 1)
+    result = RUNNER.invoke(app, ["gate", *map(str, common)])
+    assert isinstance(result.exception, BadInput) and "by the objective carts" in str(result.exception)
+    assert "| rule |" in RUNNER.invoke(app, ["gate", *map(str, common), "--objective", str(carts)]).output
+    run("evaluate", *common)
 
 
 def test_what_cannot_be_judged_is_said(data: Path, versions: tuple[str, str], tmp_path: Path) -> None:
@@ -122,7 +141,8 @@ def test_what_cannot_be_judged_is_said(data: Path, versions: tuple[str, str], tm
     ):
         result = RUNNER.invoke(app, [*arguments, "-d", str(data)])
         assert isinstance(result.exception, BadInput)
-    assert RUNNER.invoke(app, ["evaluate", first, "-d", str(data), "--objective", "x"]).exit_code == 2
+    result = RUNNER.invoke(app, ["evaluate", first, "-d", str(data), "--objective", "x"])
+    assert isinstance(result.exception, BadInput) and "a file or one of none, got x" in str(result.exception)
     assert RUNNER.invoke(app, ["backtest", "-d", str(data)]).exit_code == 2
     assert RUNNER.invoke(app, ["backtest", first, "--days", "0", "-d", str(data)]).exit_code == 2
     assert isinstance(RUNNER.invoke(app, ["backtest", first, "-d", str(tmp_path)]).exception, BadInput)
@@ -141,6 +161,32 @@ def test_a_backtest_answers_before_anything_is_saved(data: Path, versions: tuple
     assert found["days"] == pytest.approx(1.0, rel=0.01), "a fifth of thirty hours is learned from"
     assert found["newly_missed"] == [] and found["after"]["name"] == f"version {versions[0]}"
     assert len(found["after"]["alerts"]) == len(found["before"]["alerts"]) >= 1, "its settings are those in use"
+
+
+def test_a_backtest_is_beside_the_version_that_serves(data: Path, versions: tuple[str, str], tmp_path: Path) -> None:
+    first, second = versions
+    copy = Path(shutil.copytree(data, tmp_path / "data"))
+    journal = Journal(JournalConfig(), copy)
+    journal.open()
+    for k, action in enumerate((Action.SHADOW, Action.PROMOTE)):
+        journal.rolled(Rollout(action=action, version=second, champion="", time_ns=START_NS + k, who="ana"))
+    journal.close()
+    present, other, deaf = (tmp_path / f"{name}.yaml" for name in ("present", "other", "deaf"))
+    present.write_text(QUIET)
+    other.write_text(QUIET + "policies: [{match: {name: load}, min_dev_from_expected: 1000}]\n")
+    deaf.write_text("detection: {novelty_memory: 0, threshold: 200}\nbudget: 4/day\n")
+
+    def tried(*arguments: object) -> Any:
+        return json.loads(run("backtest", *arguments, "--present", present, "-d", copy, "--days", "0.5", "--json"))
+
+    found = tried(first)
+    assert found["before"]["name"] == f"version {second}, which serves,"
+    assert found["before"] | {"name": ""} == tried(second)["after"] | {"name": ""}
+    assert tried(second, "--against", first)["before"]["name"] == f"version {first}"
+    assert found["before"]["alerts"] == tried("-c", present)["after"]["alerts"] != found["after"]["alerts"]
+    assert not tried("-c", other)["after"]["alerts"], "the same version under other rules"
+    assert "missed: INC-1" in (told := run("backtest", "-c", deaf, "--present", present, "-d", copy, "--days", "0.5"))
+    assert "missed by" not in told, "only the version that serves tells of it"
 
 
 def outcome(alerts: int, missed: tuple[Event, ...]) -> Outcome:

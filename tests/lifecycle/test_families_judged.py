@@ -109,10 +109,37 @@ def test_a_case_is_looked_at_with_its_forecast(data: HeldOut, candidate: Candida
     assert worth[near].max() >= 1 > blind.max() and worth[~near].max() < 1
 
 
-def test_the_report_says_when_families_are_left_out(data: HeldOut, candidate: Candidate) -> None:
+def test_settings_without_a_version_have_families_of_the_points_before() -> None:
+    data = held.data(series=18, incidents=(*((3.6, 3 * k) for k in range(6)), (4.4, 1)))
+    of = data.recording.points
+    of.value[(of.code % 2 == 1) & (of.code > 1) & (of.value > 140)] -= 120  # half of a service is high, half is low
+    found = {}
+    for name, families in (("none", ()), ("forecast", (ForecastConfig(),)), ("forest", (ForestConfig(),))):
+        report = evaluate(Candidate(name, Settings(BLIND, families)), data, CONFIG, kinds=("spike",))
+        found[name] = report
+    blind = found["none"].candidate
+    assert not blind.alerts and not blind.fault_recall and found["none"].notes == ()
+    for name in ("forecast", "forest"):
+        side = found[name].candidate
+        assert side.alerts and {one.channel for one in side.alerts} == {name} and side.begun == "history"
+        assert all(one.start_ns >= data.recording.since_ns for one in side.alerts)
+        assert found[name].notes == (f"{name} is judged with its {name} trained on the points before the hold-out",)
+        assert side.cost.bytes_per_series > blind.cost.bytes_per_series
+    assert [one.caught for one in found["forecast"].candidate.events] == [True] * 7
+    assert found["forecast"].candidate.fault_recall > 0.5, "copies have their forecasts too"
+
+
+def test_a_version_that_has_learned_from_the_hold_out_trains_its_families_anew(
+    data: HeldOut, candidate: Candidate
+) -> None:
     later = replace(candidate, lineage=replace(candidate.lineage, until_ns=data.recording.since_ns + 1))
     told = evaluate(later, data, CONFIG, kinds=())
-    assert told.notes[0].endswith("with the points before, without its forecast and forest")
+    assert told.notes[0].endswith(
+        "with the points before, with its forecast trained on the points before the hold-out, "
+        "without its forest, for which these are too few or say nothing"
+    ), "no service has three series"
+    assert {one.channel for one in told.candidate.alerts} == {"forecast"}, "not that of the version"
+    assert told.candidate.begun == "history"
 
 
 def test_a_backtest_runs_them_too(data: HeldOut, plain: Candidate, candidate: Candidate) -> None:

@@ -20,6 +20,7 @@ from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.forecasts import fit, train_forecasts
 from otel_aiops.lifecycle.manifest import Window
+from otel_aiops.lifecycle.stretch import Stored
 from otel_aiops.lifecycle.train import Wanted, train
 from otel_aiops.lifecycle.version import ForecastConfig, Models, Settings, families_of
 from otel_aiops.otlp.decode import decode_metrics
@@ -68,7 +69,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Datasets, str]:
 def forecasts_of(dataset: tuple[Datasets, str], config: ForecastConfig, processes: int = 1) -> Arrays:
     datasets, name = dataset
     span = {"start_ns": START_NS, "end_ns": START_NS + DAYS * DAY_NS}
-    return train_forecasts(datasets, name, datasets.series(name).names, config, PLAIN, **span, processes=processes)
+    return train_forecasts(
+        Stored(datasets.directory, name), datasets.series(name).names, config, PLAIN, **span, processes=processes
+    )
 
 
 @pytest.fixture(scope="module")

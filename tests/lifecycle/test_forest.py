@@ -18,11 +18,13 @@ from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.families import _trees, train_forests
 from otel_aiops.lifecycle.manifest import Window
+from otel_aiops.lifecycle.stretch import AtHand, Stored
 from otel_aiops.lifecycle.train import Wanted, train
 from otel_aiops.lifecycle.version import ForestConfig, Models, Settings
 from otel_aiops.otlp.decode import decode_metrics
 from otel_aiops.otlp.memo import Memo
 from otel_aiops.pipeline import Pipeline, PipelineConfig
+from otel_aiops.series.archive import Points
 from otel_aiops.series.batch import Batch
 from otel_aiops.series.columns import Arrays
 from otel_aiops.series.segments import HOUR_NS
@@ -59,7 +61,28 @@ def arrays(dataset: tuple[Datasets, str]) -> Arrays:
 def forests_of(dataset: tuple[Datasets, str], config: ForestConfig = CONFIG) -> Arrays:
     datasets, name = dataset
     names = datasets.series(name).names
-    return train_forests(datasets, name, names, config, start_ns=START_NS, end_ns=NOW_NS, processes=1)
+    return train_forests(Stored(datasets.directory, name), names, config, start_ns=START_NS, end_ns=NOW_NS, processes=1)
+
+
+def test_points_at_hand_give_the_same_forest_as_a_dataset(dataset: tuple[Datasets, str], arrays: Arrays) -> None:
+    datasets, name = dataset
+    texts, found = tuple(datasets.series(name).names), []
+    for chunk in datasets.read(name):
+        found += [
+            (time_ns, texts.index(text), value)
+            for text, *of in chunk.series()
+            for time_ns, value in zip(*of, strict=True)
+        ]
+    time_ns, code, value = (np.array(column) for column in zip(*sorted(found), strict=True))
+    stretch = AtHand(Points(code.astype(np.int32), time_ns, value, len(texts)), texts)
+    assert stretch.intervals() == dict.fromkeys(texts, 60.0) == Stored(datasets.directory, name).intervals()
+    for processes in (1, 2):
+        again = train_forests(stretch, texts, CONFIG, start_ns=START_NS, end_ns=NOW_NS, processes=processes)
+        assert {key: array.tobytes() for key, array in again.items()} == {k: a.tobytes() for k, a in arrays.items()}
+    alone = AtHand(stretch.points.of([0]), texts[:1])
+    assert train_forests(alone, texts[:1], CONFIG, start_ns=START_NS, end_ns=NOW_NS, processes=1) == {}
+    one_point = Points(np.zeros(1, np.int32), np.array([START_NS]), np.zeros(1), 1)
+    assert AtHand(one_point, texts[:1]).intervals() == {texts[0]: 0.0}
 
 
 @pytest.mark.parametrize(("rows", "samples"), [(40, 64), (500, 64), (500, 8)])

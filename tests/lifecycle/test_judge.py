@@ -41,6 +41,19 @@ def test_a_good_one_goes_on_by_time(role: str, days: float, wanted: Action | Non
 
 
 @pytest.mark.parametrize(
+    ("role", "hours", "words"),
+    [
+        ("shadow", 25, "nothing was worse than the champion's in 25.0 h: 2 alerts"),
+        ("canary", 12, "canary for 12.0 h of 24.0 h, nothing is worse so far"),
+        ("former", 1, "the new champion is on probation, 60 min so far"),
+        ("former", 72, "the new champion has held for 3.0 d"),
+    ],
+)
+def test_how_long_it_ran_is_said(role: str, hours: int, words: str) -> None:
+    assert words in judge(compared(hours / 24), role, 7.0, CONFIG).reasons[0]
+
+
+@pytest.mark.parametrize(
     ("worse", "words"),
     [
         ({"alerts": 12}, "12 alerts where at most 2.5 are allowed"),

@@ -20,17 +20,22 @@ from otel_aiops.detect.lessons import Verdict
 from otel_aiops.detect.serving import Action, Rollout
 from otel_aiops.errors import BadInput, Overloaded, StateError, StorageError
 from otel_aiops.incidents.journal import Journal, JournalConfig
-from otel_aiops.lifecycle import registry
+from otel_aiops.lifecycle import registry, tracking
 from otel_aiops.lifecycle import run as module
 from otel_aiops.lifecycle.cases import Cases
-from otel_aiops.lifecycle.circle import Plan, begun, champion_in, champion_of, freeze, planned
+from otel_aiops.lifecycle.circle import Circle, Plan, begun, champion_in, champion_of, different, freeze, planned
+from otel_aiops.lifecycle.dataset import DatasetConfig
 from otel_aiops.lifecycle.objective import Objective
+from otel_aiops.lifecycle.profile import QualityLimits
 from otel_aiops.lifecycle.registry import RegistryConfig
 from otel_aiops.lifecycle.run import STEPS, standing
-from otel_aiops.lifecycle.runs import ABANDONED, FAILED, REFUSED, REGISTERED, Runs
+from otel_aiops.lifecycle.runs import ABANDONED, FAILED, REFUSED, REGISTERED, RUNNING, TRIALS, Runs
+from otel_aiops.lifecycle.search import TuneConfig
+from otel_aiops.lifecycle.tried import Tried
 from otel_aiops.lifecycle.version import Models
 from otel_aiops.pipeline import PipelineConfig
-from tests.lifecycle.circles import around, circle, judged, left, recorded
+from otel_aiops.series.segments import HOUR_NS
+from tests.lifecycle.circles import alone, around, circle, judged, left, recorded
 from tests.lifecycle.recording import NOW_NS, SERIES, START_NS
 from tests.servers import free_port
 
@@ -67,6 +72,20 @@ def test_a_run_registers_one_version_and_the_same_again_does_nothing(data: Path)
     assert left(data) == stands
     train = done.step("train")
     assert train is not None and train.inputs == {"dataset": done.steps[0].outputs["dataset"]}
+
+
+def test_families_of_the_configuration_are_in_new_versions(data: Path) -> None:
+    made = circle(data, families=("forest", "forecast"))
+    assert "3 settings  those of the configuration, with forecast and forest" in planned(made, NOW_NS).lines(made)
+    done = around(made)
+    version = Models(data / "lifecycle/models").version(done.version)
+    assert version.settings == made.configured and list(version.settings.to_json()["families"]) == [
+        "forecast",
+        "forest",
+    ]
+    alone = circle(data)
+    assert different(planned(made, NOW_NS), planned(alone, NOW_NS)) == ["config families"]
+    assert around(alone).version != done.version
 
 
 def test_killed_at_any_boundary_it_is_gone_on_with(source: Path, tmp_path: Path) -> None:
@@ -148,12 +167,28 @@ def test_a_gate_that_says_no_leaves_a_report_and_no_version(data: Path, monkeypa
 
 
 def test_data_that_is_not_good_enough_is_refused_before_training(data: Path) -> None:
-    from otel_aiops.lifecycle.dataset import DatasetConfig
-    from otel_aiops.lifecycle.profile import QualityLimits
-
     limits = QualityLimits(min_days=100.0)
     done = around(circle(data, datasets=DatasetConfig(limits=limits)))
     assert done.state == REFUSED and done.steps[-1].name == "quality" and "not good enough" in done.words
+
+
+def test_a_damaged_segment_is_left_out_and_said(data: Path) -> None:
+    """One file that the disk has spoilt does not keep a service from retraining; the quality gate knows of it."""
+    lenient = circle(data, datasets=DatasetConfig(limits=QualityLimits(min_rows=100, max_hours_lost=0.1)))
+    journal = Journal(JournalConfig(), data)
+    journal.open()
+    verdict = Verdict(series=1, time_ns=START_NS + 25 * HOUR_NS, kind="false_alert", ratio=2.0, by="ana")
+    journal.judged(verdict, SERIES[0])
+    journal.close()
+    segment = sorted((data / "segments").rglob("*.parquet"))[3]
+    segment.write_bytes(segment.read_bytes()[:-20])
+    assert planned(lenient, NOW_NS).series == len(SERIES)
+    done = around(lenient)
+    step = done.step("dataset")
+    assert done.state == REGISTERED and step is not None
+    assert step.words.endswith("; 1 hour left out, whose segments are damaged")
+    refused = around(circle(data), resume=False)
+    assert refused.state == REFUSED and "of the hours have a damaged segment" in refused.words
 
 
 def stopped_at(data: Path, monkeypatch: pytest.MonkeyPatch, step: str, **more: Any) -> Any:
@@ -227,7 +262,7 @@ def test_labels_of_files(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     one = stopped_at(data, monkeypatch, "dataset", labels=(labels,))
     labels.write_text('{"start": "2026-05-04T01:00:00Z", "end": "2026-05-04T03:00:00Z", "service": "cart"}\n')
     done = around(circle(data, labels=(labels,)))
-    assert done.id != one.id and "1 labels" in done.steps[0].words
+    assert done.id != one.id and "1 label" in done.steps[0].words
 
 
 @pytest.mark.parametrize("how", ["down", "hangs"])
@@ -299,7 +334,7 @@ def test_the_plan_says_what_will_be_done(data: Path) -> None:
         planned(circle(data, champion="f" * 16), NOW_NS)
 
 
-def test_settings_of_the_champion_and_tuned_ones(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_the_champion(data: Path) -> None:
     first = around(circle(data)).version
     other = EngineConfig(novelty_memory=0, seasons="off", threshold=9.0)
     changed = {"pipeline": PipelineConfig(detection=other), "champion": first}
@@ -307,16 +342,75 @@ def test_settings_of_the_champion_and_tuned_ones(data: Path, monkeypatch: pytest
     version = Models(data / "lifecycle/models").version(second.version)
     assert version.settings.detection.threshold != 9.0 and version.lineage.parent == first
 
-    class Tuned:
-        class best:
-            number = 3
-            settings = version.settings
 
-        trials = (1, 2, 3)
+FEW = TuneConfig(trials=5, max_series=2)
 
-    monkeypatch.setattr(module, "tune", lambda *_, **__: Tuned)
-    tuned = around(circle(data, settings="tuned"))
-    assert tuned.step("settings").words == "trial 3 of 3"  # type: ignore[union-attr]
+
+def tuned(directory: Path) -> Circle:
+    return circle(directory, settings="tuned", tuning=FEW)
+
+
+def test_a_search_that_is_killed_after_any_trial_goes_on_and_ends_alike(data: Path, tmp_path: Path) -> None:
+    """In processes that are really killed, each just after it has kept one more judgement."""
+    import shutil
+
+    whole = around(tuned(Path(shutil.copytree(data, tmp_path / "whole"))))
+    settings = whole.step("settings")
+    assert settings is not None
+    assert sorted(one["number"] for one in settings.outputs["trials"]) == list(range(5))
+    needed = sum(one["folds"] for one in settings.outputs["trials"])
+    write, kept = Tried.write, []
+
+    def killed() -> None:
+        def one(self: Tried, *judgement: Any) -> None:
+            write(self, *judgement)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        Tried.write = one  # type: ignore[method-assign]
+        around(tuned(data))
+
+    while (code := alone(killed)) == -signal.SIGKILL:
+        (run,) = Runs(data).list()
+        assert run.state == RUNNING and run.steps[-1].name == "settings" and left(data)["versions"] == []
+        kept.append(len(list((Runs(data).staging(run.id) / TRIALS).glob("*.json"))))
+    assert code == 0, "at last there is nothing more to keep"
+    assert kept == list(range(1, needed + 1)), "each attempt has judged one thing, and none of those before"
+    done = Runs(data).list()[0]
+    assert (done.state, done.version, done.attempts) == (REGISTERED, whole.version, needed + 1)
+    assert done.step("settings").outputs == settings.outputs  # type: ignore[union-attr]
+    assert not Runs(data).staging(done.id).exists()
+
+
+def test_what_a_search_has_judged_goes_with_a_run_that_is_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "evaluate", partial(judged, found=0.1))
+    done = around(tuned(data))
+    assert done.state == REFUSED
+    assert sorted(path.name for path in Runs(data).staging(done.id).iterdir()) == ["report.html", "report.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of MLflow's own code
+def test_trials_of_a_run_are_runs_of_mlflow(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    done = around(replace(tuned(data), registry=RegistryConfig(timeout=120), why="try"))
+    settings = done.step("settings")
+    assert settings is not None and "tracked" not in settings.words
+    store = registry.Registry(data, RegistryConfig())
+    with store._client() as client:
+        runs = client.search_runs([store._experiment(client)])
+    names = sorted(one.info.run_name for one in runs)
+    dataset = done.steps[0].outputs["dataset"]
+    assert [name for name in names if name.startswith("t")] == [*(f"trial {k}" for k in range(5)), f"tune {dataset}"]
+    (search,) = (one for one in runs if one.info.run_name == f"tune {dataset}")
+    assert (search.info.status, search.data.params["run"], search.data.params["why"]) == ("FINISHED", done.id, "try")
+
+
+def test_a_tracker_that_does_not_answer_is_told_of(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "COMMAND", [sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr(registry, "COMMAND", [sys.executable, "-c", "import sys; sys.exit(1)"])
+    done = around(replace(tuned(data), registry=RegistryConfig(timeout=0.5)))
+    words = done.step("settings").words  # type: ignore[union-attr]
+    assert done.state == REGISTERED and words.startswith("trial ") and "not all is tracked in MLflow" in words
 
 
 def test_the_champion_that_a_journal_tells() -> None:

@@ -44,6 +44,19 @@ def test_a_version_is_trained(data: Path) -> None:
     assert isinstance(result.exception, BadInput) and "one of carts, got x" in str(result.exception)
 
 
+def test_families_of_the_configuration_hold_unless_others_are_named(data: Path) -> None:
+    config = data / "config.yaml"
+    config.write_text(config.read_text().replace("lifecycle: {", "lifecycle: {families: [forest], "))
+    common = (made(data), "--data-dir", data, "--config", config, "--processes", 1)
+    found = [
+        json.loads(run(*command, *common, *more, "--json"))
+        for command, more in ((("train",), ()), (("train",), ("--family", "forecast")))
+    ]
+    assert [list(one["settings"]["families"]) for one in found] == [["forest"], ["forecast"]]
+    told = json.loads(run("tune", *common, "--max-series", 1, "--trials", 1, "--json"))
+    assert list(told["best"]["families"]) == ["forest"], "what is searched begins with them"
+
+
 def test_settings_are_searched_and_the_best_are_trained(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     common = (made(data), "--data-dir", data, "--config", data / "config.yaml", "--processes", 1, "--trials", 1)
     monkeypatch.setattr(module, "SHOWN", 1)

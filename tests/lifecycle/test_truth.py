@@ -211,6 +211,15 @@ def test_confirmed_incidents_are_excluded_and_all_are_labels(journal: Journal) -
     ]
 
 
+def test_an_incident_of_a_single_moment_happened_all_the_same(journal: Journal) -> None:
+    journal.append([incident("a", T0, T0, "cart"), incident("before", T0 - 60, T0 - 60, "cart")], T0 * S)
+    journal.decided(decision(Action.ACKNOWLEDGE, T0 + 5, incident="a"))
+    found = sources.of_journal(journal, T0 * S, (T0 + 600) * S)
+    (label,), (exclusion,) = found.labels, found.exclusions
+    assert (label.note, label.start_ns, label.end_ns) == ("a", T0 * S, (T0 + 60) * S)
+    assert (exclusion.start_ns, exclusion.end_ns) == (label.start_ns, label.end_ns)
+
+
 def test_maintenance_and_silences_that_people_declared() -> None:
     weekly = Maintenance(name="patch", start_ns=T0 * S, end_ns=(T0 + 60) * S, every_s=600.0, services=("db-*",))
     quiet = Silence(name="quiet", until_ns=(T0 + 500) * S, services=("cart", "pay"))
@@ -301,6 +310,30 @@ def test_what_fired_in_prometheus_becomes_labels() -> None:
     assert len(asked) == 2 and all((float(one["end"]) - float(one["start"])) / 60 < 11_000 for one in asked)
     with pytest.raises(BadInput, match="status success"):
         sources.of_prometheus(lambda path, parameters: {"status": "error"}, 0, S)
+
+
+def test_alerts_that_name_no_service_and_our_own_are_no_labels() -> None:
+    shared = {"startsAt": "2026-05-03T14:00:00Z", "endsAt": "2026-05-03T15:00:00Z"}
+    others = [
+        {"alertname": "Watchdog", "severity": "none"},
+        {"alertname": "NodeDown", "instance": "n1:9100"},
+        {"alertname": "SeriesUnusual", "service_name": "cart", "anomaly_metric_name": "load"},
+        {"alertname": "Incident", "service": "cart", "incident_id": "7"},
+        {"alertname": "OtelAiopsInputDrift", "service_name": "cart"},
+        {"alertname": "DetectionIsBroken", "job": "otel-aiops"},
+    ]
+    told = [
+        "alerts of {} that name no service (as service_name, service, app, job) are no labels: NodeDown, Watchdog",
+        "alerts of {} that are rules over metrics of otel-aiops are no labels: DetectionIsBroken, Incident,"
+        " OtelAiopsInputDrift, SeriesUnusual",
+    ]
+    answers = {"/api/v2/alerts": [{"labels": one, **shared} for one in others], "/api/v2/silences": []}
+    found = sources.of_alertmanager(lambda path, asked: answers[path], START_NS, START_NS + HOUR_NS)
+    assert found.labels == () and list(found.notes) == [one.format("Alertmanager") for one in told]
+    result = [{"metric": one, "values": [[START_NS / S, "1"]]} for one in others]
+    answer = {"status": "success", "data": {"result": result}}
+    found = sources.of_prometheus(lambda path, asked: answer, START_NS, START_NS + HOUR_NS)
+    assert found.labels == () and list(found.notes) == [one.format("Prometheus") for one in told]
 
 
 def test_a_load_test_is_known_by_its_own_series(tmp_path: Path) -> None:

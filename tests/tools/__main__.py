@@ -6,9 +6,10 @@ import os
 import sys
 
 from otel_aiops.detect.engine import prepare
+from tests.tools.chromium import chromium
 from tests.tools.collector import Unavailable, collector
 from tests.tools.golang import compose, helm, kubectl_validate, service_monitor
-from tests.tools.javascript import javascript, shop_javascript
+from tests.tools.javascript import grafana_schema, javascript, shop_javascript
 from tests.tools.postgres import postgres
 from tests.tools.prometheus import amtool, prometheus
 from tests.tools.python import shop_python
@@ -17,7 +18,8 @@ from tests.tools.python import shop_python
 def main() -> int:
     """Say what there is; 1 when something is missing that must be there."""
     missing = 0
-    servers = (prometheus, amtool, postgres, javascript, shop_javascript, shop_python, collector)
+    browsing = (chromium, javascript, grafana_schema, shop_javascript)
+    servers = (*browsing, prometheus, amtool, postgres, shop_python, collector)
     for get in (*servers, compose, kubectl_validate, service_monitor, helm):
         try:
             print(f"{get.__name__}: {get()}", flush=True)

@@ -26,6 +26,11 @@ def shop_javascript() -> Path:
     return _installed(TESTS / "e2e" / "shop_services", "basket.js")
 
 
+def grafana_schema() -> Path:
+    """The folder with Grafana's types of dashboards and the TypeScript compiler, filled if it is not there yet."""
+    return _installed(TESTS / "grafana_schema", "plain.d.ts")
+
+
 def _installed(sources: Path, program: str) -> Path:
     if not (shutil.which("npm") and shutil.which("node")):
         raise Unavailable("the JavaScript of the tests needs Node.js, and `npm` or `node` is not on the PATH")

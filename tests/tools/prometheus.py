@@ -67,5 +67,26 @@ def amtool() -> Path:
     return unpacked("prometheus-alertmanager", "amtool")
 
 
+def alertmanager() -> Path:
+    """The path of Alertmanager, which finds Debian's templates in its own folder when that is where it runs."""
+    found = shutil.which("alertmanager")
+    if found:
+        return Path(found)
+    installed = unpacked("prometheus-alertmanager", "prometheus-alertmanager")
+    home = CACHE / "debian-prometheus-alertmanager"
+    if home not in installed.parents:
+        return installed
+    templates = home / "usr" / "share" / "prometheus" / "alertmanager"
+    program = templates / "alertmanager"
+    if not program.exists():
+        fixed = f"/{templates.relative_to(home)}".encode()  # where Debian's build looks, installed or not
+        here = b"." + b"/" * (len(fixed) - 1)
+        part = program.with_suffix(".part")
+        part.write_bytes(installed.read_bytes().replace(fixed, here))
+        part.chmod(0o755)
+        part.replace(program)
+    return program
+
+
 if __name__ == "__main__":
     print(prometheus())

@@ -1,0 +1,14 @@
+"""Grafana dashboards as code; `python -m otel_aiops.dashboards DIRECTORY` writes them. Needs grafana-foundation-sdk."""
+
+from otel_aiops.dashboards import forecast, incident, models, overview, own, quality, series
+from otel_aiops.dashboards.board import Board
+
+BOARDS: tuple[Board, ...] = (
+    overview.BOARD,
+    incident.BOARD,
+    series.BOARD,
+    forecast.BOARD,
+    models.BOARD,
+    quality.BOARD,
+    own.BOARD,
+)

@@ -1,0 +1,146 @@
+"""Pages of incidents: the list, one of them with its evidence, and what people decide and say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+from urllib.parse import quote, urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from otel_aiops.errors import BadInput
+from otel_aiops.server.asking import integer
+from otel_aiops.server.web.graph import graph
+from otel_aiops.server.web.site import Site
+
+PAGE = 50
+FURTHEST = 200_000  # pages
+VIEWS = {
+    "now": "open,acknowledged",
+    "predicted": "predicted",
+    "past": "resolved,merged,expired",
+    "all": "",
+}
+NAMES = {"now": "Now", "predicted": "Predicted", "past": "Past", "all": "All"}
+SEVERITIES = ("critical", "warning", "info")
+MOST_PLOTS = 6
+
+
+class Desk(Protocol):
+    """What is asked of the desk, and done."""
+
+    def incidents(self, asked: Mapping[str, str], *, limit: int, offset: int) -> dict[str, Any]: ...
+
+    def incident(self, name: str) -> dict[str, Any] | None: ...
+
+    def mark(self, name: str, asked: Any) -> dict[str, Any] | None: ...
+
+    def judge_incident(self, name: str, asked: Any) -> dict[str, Any] | None: ...
+
+    def graph(self) -> dict[str, Any]: ...
+
+
+class Incidents:
+    """The list and one."""
+
+    def __init__(self, site: Site, desk: Desk) -> None:
+        self._site = site
+        self._desk = desk
+
+    def routes(self) -> list[Route]:
+        """Their addresses."""
+        return [
+            Route("/incidents", self.list),
+            Route("/incidents/{id}", self.one),
+            Route("/incidents/{id}/mark", self.mark, methods=["POST"]),
+            Route("/incidents/{id}/verdict", self.judge, methods=["POST"]),
+        ]
+
+    async def list(self, request: Request) -> Response:
+        """A page of those that are wanted."""
+        query = request.query_params
+        view = query.get("view", "now")
+        if view not in VIEWS:
+            raise BadInput(f"view: expected one of {', '.join(VIEWS)}, got {view[:100]!r}")
+        number = integer(request, "page", 1, FURTHEST, least=1)
+        kept = {key: query[key] for key in ("severity", "service") if query.get(key)}
+        asked = kept | ({"state": VIEWS[view]} if VIEWS[view] else {})
+        found = await self._site.ask(lambda: self._desk.incidents(asked, limit=PAGE, offset=PAGE * (number - 1)))
+        counts = await self._site.ask(lambda: {name: self._count(kept, state) for name, state in VIEWS.items()})
+        return self._site.page(
+            request,
+            "incidents.html",
+            "incidents",
+            view=view,
+            views=[(name, NAMES[name], "?" + urlencode({"view": name, **kept}), counts[name]) for name in VIEWS],
+            severities=SEVERITIES,
+            severity=query.get("severity", ""),
+            service=query.get("service", ""),
+            found=found,
+            number=number,
+            last=max(1, -(-found["total"] // PAGE)),
+            link=lambda n: "?" + urlencode({"view": view, **kept, "page": n}),
+        )
+
+    def _count(self, kept: Mapping[str, str], state: str) -> int:
+        asked = {**kept, **({"state": state} if state else {})}
+        return int(self._desk.incidents(asked, limit=0, offset=0)["total"])
+
+    async def one(self, request: Request) -> Response:
+        """One incident."""
+        name = request.path_params["id"]
+        found = await self._site.ask(lambda: self._desk.incident(name))
+        if found is None:
+            return self._site.problem(request, 404, f"No incident has the id {name[:100]}.")
+        suspects = [suspect["service"] for suspect in found["suspects"]]
+        calls = await self._site.ask(self._desk.graph)
+        return self._site.page(
+            request,
+            "incident.html",
+            "incidents",
+            one=found,
+            plots=plots(found),
+            picture=graph(calls, suspects, found["services"]),
+        )
+
+    async def mark(self, request: Request) -> Response:
+        """Acknowledge, resolve, reopen."""
+        name, fields = request.path_params["id"], await self._site.form(request)
+        asked = {"action": fields.get("action", ""), "who": fields["who"], "why": fields.get("why", "")}
+        found = await self._site.ask(lambda: self._desk.mark(name, asked))
+        return self._after(request, name, fields, asked["action"], found)
+
+    async def judge(self, request: Request) -> Response:
+        """Say what it was."""
+        name, fields = request.path_params["id"], await self._site.form(request)
+        asked = {"verdict": fields.get("verdict", ""), "who": fields["who"], "why": fields.get("why", "")}
+        asked |= {"of": fields["of"]} if fields.get("of") and asked["verdict"] == "duplicate" else {}
+        found = await self._site.ask(lambda: self._desk.judge_incident(name, asked))
+        return self._after(request, name, fields, "verdict", found)
+
+    def _after(self, request: Request, name: str, fields: Mapping[str, str], what: str, found: Any) -> Response:
+        if found is None:
+            return self._site.problem(request, 404, f"No incident has the id {name[:100]}.")
+        return self._site.done(request, fields, f"/incidents/{quote(name, safe='')}", what)
+
+
+def plots(incident: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Series that show something, each once, the first suspect's first: what to draw, and of when."""
+    until = incident["end"]
+    found: dict[str, dict[str, Any]] = {}
+    last = {one["evidence"]["series"]: one["last"] for one in incident["findings"]}
+    for evidence in _evidence(incident):
+        series = evidence["series"]
+        if series and series not in found:
+            at = last.get(series) or until or incident["detected_at"] or incident["start"]
+            found[series] = {"series": series, "at": at, "service": evidence["service"], "text": evidence["text"]}
+    return list(found.values())[:MOST_PLOTS]
+
+
+def _evidence(incident: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    for suspect in incident["suspects"]:
+        yield from suspect["evidence"]
+    for finding in incident["findings"]:
+        yield finding["evidence"]

@@ -1,0 +1,128 @@
+"""Site: what all pages share, from asking the backend to rendering, forms, and who somebody is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qs, quote, unquote, urlencode
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from otel_aiops.errors import BadInput
+from otel_aiops.server.asking import posted
+from otel_aiops.server.web.render import environment
+
+T = TypeVar("T")
+
+FORM_BYTES: Final = 64 << 10
+NAME_COOKIE, THEME_COOKIE = "otel_aiops_name", "otel_aiops_theme"
+YEAR_S: Final = 31_536_000
+LONGEST_NAME: Final = 100
+THEMES: Final = ("light", "dark")
+SECTIONS: Final = (
+    ("overview", "/", "Overview"),
+    ("incidents", "/incidents", "Incidents"),
+    ("series", "/series", "Series"),
+    ("objectives", "/objectives", "Objectives"),
+    ("models", "/models", "Models"),
+    ("feedback", "/feedback", "Feedback"),
+    ("system", "/system", "Data and self"),
+)
+SAID: Final = {
+    "acknowledge": "The incident is acknowledged.",
+    "resolve": "The incident is resolved.",
+    "reopen": "The incident is open again.",
+    "verdict": "The verdict is kept; thresholds, labels and cases follow.",
+    "shadow": "The version runs beside the champion now.",
+    "canary": "The version serves a share of the series now.",
+    "promote": "The version is the champion now.",
+    "rollback": "The version before serves again.",
+    "stop": "The version beside the champion has stopped.",
+    "save": "What serves is registered as a version.",
+    "run": "A run of the lifecycle begins in a moment.",
+}  # what was done, by a word that stands in an address: no text of an address is shown
+
+
+class Site:
+    """Renders pages; every question to the backend is asked in a thread."""
+
+    def __init__(self) -> None:
+        self._templates = environment()
+
+    async def ask(self, question: Callable[[], T]) -> T:
+        """Ask the backend without holding the event loop."""
+        return await run_in_threadpool(question)
+
+    def page(self, request: Request, template: str, section: str, *, code: int = 200, **values: Any) -> Response:
+        """A page; nobody keeps it, because it shows what is now."""
+        theme = request.cookies.get(THEME_COOKIE, "")
+        shared = {
+            "section": section,
+            "sections": SECTIONS,
+            "theme": theme if theme in THEMES else "",
+            "said": SAID.get(request.query_params.get("done", ""), ""),
+            "user": user_of(request),
+            "who": self.name_of(request),
+            "path": request.url.path,
+        }
+        text = self._templates.get_template(template).render(shared | {"code": code} | values)
+        headers = {"Cache-Control": "no-store"}
+        return HTMLResponse(text.encode("utf-8", "replace"), code, headers)  # senders may use letters that are none
+
+    def part(self, template: str, **values: Any) -> Response:
+        """A part of a page that the script asks for."""
+        text = self._templates.get_template(template).render(values)
+        return HTMLResponse(text.encode("utf-8", "replace"), headers={"Cache-Control": "no-store"})
+
+    def problem(self, request: Request, status: int, message: str) -> Response:
+        """What went wrong, as a page."""
+        return self.page(request, "problem.html", "", code=status, message=message)
+
+    def name_of(self, request: Request) -> str:
+        """Who is at the browser: the user who has signed in, else the name that was given once."""
+        return user_of(request) or unquote(request.cookies.get(NAME_COOKIE, ""))[:LONGEST_NAME]
+
+    async def form(self, request: Request) -> dict[str, str]:
+        """The fields of a form, `who` among them as it is known here. Raises: BadInput, TooLarge."""
+        body = await posted(request, FORM_BYTES)
+        try:
+            found = parse_qs(body.decode("ascii"), errors="strict", max_num_fields=100)
+        except ValueError as error:
+            raise BadInput(f"expected the fields of a form: {error}") from error
+        fields = {key: values[-1].strip() for key, values in found.items()}
+        fields["who"] = user_of(request) or fields.get("who", "")[:LONGEST_NAME] or self.name_of(request)
+        if not fields["who"]:
+            raise BadInput("who: expected your name, so that others know who decided")
+        return fields
+
+    def done(self, request: Request, fields: Mapping[str, str], path: str, what: str) -> Response:
+        """Back to a page, which says what was done; the name is remembered in this browser."""
+        answer = RedirectResponse(f"{path}?{urlencode({'done': what})}", 303)
+        if not user_of(request):
+            answer.set_cookie(
+                NAME_COOKIE,
+                quote(fields["who"]),
+                max_age=YEAR_S,
+                httponly=True,
+                samesite="strict",
+                secure=request.url.scheme == "https",
+            )
+        return answer
+
+
+def user_of(request: Request) -> str:
+    """Who has signed in, "" where nobody must."""
+    return str(getattr(request.state, "user", ""))
+
+
+def back(fields: Mapping[str, str], default: str) -> str:
+    """The page of ours that a form was sent from.
+
+    >>> back({"back": "/feedback"}, "/"), back({"back": "//evil.example"}, "/"), back({}, "/")
+    ('/feedback', '/', '/')
+    """
+    path = fields.get("back", "")
+    ours = path.startswith("/") and not path.startswith("//") and not set(path) & set("\\\r\n?#")
+    return quote(path, safe="/%") if ours else default

@@ -1,0 +1,195 @@
+"""Every query of every dashboard returns data from a real Prometheus that scrapes services that have seen it all."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+
+from otel_aiops import checkup
+from otel_aiops.config import ServiceConfig
+from otel_aiops.detect.serving import Action, Rollout
+from otel_aiops.lifecycle.version import BUNDLE
+from tests.feed import Feed
+from tests.incident_feed import BREAKS_S, SHORT, START_S, call, feed, steps
+from tests.promql import substituted
+from tests.server.destinations import NEVER, over_grpc
+from tests.servers import Prometheus, wait_for
+from tests.test_app import Running
+from tests.test_bad_signals import logs_of, record, span, traces_of
+from tests.test_rollout import Shop
+
+pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(900)]
+
+DASHBOARDS = sorted((Path(__file__).parents[2] / "grafana" / "dashboards").glob("*.json"))
+HOUR_S, PODS, DAYS = 3_600, 8, 12
+LEARNED_S = 488_880 * HOUR_S  # an hour
+MOVED = 24 * DAYS - 30  # hours after it
+EVERYTHING = "emit: {series: all, expected: true, interval: 1s}\n"
+WATCHED = "lifecycle: {monitoring: {reference: 5d, gap: 2d, interval: 3600}}\n"
+WATCHED += "selftest: {max_series: 4, max_points: 240, tested: 0.5}\n"
+FORECAST = "forecast: [{match: {name: disk}, horizon: 2h, step: 1m, interval: 1s, history: 1d, limit: 0.9}]\n"
+TIDY = "governance: {drop: [user.id]}\n"
+RETRAINED = "series: {max_series: 5}\nlifecycle: {retrain: {enabled: true, schedule: 1ms, min_interval: 1s}}\n"
+
+
+def shop_breaks(up: Running) -> None:
+    """An incident of the shop; and nonsense among its spans and records."""
+    feed(up, 0, steps(BREAKS_S + 60))
+    orphan, wrong = span(10**6, 2, 1, at_s=BREAKS_S), span(10**6 + 1, 1, at_s=BREAKS_S, name="x" * 100_000)
+    for body in (traces_of([orphan, wrong]), traces_of([span(10**6 + 2, 1, at_s=-9_000)])):
+        up.send(body, "traces")
+    up.send(logs_of([record("x" * 200_000, at_s=BREAKS_S), record(at_s=-9_000)]), "logs")
+    up.send(Feed("web").gauge("cpu", 0, 1.0))  # without a time
+    at_s = START_S + BREAKS_S
+    twice = Feed("web").gauge("cpu", at_s, 1.0)
+    for one in (twice, twice, Feed("web").gauge("cpu", at_s - 60, 1.0)):
+        up.send(one)
+    up.settle()
+
+
+def disk_fills(up: Running) -> None:
+    now_s = time.time() // 60 * 60
+    for k in range(180):
+        told = Feed("cart").gauge("disk", now_s - 60 * (179 - k), 0.5 + 0.002 * k, unit="1", **{"user.id": k})
+        told.counter("orders", now_s - 60 * (179 - k), 100 * k)
+        assert up.send(told).status_code == 200
+    for k in range(3):
+        up.send(Feed("cart").gauge("disk", now_s + 1 + k, 9.0, unit="1"))
+    up.settle()
+
+
+def leak_is_foreseen_and_comes(up: Running) -> None:
+    values = 0.4 + np.maximum(0, np.arange(230) - 60) * 0.004 + np.random.default_rng(3).normal(0, 0.005, 230)
+    for k, value in enumerate(values.tolist()):
+        told = Feed("cart").gauge("k8s.pod.memory_limit_utilization", START_S + 60 * k, value, unit="1")
+        assert up.send(told).status_code == 200
+    up.settle()
+
+
+def model_grows_old(up: Running) -> None:
+    """Days of a wave that moves in the end; then a look, a verdict, a self-test, a rollout and one that fails."""
+    rng = np.random.default_rng(0)
+    for hour in range(24 * DAYS):
+        told = Feed("pay")
+        for minute in range(0, 60, 5):
+            at_s = LEARNED_S + hour * HOUR_S + minute * 60
+            wave = 100 + 20 * np.sin(2 * np.pi * at_s / 86_400) + 40 * (hour >= MOVED)
+            for pod, noise in enumerate(rng.normal(0, 3, PODS).tolist()):
+                told.gauge("load", at_s, wave + noise, pod=str(pod))
+        assert up.send(told).status_code == 200
+    up.settle()
+    up.service._snapshot(up.service.sequence, up.service.ask(up.service.pipeline.state))
+    at_s = LEARNED_S + 24 * DAYS * HOUR_S - 600
+    for verdict in ("true_alert", "false_alert"):
+        said = {"series": 'load{pod="0"}', "time": at_s, "verdict": verdict, "ratio": 1.2, "by": "ana"}
+        assert call(up, "POST", "verdicts", said).status_code == 200
+    up.settle()
+    up.service.checkup.run()
+    up.service.monitor.look()
+    shop = Shop(up)
+    version = shop.challenger()
+    assert shop.roll("shadow", version=version).status_code == 200
+    other = shop.challenger()
+    path = up.service.models.folder(other) / BUNDLE
+    path.write_bytes(path.read_bytes()[:-1])
+    up.service.ingest.roll(Rollout(action=Action.CANARY, version=other, who="ana", share=0.5))
+    wait_for(lambda: up.metric("otel_aiops_rollout_failures_total") == 1, "the order to fail")
+    told = Feed("pay")
+    for pod in range(PODS):
+        told.gauge("load", at_s + 900, 140.0, pod=str(pod))
+    up.send(told)
+    up.settle()
+
+
+def small_one_is_full(up: Running) -> None:
+    """More series than it may know, and a retraining that there is not enough history for."""
+    told = Feed()
+    for k in range(20):
+        told.gauge("cpu", time.time(), 1, session=k)
+    up.send(told)
+    up.settle()
+    wait_for(lambda: up.metric("otel_aiops_series_worst") == 5, "the worst metric to be named")
+    wait_for(lambda: up.metric("otel_aiops_lifecycle_runs_total") >= 1, "a retraining to end", timeout_s=300)
+    up.service.retrainer.errand.stop()  # or it tries again every second
+
+
+LIVES: dict[str, tuple[str, Callable[[Running], None]]] = {
+    "models": (EVERYTHING + WATCHED, model_grows_old),
+    "small": (RETRAINED, small_one_is_full),
+    "leak": (SHORT, leak_is_foreseen_and_comes),
+    "disk": (EVERYTHING + FORECAST + TIDY, disk_fills),
+    "shop": (EVERYTHING + SHORT, shop_breaks),
+}
+STILL = ("leak", "shop")  # no time passes in them by itself, so that an incident stays open
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    folder = tmp_path_factory.mktemp("dashboards")
+    with ExitStack() as stack:
+        patched = stack.enter_context(pytest.MonkeyPatch.context())
+        patched.setattr(checkup, "NICE", 0)  # or a busy machine never comes to it
+        destination = stack.enter_context(over_grpc())
+        destination.replies += [NEVER] * 3
+        sends = f"exporters: {{otlp: {{endpoint: '{destination.endpoint}', tls: {{insecure: true}}}}}}\n"
+        running = {}
+        for name, (config, _) in LIVES.items():
+            up = running[name] = Running(folder / name, config + (sends if name == "disk" else ""))
+            if name in STILL:
+                up.service.config = replace(up.service.config, service=ServiceConfig(tick_interval=HOUR_S))
+            up.service.start()
+            stack.callback(running[name].service.stop)
+        scraped = {name: up.ports["api"] for name, up in running.items()}
+        found = stack.enter_context(Prometheus(folder, scraped))
+        wait_for(lambda: len(found.query("otel_aiops_build_info")) == len(LIVES), "all to be scraped")
+        for name, (_, live) in LIVES.items():
+            live(running[name])
+        for name in ("otel_aiops_incident_active", "otel_aiops_quality_problems_total"):
+            wait_for(lambda name=name: found.query(name), f"{name} to be scraped")  # type: ignore[misc]
+        yield found
+
+
+def asked(prometheus: Prometheus, expression: str, *, instant: bool) -> list[Any]:
+    now = time.time()
+    query = {"query": substituted(expression, interval="30s", span="10m")}
+    over = {"time": now} if instant else {"start": now - 600, "end": now, "step": 5}
+    path = "query" if instant else "query_range"
+    answer = requests.get(f"{prometheus.url}/api/v1/{path}", params={**query, **over}, timeout=30)
+    assert answer.status_code == 200, answer.text
+    found: list[Any] = answer.json()["data"]["result"]
+    return found
+
+
+def finite(results: list[Any]) -> bool:
+    values = (value for one in results for _, value in one.get("values") or [one["value"]])
+    return any(value not in ("NaN", "+Inf", "-Inf") for value in values)
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_query_of_every_panel_returns_data(prometheus: Prometheus, path: Path) -> None:
+    empty = []
+    for panel in json.loads(path.read_text())["panels"]:
+        for target in panel.get("targets", ()):
+            expression, instant = target["expr"], bool(target.get("instant"))
+            if not finite(asked(prometheus, expression, instant=instant)):
+                empty.append((panel["title"], substituted(expression, interval="30s", span="10m")))
+    assert not empty, "\n".join(f"{title}: {expression}" for title, expression in empty)
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_variable_has_values(prometheus: Prometheus, path: Path) -> None:
+    for variable in json.loads(path.read_text())["templating"]["list"]:
+        if variable["type"] == "query":
+            selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["definition"]).groups()  # type: ignore[union-attr]
+            found = asked(prometheus, f"count by ({label}) ({selector})", instant=True)
+            assert any(one["metric"].get(label) for one in found), variable["name"]
