@@ -215,7 +215,11 @@ def _print_tested(one: dict[str, Any]) -> None:
 
 def _print_step(one: dict[str, Any]) -> None:
     typer.echo(f"\n{one['step']}. {one['role']} {one['action']}: {one['state']}")
-    lines = [("plan", one["plan"]), ("result", one["result"]), ("helped", one["verified_why"] or one["verified"] or "")]
+    lines = [
+        ("plan", one["plan"]),
+        ("result", one["result"]),
+        ("helped", one["verified_why"] or ("not known yet" if one["verified"] else "")),
+    ]
     lines += [
         (f"{'approved' if vote['agrees'] else 'refused'} by", f"{vote['who']} {vote['why']}")
         for vote in one["approvals"]

@@ -458,7 +458,9 @@ class Engine:
     def _end(self, of: _Open, state: RunState) -> bool:
         now_ns = self._world.now_ns()
         run = replace(of.run, state=state, ended_ns=now_ns)
-        self._ledger.write(run=run, deeds=[Deed(time_ns=now_ns, what=f"ended: {state}", who=ITSELF, run=run.id)])
+        said = {"playbook": run.playbook.name, "incident": run.incident.id}
+        deed = Deed(time_ns=now_ns, what=f"ended: {state}", who=ITSELF, run=run.id, details=said)
+        self._ledger.write(run=run, deeds=[deed])
         of.run = run
         return True
 

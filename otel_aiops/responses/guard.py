@@ -54,13 +54,13 @@ class Defaults:
 
     cooldown: float
     most: int
-    targets: int
+    targets: int | None
     healthy: bool
     over: bool  # whether it may be done when the incident is over
 
 
 ACTS = Defaults(cooldown=600.0, most=6, targets=3, healthy=True, over=False)  # changes something
-TELLS = Defaults(cooldown=0.0, most=60, targets=1_000_000, healthy=False, over=True)  # tells people
+TELLS = Defaults(cooldown=0.0, most=60, targets=None, healthy=False, over=True)  # tells people
 
 
 class Verdict(StrEnum):
@@ -171,12 +171,18 @@ def _often(guard: GuardConfig, defaults: Defaults, facts: Facts, now_ns: int) ->
     since_ns = now_ns - round(guard.per * S)
     lately = [target for at, target in zip(facts.done_ns, facts.targets, strict=True) if at > since_ns]
     most = defaults.most if guard.most is None else guard.most
-    text = f"it was done {len(lately)} times in the last {guard.per:.0f} s, at most {most} are wanted"
+    text = f"it was done {_many(len(lately), 'time')} in the last {guard.per:.0f} s, at most {most} are wanted"
     yield Check(name="rate", holds=len(lately) < most, text=text)
-    others = {*lately} - {facts.target}
     reach = defaults.targets if guard.targets is None else guard.targets
-    text = f"with {facts.target or 'this'} it reaches {len(others) + 1} services, at most {reach} are wanted"
-    yield Check(name="targets", holds=len(others) + 1 <= reach, text=text)
+    if reach is not None:
+        reached = len({*lately, facts.target})
+        many = _many(reached, "service")
+        text = f"with {facts.target or 'this'} it reaches {many}, at most {reach} are wanted"
+        yield Check(name="targets", holds=reached <= reach, text=text)
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _share(guard: GuardConfig, now: int, wanted: int) -> Check:

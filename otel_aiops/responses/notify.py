@@ -34,7 +34,7 @@ class Notify:
 
     def plan(self, order: Order) -> str:
         target = target_of(self._targets, order)
-        return f"tell {target.name} ({len(target.urls)} targets): {_title(order)}: {_body(order)[:200]}"
+        return f"tell {target.name}: {_title(order)}: {_body(order)[:200]}"
 
     def replicas(self, order: Order) -> None:
         return None
@@ -42,7 +42,8 @@ class Notify:
     def run(self, order: Order) -> Outcome | None:
         import tenacity
 
-        targets = _targets(target_of(self._targets, order).urls)
+        target = target_of(self._targets, order)
+        targets = _targets(target.urls)
         bad = sum(one is None for one in targets)
         left = [one for one in targets if one is not None]
 
@@ -59,7 +60,7 @@ class Notify:
         )(attempt)
         told = len(targets) - len(left) - bad
         if told == len(targets):
-            return Outcome(ended=Ended.DONE, text=f"told {told} targets")
+            return Outcome(ended=Ended.DONE, text=f"told {target.name}")
         why = f"; {bad} URLs are none of apprise" if bad else ""
         names = ", ".join(str(one.service_name) for one in left)
         return Outcome(ended=Ended.FAILED, text=f"told {told} of {len(targets)} targets, not {names or 'some'}{why}")

@@ -237,7 +237,7 @@ def guard_of(run: Run, one: Execution) -> GuardConfig | None:
 def asking(tell: str, run: Run, waiting: Execution) -> ActionConfig:
     """Tell people that they are asked."""
     plan = waiting.plan.replace("{", "(").replace("}", ")")
-    text = f"{{title}}: {run.playbook.name} wants to {plan}. {_how(run)}"
+    text = f"{run.playbook.name} wants to {plan}.\n{_how(run)}"
     return ActionConfig(kind="notify", use=tell, text=text)
 
 
@@ -246,7 +246,7 @@ def telling(tell: str, run: Run, first: Execution) -> ActionConfig:
     why = (first.seen_text or first.text).replace("{", "(").replace("}", ")")
     what = "did not help" if first.seen is Seen.NOT_RECOVERED else f"is {first.standing}"
     step = f"step {first.step + 1} of {run.playbook.name} ({first.action.kind} {first.action.use})"
-    text = f"{{title}}: {step} {what}: {why}"
+    text = f"{step} {what}: {why}"
     return ActionConfig(kind="notify", use=tell, text=text)
 
 
