@@ -37,6 +37,7 @@ from otel_aiops.otlp.governance import Governance
 from otel_aiops.parts import Parts
 from otel_aiops.pipeline import Pipeline, Step
 from otel_aiops.registrar import Registrar
+from otel_aiops.responder import Responder
 from otel_aiops.retrainer import Retrainer
 from otel_aiops.series.cardinality import Cardinality
 from otel_aiops.series.history import History
@@ -88,6 +89,7 @@ class Service:
         self.monitor = Monitor(self)
         self.registrar = Registrar(self)
         self.retrainer = Retrainer(self, drifts=lambda: [one.text for one in self.monitor.health.persistent])
+        self.responder = Responder(self)
         self._configs = Configurations(directory)
         self.configured = Configured()  # the line of the journal that holds
         self.sequence = 0  # of the last body that was taken in
@@ -109,6 +111,7 @@ class Service:
         recovery = self.history.open()
         try:
             self.chronicle.open()
+            self.responder.open()
             governed.note(self.directory, self.config.governance, self.started_ns)
             self._configured("start", recovery.sequence, swapped=True)
             self.monitor.open()
@@ -128,6 +131,7 @@ class Service:
             self.monitor.errand.start()
             self.registrar.start()
             self.retrainer.errand.start()
+            self.responder.errand.start()
         except BaseException:
             self.stop()
             raise
@@ -140,6 +144,7 @@ class Service:
         if self._stopping.is_set():
             return
         self.ingest.paused = "shutting down"
+        self.responder.stop()
         self.checkup.stop()
         self.trainer.errand.stop()
         self.conductor.errand.stop()
@@ -158,6 +163,7 @@ class Service:
         if self._parts:
             self._parts.stop()
         self.history.close()
+        self.responder.close()
         self.chronicle.close()
         log.info("stopped", sequence=self.sequence)
 
@@ -186,6 +192,7 @@ class Service:
             self._configured("reload", self.sequence, swapped=False, config=config)
         self.config = config
         self.checkup.reload(config)
+        self.responder.reload(config)
 
     def _configured(self, how: str, sequence: int, *, swapped: bool, config: Config | None = None) -> None:
         """Write down which configuration holds after a sequence. Raises: StorageError, StateError."""

@@ -23,6 +23,8 @@ from otel_aiops.lifecycle.dataset import DatasetConfig
 from otel_aiops.lifecycle.objective import Objective, check_names, load_objectives
 from otel_aiops.otlp.governance import GovernanceConfig
 from otel_aiops.pipeline import PipelineConfig
+from otel_aiops.responses.config import ResponsesConfig
+from otel_aiops.responses.playbook import Playbook, check_playbooks, load_playbooks
 from otel_aiops.series.align import AlignConfig
 from otel_aiops.series.disk import AuditConfig, StorageConfig
 from otel_aiops.series.table import TableConfig
@@ -119,6 +121,8 @@ class Config:
     objectives: tuple[Objective, ...] = ()  # what teams want; each has its budget, behind those of `budgets`
     lifecycle: LifecycleConfig = field(default_factory=LifecycleConfig)
     datasets: DatasetConfig = field(default_factory=DatasetConfig)
+    responses: ResponsesConfig = field(default_factory=ResponsesConfig)
+    playbooks: tuple[Playbook, ...] = ()  # what is done about incidents, besides those of `responses.playbooks`
     selftest: SelfTestConfig = field(default_factory=SelfTestConfig)
     emit: EmitConfig = field(default_factory=EmitConfig)
     forecast: tuple[ForecastRule, ...] = ()  # which series are forecast, for how long and up to which limit
@@ -131,6 +135,7 @@ class Config:
     def __post_init__(self) -> None:
         check_budgets(self.budgets, self.budget)
         check_names(self.objectives, self.budgets)
+        check_playbooks(self.playbooks, self.responses.known(), promql=self.responses.prometheus is not None)
 
     def pipeline(self) -> PipelineConfig:
         """The part that decides scores."""
@@ -179,6 +184,9 @@ def parse(text: str, environment: Mapping[str, str] = os.environ) -> Loaded:
     if config.lifecycle.objectives:
         found = load_objectives(Path(config.lifecycle.objectives))
         config = replace(config, objectives=(*config.objectives, *found))
+    if config.responses.playbooks:
+        loaded = load_playbooks(Path(config.responses.playbooks))
+        config = replace(config, playbooks=(*config.playbooks, *loaded))
     return Loaded(config, warnings)
 
 

@@ -196,6 +196,39 @@ class Prometheus:
         return set(requests.get(f"{self.url}/api/v1/label/__name__/values", timeout=10).json()["data"])
 
 
+class Alertmanager:
+    """Alertmanager with a receiver that goes nowhere, or to a webhook."""
+
+    def __init__(self, folder: Path, webhook: str = "") -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        binary = require(debian.alertmanager)
+        config = folder / "alertmanager.yml"
+        hooks = f"webhook_configs: [{{url: '{webhook}', send_resolved: true}}]" if webhook else ""
+        config.write_text(
+            "route: {receiver: all, group_wait: 0s, group_interval: 1s, repeat_interval: 1h}\n"
+            f"receivers: [{{name: all{', ' + hooks if hooks else ''}}}]\n"
+        )
+        self.server = Server(
+            [
+                str(binary),
+                f"--config.file={config}",
+                f"--storage.path={folder / 'alertmanager'}",
+                f"--web.listen-address=127.0.0.1:{self.port}",
+                "--cluster.listen-address=",
+            ],
+            folder / "alertmanager.log",
+            cwd=binary.parent,
+        )
+
+    def __enter__(self) -> Alertmanager:
+        self.server.start(answers(f"{self.url}/-/ready"))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.server.stop()
+
+
 class Aiops:
     """`otel-aiops serve` as an operator runs it."""
 

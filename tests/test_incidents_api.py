@@ -421,7 +421,7 @@ def test_reading_works_while_the_journal_does_not(up: Running, monkeypatch: pyte
     journal = up.service.chronicle.journal
     name = first(up)["id"]
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "_engine", None)
+        patch.setattr(journal._database, "_engine", None)
         assert name in [one["id"] for one in up.get("/api/v1/incidents", state="open,acknowledged")["incidents"]]
         assert up.get(f"/api/v1/incidents/{name}")["decisions"] == []
         assert call(up, "GET", "incidents").status_code == 503

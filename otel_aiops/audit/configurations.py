@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 FOLDER, FILE = "audit", "configurations.jsonl"
 MOST_LINES = 10_000
 HIDDEN = "(hidden)"
-SECRET = re.compile(r"token|password|secret|header|htpasswd|credential|auth|key$|url$|uri$", re.IGNORECASE)
+SECRET = re.compile(
+    r"token|password|secret|header|htpasswd|credential|auth|key$|ur[li]$|\burls\.|\benv\.", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,21 @@ from otel_aiops.incidents.journal import Journal
 from otel_aiops.lifecycle import governed
 from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.version import MODEL, Models
+from otel_aiops.responses.ledger import Ledger
 
 S = 1_000_000_000
-KINDS = ("config", "governance", "verdict", "decision", "dataset", "version", "registration", "rollout", "run")
+KINDS = (
+    "config",
+    "governance",
+    "verdict",
+    "decision",
+    "dataset",
+    "version",
+    "registration",
+    "rollout",
+    "run",
+    "response",
+)
 MOST = 10_000  # of each journal
 CLOCK_OF_RUNS = ("made_ns", "started_ns", "began_ns", "start_ns", "time_ns")
 LONGEST = 400  # characters of a value in `details` of a configuration
@@ -69,6 +81,7 @@ def trail(
     who: str = "",
     limit: int = 100,
     registrations: Callable[[], Iterable[Mapping[str, str]]] | None = None,
+    ledger: Ledger | None = None,
 ) -> Trail:
     """All that was changed since a time, of some kinds or all, by somebody or anybody (any part of the name).
 
@@ -87,6 +100,7 @@ def trail(
         "registration": lambda: _registrations(registrations),
         "rollout": lambda: _rollouts(journal),
         "run": lambda: _runs(directory),
+        "response": lambda: _responses(ledger),
     }
     found: list[Entry] = []
     problems: list[str] = []
@@ -218,6 +232,24 @@ def _rollouts(journal: Journal | None) -> Iterator[Entry]:
             why=one.why,
             data=one.version,
             details={"champion": one.champion, "evidence": json.loads(one.evidence) if one.evidence else None},
+        )
+
+
+def _responses(ledger: Ledger | None) -> Iterator[Entry]:
+    for line in ledger.deeds(limit=MOST) if ledger else ():
+        try:
+            one = line.deed()
+        except (ValueError, TypeError) as error:
+            raise StateError(f"line {line.number} cannot be read, `otel-aiops audit verify` says more") from error
+        action = str(one.details.get("action") or one.details.get("playbook") or "")
+        yield Entry(
+            time_ns=one.time_ns,
+            kind="response",
+            what=f"{one.what} {action}".strip(),
+            who=one.who,
+            why=one.why,
+            data=one.run or str(one.details.get("incident") or ""),
+            details={"line": line.number, "hash": line.hash, "execution": one.execution, **one.details},
         )
 
 

@@ -18,6 +18,7 @@ from otel_aiops.cli.imports import promql, vmanomaly
 from otel_aiops.cli.incidents import advice, graph, incidents, predictions
 from otel_aiops.cli.objectives import objectives
 from otel_aiops.cli.recorded import plan, preview, replay, score, selftest
+from otel_aiops.cli.responses import playbooks, responses
 from otel_aiops.cli.series import explain, forecast
 from otel_aiops.cli.service import alerts, backfill, budget, check, serve, verdict
 from otel_aiops.cli.terminal import FAULT
@@ -61,6 +62,8 @@ app.add_typer(models, name="models")
 app.add_typer(rollout, name="rollout")
 app.command()(rollback)
 app.add_typer(feedback, name="feedback")
+app.add_typer(playbooks, name="playbooks")
+app.add_typer(responses, name="responses")
 app.add_typer(audit, name="audit")
 importing.command()(vmanomaly)
 importing.command()(promql)

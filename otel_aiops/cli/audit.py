@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,10 @@ from otel_aiops.cli.terminal import (
     show,
 )
 
+if TYPE_CHECKING:
+    from otel_aiops.config import Config
+    from otel_aiops.responses.ledger import Ledger
+
 audit = typer.Typer(help="Who changed what, and why somebody was paged.", invoke_without_command=True)
 
 DataOption = Annotated[Path | None, typer.Option("--data-dir", "-d", help="The data directory of a service.")]
@@ -34,7 +38,7 @@ def trail(
     context: typer.Context,
     since: Annotated[str, typer.Option(help="ISO 8601, or 7d for so long ago.")] = "",
     kind: Annotated[
-        str, typer.Option(help="config, verdict, decision, dataset, version, rollout …; more by comma.")
+        str, typer.Option(help="config, verdict, decision, dataset, version, rollout, response …; more by comma.")
     ] = "",
     who: Annotated[str, typer.Option(help="Only what they did; a part of the name.")] = "",
     limit: Annotated[int, typer.Option(help="How many to list at most.", min=1, max=10_000)] = 50,
@@ -106,13 +110,67 @@ def why(
         raise typer.Exit(NO)
 
 
+@audit.command("verify")
+def verify(
+    head: Annotated[
+        str, typer.Option(help="The hash of a line that was noted elsewhere; it must still be there.")
+    ] = "",
+    config: ConfigOption = None,
+    data_dir: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check the chain of the audit of responses: each line holds the hash of all before.
+
+    Names the first line that was changed, left out or put in; exit code 1 then. Lines that were cut off at the end show
+    only by a --head that was noted before.
+    """
+    from dataclasses import asdict
+
+    from otel_aiops.responses.audit import verify as verified
+
+    settings = load_config(config)
+    directory = data_dir or Path(settings.storage.directory)
+    ledger = _ledger(settings, directory)
+    if ledger is None:
+        typer.echo(f"{directory}: there is no audit of responses")
+        return
+    try:
+        found = verified(ledger.lines(), head)
+    finally:
+        ledger.close()
+    if as_json:
+        show(asdict(found))
+    elif found.broken:
+        typer.echo(f"line {found.broken} is broken: {found.why}; the {found.lines} lines before it hold")
+    elif not found.known:
+        typer.echo(f"{found.lines} lines hold, but none of them has the hash {head}: some are missing at the end")
+    else:
+        typer.echo(f"{found.lines} lines hold, the head is {found.head}")
+    if found.broken or not found.known:
+        raise typer.Exit(NO)
+
+
+def _ledger(settings: Config, directory: Path) -> Ledger | None:
+    """The ledger of a data directory, to read; None where there is none."""
+    from otel_aiops.incidents.journal import FILE
+    from otel_aiops.responses.ledger import Ledger
+
+    if not settings.journal.url and not (directory / FILE).exists():
+        return None
+    ledger = Ledger(settings.journal, directory)
+    if ledger.attach():
+        return ledger
+    ledger.close()
+    return None
+
+
 def _trail(config: Path | None, data_dir: Path | None, asked: dict[str, str]) -> Any:
     from otel_aiops.audit.entries import since_of, trail
     from otel_aiops.audit.why import journal_of
 
     settings = load_config(config)
     directory = data_dir or Path(settings.storage.directory)
-    journal = journal_of(settings, directory)
+    journal, ledger = journal_of(settings, directory), _ledger(settings, directory)
     try:
         return trail(
             directory,
@@ -122,8 +180,11 @@ def _trail(config: Path | None, data_dir: Path | None, asked: dict[str, str]) ->
             who=asked["who"],
             limit=int(asked["limit"]),
             registrations=lambda: _registered(settings, directory),
+            ledger=ledger,
         ).to_json()
     finally:
+        if ledger is not None:
+            ledger.close()
         if journal is not None:
             journal.close()
 

@@ -11,6 +11,7 @@ from otel_aiops.desk.feedback import Feedback
 from otel_aiops.desk.incidents import IncidentViews
 from otel_aiops.desk.live import Live
 from otel_aiops.desk.precursors import PrecursorViews
+from otel_aiops.desk.responses import Responses
 from otel_aiops.desk.retraining import Retraining
 from otel_aiops.desk.scoring import ScoreViews
 from otel_aiops.desk.surroundings import Surroundings
@@ -33,6 +34,7 @@ class Desk:
         self._retraining = Retraining(service)
         self._feedback = Feedback(service, live)
         self._scores = ScoreViews(service)
+        self._responses = Responses(service, live)
 
     def incidents(self, asked: Mapping[str, str], *, limit: int, offset: int) -> dict[str, Any]:
         return self._incidents.incidents(asked, limit=limit, offset=offset)
@@ -115,3 +117,21 @@ class Desk:
 
     def score(self, asked: Any) -> dict[str, Any] | None:
         return self._scores.score(asked)
+
+    def playbooks(self) -> dict[str, Any]:
+        return self._responses.playbooks()
+
+    def test_playbooks(self, asked: Any) -> dict[str, Any] | None:
+        return self._responses.test(asked)
+
+    def responses(self, asked: Mapping[str, str], *, limit: int) -> dict[str, Any]:
+        return self._responses.responses(asked, limit=limit)
+
+    def response(self, name: str) -> dict[str, Any] | None:
+        return self._responses.response(name)
+
+    def vote(self, name: str, asked: Any, *, agrees: bool) -> dict[str, Any] | None:
+        return self._responses.vote(name, asked, agrees=agrees)
+
+    def stop_responses(self, asked: Any, *, stops: bool) -> dict[str, Any]:
+        return self._responses.stop(asked, stops=stops)

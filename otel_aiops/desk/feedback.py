@@ -78,6 +78,7 @@ class Feedback:
             who=get.text(asked, "who"),
             limit=limit,
             registrations=self._registered,
+            ledger=self._service.responder.ledger,
         ).to_json()
 
     def _registered(self) -> list[dict[str, str]]:

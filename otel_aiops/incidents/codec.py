@@ -63,6 +63,8 @@ def _decode(kind: Any, value: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         inner = next(one for one in typing.get_args(kind) if one is not type(None))
         return None if value is None else _decode(inner, value)
+    if origin is typing.Literal:
+        return value
     if is_dataclass(kind):
         make: Any = kind
         return make(**{name: _decode(hint, value[name]) for name, hint in _hints(make) if name in value})

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
 
 from otel_aiops.detect.lessons import Verdict
 from otel_aiops.detect.serving import Rollout
-from otel_aiops.errors import ConfigError, StateError, StorageError
+from otel_aiops.errors import ConfigError, StateError
 from otel_aiops.incidents.alert_note import AlertNote
 from otel_aiops.incidents.codec import decode, encode
+from otel_aiops.incidents.database import Database
 from otel_aiops.incidents.incident import Incident, Severity, State
 from otel_aiops.incidents.suppress import Decision
 
@@ -156,18 +154,13 @@ class Journal:
 
     def __init__(self, config: JournalConfig, folder: Path) -> None:
         self._config = config
-        self._url = _with_driver(config.url) or f"sqlite:///{folder / FILE}"
-        self._engine: sql.Engine | None = None
+        # After a power cut the log of the service is read again: it repeats what is missing here.
+        self._database = Database(config.url, folder / FILE, wait_s=config.wait, what="journal of incidents")
 
     def open(self) -> None:
         """Connect, and make the tables where there are none. Raises: StateError if they are of another version."""
-        lite = self._url.startswith("sqlite:")
-        options: dict[str, Any] = {"connect_args": {"timeout": self._config.wait}} if lite else {"pool_pre_ping": True}
-        engine = sql.create_engine(self._url, **options)
-        if lite:
-            sql.event.listen(engine, "connect", _prepare)
-        self._engine = engine
-        with self._transaction() as connection:
+        self._database.open()
+        with self._database.transaction() as connection:
             found = None
             if sql.inspect(connection).has_table(ABOUT.name):
                 found = connection.scalar(sql.select(ABOUT.c.value).where(ABOUT.c.name == "schema"))
@@ -183,16 +176,14 @@ class Journal:
 
     def close(self) -> None:
         """Let go of the database. May be called twice."""
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
+        self._database.close()
 
     def append(self, incidents: Sequence[Incident], event_ns: int) -> int:
         """Write revisions, all or none; those that are there already are passed over. Returns how many were new."""
         new = 0
-        change = self._insert(CHANGES).on_conflict_do_nothing().returning(CHANGES.c.revision)
+        change = self._database.insert(CHANGES).on_conflict_do_nothing().returning(CHANGES.c.revision)
         keep = self._keeping()
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             for incident in incidents:
                 row = {
                     "incident": incident.id,
@@ -216,28 +207,28 @@ class Journal:
             "action": str(decision.action),
             "body": body,
         }
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(self._new(DECISIONS, row))
 
     def judged(self, verdict: Verdict, series: str) -> None:
         """Write what somebody said of a series, whose canonical text is given; the same again is passed over."""
         body = json.dumps(verdict.to_json(), sort_keys=True, separators=(",", ":"))
         row = {"id": _name(body), "time_ns": verdict.time_ns, "series": _column(series), "body": body}
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(self._new(VERDICTS, row))
 
     def verdicts(self, *, from_ns: int = 0, until_ns: int = 2**63 - 1) -> tuple[tuple[str, Verdict], ...]:
         """(canonical text of the series, verdict) on a stretch of time, in its order."""
         query = sql.select(VERDICTS.c.series, VERDICTS.c.body)
         query = query.where(VERDICTS.c.time_ns >= from_ns, VERDICTS.c.time_ns < until_ns)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             rows = connection.execute(query.order_by(VERDICTS.c.time_ns, VERDICTS.c.id)).all()
         return tuple((str(series), Verdict.from_json(json.loads(body))) for series, body in rows)
 
     def rolled(self, order: Rollout) -> None:
         """Write what was done with model versions, with its evidence; the same again is passed over."""
         body = order.to_bytes().decode()
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             number = (connection.scalar(sql.select(sql.func.max(ROLLOUTS.c.number))) or 0) + 1
             row = {"id": _name(body), "number": number, "event_ns": order.time_ns, "body": body}
             connection.execute(self._new(ROLLOUTS, row))
@@ -245,12 +236,12 @@ class Journal:
     def rollouts(self, *, limit: int = 100) -> tuple[Rollout, ...]:
         """What was done with model versions, the latest first; kept for good."""
         query = sql.select(ROLLOUTS.c.body).order_by(ROLLOUTS.c.number.desc()).limit(limit)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             return tuple(Rollout.from_bytes(body.encode()) for body in connection.scalars(query))
 
     def raised(self, notes: Sequence[AlertNote]) -> None:
         """Write with what alerts began, all or none; what was told first stays, however often it is repeated."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             for one in notes:
                 row = {
                     "id": _name(f"{one.sequence} {one.fingerprint} {one.time_ns}"),
@@ -268,14 +259,14 @@ class Journal:
         if series:
             query = query.where(ALERTS.c.series == series)
         query = query.order_by(ALERTS.c.time_ns.desc(), ALERTS.c.id).limit(limit)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             return tuple(decode(AlertNote, json.loads(body)) for body in connection.scalars(query))
 
     def page(self, wanted: Filter | None = None, *, limit: int = 100, offset: int = 0) -> Page:
         """The last revisions of incidents, those that started last first."""
         where = _where(wanted or Filter())
         order = (INCIDENTS.c.start_ns.desc(), INCIDENTS.c.incident)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             total = connection.scalar(sql.select(sql.func.count()).select_from(INCIDENTS).where(*where)) or 0
             query = sql.select(INCIDENTS.c.body).where(*where).order_by(*order).limit(limit).offset(offset)
             found = tuple(_incident(body) for body in connection.scalars(query))
@@ -283,7 +274,7 @@ class Journal:
 
     def get(self, name: str) -> Incident | None:
         """The last revision of an incident by id, None where there is none."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             body = connection.scalar(sql.select(INCIDENTS.c.body).where(INCIDENTS.c.incident == name))
         return None if body is None else _incident(body)
 
@@ -293,7 +284,7 @@ class Journal:
         Of more than `most` revisions, the last ones.
         """
         query = sql.select(CHANGES.c.event_ns, CHANGES.c.body).where(CHANGES.c.incident == name)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             rows = connection.execute(query.order_by(CHANGES.c.revision.desc()).limit(most)).all()
         return tuple((int(event_ns), _incident(body)) for event_ns, body in reversed(rows))
 
@@ -305,7 +296,7 @@ class Journal:
         wanted = Filter(states=states, service=service, channel=channel, from_ns=from_ns, predicted=False)
         query = sql.select(INCIDENTS.c.body).where(*_where(wanted))
         query = query.order_by(INCIDENTS.c.start_ns.desc(), INCIDENTS.c.incident).limit(most)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             found = [_incident(body) for body in connection.scalars(query)]
         return tuple(reversed(found))
 
@@ -315,13 +306,13 @@ class Journal:
         if incident:
             query = query.where(DECISIONS.c.incident == incident)
         query = query.order_by(DECISIONS.c.event_ns.desc(), DECISIONS.c.id).limit(limit)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             return tuple(decode(Decision, json.loads(body)) for body in connection.scalars(query))
 
     def forget(self, event_ns: int) -> int:
         """Delete incidents and decisions that nothing was written of for the retention; how many incidents."""
         least_ns = event_ns - round(self._config.retention * S)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             query = sql.select(INCIDENTS.c.incident).where(INCIDENTS.c.event_ns < least_ns)
             gone = list(connection.scalars(query))
             for table in (CHANGES, TRAITS, INCIDENTS):
@@ -332,28 +323,13 @@ class Journal:
             connection.execute(sql.delete(ALERTS).where(ALERTS.c.time_ns < least_ns))
         return len(gone)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sql.Connection]:
-        """A transaction that is whole or not at all. Raises: StorageError in words."""
-        if self._engine is None:
-            raise StorageError("journal of incidents: expected it to be open, it is closed")
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
-            raise StorageError(f"journal of incidents: {type(cause).__name__}: {cause}") from error
-
     def _new(self, table: sql.Table, row: dict[str, Any]) -> Any:
         """Insert a row unless it is there."""
-        return self._insert(table).values(row).on_conflict_do_nothing()
-
-    def _insert(self, table: sql.Table) -> Any:
-        return sqlite.insert(table) if self._url.startswith("sqlite:") else postgresql.insert(table)
+        return self._database.insert(table).values(row).on_conflict_do_nothing()
 
     def _keeping(self) -> Any:
         """The statement that makes a revision the last one, if it is: made once for all of a step."""
-        insert = self._insert(INCIDENTS)
+        insert = self._database.insert(INCIDENTS)
         values = {column.name: insert.excluded[column.name] for column in INCIDENTS.c}
         newer = insert.excluded.revision > INCIDENTS.c.revision
         kept = insert.on_conflict_do_update(index_elements=["incident"], set_=values, where=newer)
@@ -384,19 +360,6 @@ class Journal:
         ]
         if rows:
             connection.execute(NEW_TRAITS, rows)
-
-
-def _with_driver(url: str) -> str:
-    """`postgresql:…` names no driver, and then SQLAlchemy takes one that is not kept up."""
-    return f"postgresql+psycopg:{url.removeprefix('postgresql:')}" if url.startswith("postgresql:") else url
-
-
-def _prepare(connection: Any, _: Any) -> None:
-    """Readers do not wait for the writer, and a commit is on the disk."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")  # after a power cut the log is read again: it repeats what is missing
-    cursor.close()
 
 
 def _where(wanted: Filter) -> list[Any]:

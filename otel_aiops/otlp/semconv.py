@@ -488,6 +488,16 @@ OWN_METRICS: tuple[Metric, ...] = (
         "otel_aiops.lifecycle.run.last_success", "gauge", "s", "When a run last registered a version, in unix seconds."
     ),
     Metric(
+        "otel_aiops.response.runs",
+        "counter",
+        "{action}",
+        "What playbooks did or decided, by outcome (done, failed, unknown, refused, dry_run, asked, recovered, "
+        "not_recovered).",
+        ("playbook", "kind", "outcome"),
+    ),
+    Metric("otel_aiops.response.waiting", "gauge", "{action}", "Steps of playbooks that wait for approval."),
+    Metric("otel_aiops.response.stopped", "gauge", "", "1 while all responses are stopped."),
+    Metric(
         "otel_aiops.rollout.failures",
         "counter",
         "{order}",

@@ -18,12 +18,13 @@ from starlette.schemas import SchemaGenerator
 
 from otel_aiops import __version__
 from otel_aiops.errors import BadInput, ConfigError, Overloaded, StateError, TooLarge, Unauthorized
-from otel_aiops.server import feedback_api, incident_api, lifecycle_api
+from otel_aiops.server import feedback_api, incident_api, lifecycle_api, response_api
 from otel_aiops.server.asking import integer, posted, posted_json, required
 from otel_aiops.server.auth import user_of
 from otel_aiops.server.feedback_api import FeedbackBackend
 from otel_aiops.server.incident_api import IncidentBackend
 from otel_aiops.server.lifecycle_api import LifecycleBackend
+from otel_aiops.server.response_api import ResponseBackend
 from otel_aiops.server.shield import Shield
 from otel_aiops.server.web import Pages, wants_page
 
@@ -83,7 +84,7 @@ class Backend(Protocol):
     def dataset(self, name: str) -> dict[str, Any] | None: ...
 
 
-class Desk(IncidentBackend, LifecycleBackend, FeedbackBackend, Protocol):
+class Desk(IncidentBackend, LifecycleBackend, FeedbackBackend, ResponseBackend, Protocol):
     """All that is looked after at the desk."""
 
 
@@ -128,6 +129,7 @@ def build(
             *incident_api.routes(desk, max_body_bytes),
             *lifecycle_api.routes(desk, max_body_bytes),
             *feedback_api.routes(desk, max_body_bytes),
+            *response_api.routes(desk, max_body_bytes),
             Route("/api/v1/services", routes.services),
             Route("/api/v1/quality", routes.quality),
             Route("/api/v1/series", routes.series),

@@ -206,7 +206,7 @@ def test_a_locked_database_is_told_and_recovers(lite: Journal, tmp_path: Path) -
 def test_a_full_disk_writes_all_or_nothing(lite: Journal, tmp_path: Path) -> None:
     lite.append([incident()], at(0))
     big = [incident(f"n{n}", title="x" * 5_000) for n in range(100)]
-    engine = lite._engine
+    engine = lite._database._engine
     assert engine is not None
     with engine.connect() as connection:  # the pool gives this connection again
         pages = connection.exec_driver_sql("pragma page_count").scalar() or 0

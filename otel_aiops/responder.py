@@ -1,0 +1,167 @@
+"""The responder: does beside the step loop what playbooks say about incidents, and knows the service around it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from otel_aiops.config import Config
+from otel_aiops.errand import Errand
+from otel_aiops.errors import AiopsError
+from otel_aiops.incidents.incident import Incident
+from otel_aiops.labels import Labels
+from otel_aiops.responses.engine import Engine, Settings
+from otel_aiops.responses.kinds import responders
+from otel_aiops.responses.ledger import Ledger
+from otel_aiops.responses.runs import Execution, Run
+from otel_aiops.responses.verify import does_not_hold
+
+if TYPE_CHECKING:
+    from otel_aiops.app import Service
+
+log = structlog.get_logger("otel_aiops")
+
+FOLDER, STOP = "responses", "stop"
+COUNT_S = 5.0  # between two looks at what waits
+FORGET_S = 86_400.0
+BAD = frozenset({"failed", "unknown", "not_recovered"})
+PREFIX = "otel_aiops.response."
+
+
+class Responder:
+    """An errand beside the step loop. Replays and backtests have none: they never respond."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.ledger = Ledger(service.config.journal, service.directory)
+        failure = "incidents could not be responded to; it is tried again"
+        self.errand = Errand("responses", self.look, every_s=lambda: service.config.responses.interval, failure=failure)
+        self.engine = Engine(
+            self.ledger,
+            self,
+            self._settings(service.config),
+            workers=service.config.responses.workers,
+            told=self._told,
+            stopping=lambda: self.errand.stopping,
+        )
+        self._count_due_s = 0.0
+        self._forget_due_s = 0.0
+
+    def open(self) -> None:
+        """Open the ledger beside the open journal. Raises: StorageError."""
+        self.ledger.open()
+
+    def stop(self) -> None:
+        """Begin nothing more. What is being done goes on by itself, or is found after the next start."""
+        self.errand.stop()
+        self.engine.close()
+
+    def close(self) -> None:
+        """Let go of the ledger. May be called twice."""
+        self.ledger.close()
+
+    def reload(self, config: Config) -> None:
+        """Go on with other playbooks and targets."""
+        self.engine.renew(self._settings(config))
+
+    def look(self) -> None:
+        """Begin and carry on what is due. Raises: StorageError, Overloaded."""
+        now_s = time.monotonic()
+        try:
+            self.engine.tick()
+        finally:
+            if now_s >= self._count_due_s:
+                self._count_due_s = now_s + COUNT_S
+                self._count()
+        if now_s >= self._forget_due_s:
+            self._forget_due_s = now_s + FORGET_S
+            self.ledger.forget(self.now_ns())
+
+    # -- the world of the engine ----------------------------------------------------------------------------------
+
+    def now_ns(self) -> int:
+        return self._service.clock_ns()
+
+    def event_ns(self) -> int:
+        return self._service.pipeline.event_ns
+
+    def incident(self, name: str) -> Incident | None:
+        return self._service.chronicle.journal.get(name)
+
+    def labels(self, incident: Incident) -> Sequence[Labels]:
+        table = self._service.pipeline.table
+
+        def answer() -> list[Labels]:
+            rows = [table.find(int(series, 16)) for series in _series(incident)]
+            return [table.labels(row) for row in rows if row is not None]
+
+        return self._service.ask(answer)
+
+    def scores(self, incident: Incident) -> Mapping[str, float]:
+        service = self._service
+
+        def answer() -> dict[str, float]:
+            found = {}
+            for series in _series(incident):
+                row = service.pipeline.table.find(int(series, 16))
+                latest = service.watch.latest(row) if row is not None else None
+                if latest is not None and latest["score"] is not None:
+                    found[series] = float(latest["score"])
+            return found
+
+        return service.ask(answer)
+
+    def model_problem(self) -> str:
+        if self._service.pipeline.serving.role == "canary":
+            return "a canary serves"
+        drifts = self._service.monitor.health.persistent
+        return drifts[0].text if drifts else ""
+
+    # -- telling --------------------------------------------------------------------------------------------------
+
+    def _settings(self, config: Config) -> Settings:
+        of, folder = config.responses, self._service.directory / FOLDER
+        prometheus = {} if of.prometheus is None else {"holds": partial(does_not_hold, of.prometheus)}
+        return Settings(
+            playbooks=config.playbooks,
+            responders=responders(of, folder),
+            enabled=of.enabled,
+            late_s=of.late,
+            tell=of.tell,
+            stop_file=Path(of.stop_file) if of.stop_file else folder / STOP,
+            **prometheus,
+        )
+
+    def _told(self, run: Run, one: Execution, what: str) -> None:
+        self._count_due_s = 0.0
+        kind, playbook = one.action.kind, run.playbook.name
+        self._service.telemetry.add(PREFIX + "runs", playbook=playbook, kind=kind, outcome=what)
+        (log.warning if what in BAD else log.info)(
+            "response",
+            playbook=playbook,
+            incident=run.incident.id,
+            run=run.id,
+            step=one.step + 1,
+            role=one.role,
+            action=f"{kind} {one.action.use}",
+            outcome=what,
+            why=one.seen_text or one.text,
+        )
+
+    def _count(self) -> None:
+        telemetry = self._service.telemetry
+        try:
+            telemetry.set(PREFIX + "waiting", self.ledger.waiting())
+            telemetry.set(PREFIX + "stopped", float(bool(self.engine.stopped())))
+        except AiopsError as error:
+            log.warning("what waits for approval could not be counted", error=str(error))
+
+
+def _series(incident: Incident) -> list[str]:
+    """Fingerprints of the series that show it."""
+    return sorted({one.evidence.series for one in incident.findings if one.evidence.series})

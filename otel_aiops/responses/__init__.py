@@ -1,0 +1,1 @@
+"""Responses: what is done about incidents by playbooks, under guards, journalled, verified and audited."""
