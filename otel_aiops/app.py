@@ -33,6 +33,7 @@ from otel_aiops.ingest import SIGNALS, Body, Ingest, advance
 from otel_aiops.lifecycle import governed
 from otel_aiops.lifecycle.version import Models
 from otel_aiops.monitor import Monitor
+from otel_aiops.notifier import Notifier
 from otel_aiops.otlp.governance import Governance
 from otel_aiops.parts import Parts
 from otel_aiops.pipeline import Pipeline, Step
@@ -90,6 +91,7 @@ class Service:
         self.registrar = Registrar(self)
         self.retrainer = Retrainer(self, drifts=lambda: [one.text for one in self.monitor.health.persistent])
         self.responder = Responder(self)
+        self.notifier = Notifier(self)
         self._configs = Configurations(directory)
         self.configured = Configured()  # the line of the journal that holds
         self.sequence = 0  # of the last body that was taken in
@@ -132,6 +134,7 @@ class Service:
             self.registrar.start()
             self.retrainer.errand.start()
             self.responder.errand.start()
+            self.notifier.start()
         except BaseException:
             self.stop()
             raise
@@ -145,6 +148,7 @@ class Service:
             return
         self.ingest.paused = "shutting down"
         self.responder.stop()
+        self.notifier.stop()
         self.checkup.stop()
         self.trainer.errand.stop()
         self.conductor.errand.stop()
@@ -193,6 +197,7 @@ class Service:
         self.config = config
         self.checkup.reload(config)
         self.responder.reload(config)
+        self.notifier.reload(config)
 
     def _configured(self, how: str, sequence: int, *, swapped: bool, config: Config | None = None) -> None:
         """Write down which configuration holds after a sequence. Raises: StorageError, StateError."""

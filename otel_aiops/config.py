@@ -23,6 +23,7 @@ from otel_aiops.lifecycle.dataset import DatasetConfig
 from otel_aiops.lifecycle.objective import Objective, check_names, load_objectives
 from otel_aiops.otlp.governance import GovernanceConfig
 from otel_aiops.pipeline import PipelineConfig
+from otel_aiops.responses.alertmanager import AlertmanagersConfig
 from otel_aiops.responses.config import ResponsesConfig
 from otel_aiops.responses.playbook import Playbook, check_playbooks, load_playbooks
 from otel_aiops.series.align import AlignConfig
@@ -122,6 +123,7 @@ class Config:
     lifecycle: LifecycleConfig = field(default_factory=LifecycleConfig)
     datasets: DatasetConfig = field(default_factory=DatasetConfig)
     responses: ResponsesConfig = field(default_factory=ResponsesConfig)
+    alertmanager: AlertmanagersConfig = field(default_factory=AlertmanagersConfig)
     playbooks: tuple[Playbook, ...] = ()  # what is done about incidents, besides those of `responses.playbooks`
     selftest: SelfTestConfig = field(default_factory=SelfTestConfig)
     emit: EmitConfig = field(default_factory=EmitConfig)

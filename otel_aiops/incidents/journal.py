@@ -26,6 +26,7 @@ KEPT_FINDINGS = 20  # of each revision; the last revision has all, unless many a
 KEPT_LINES = 10
 TOGETHER = 10_000  # findings that revisions told of at once have in all, but each at least KEPT_FINDINGS
 FILE = "incidents.db"
+STANDING = (State.OPEN, State.ACKNOWLEDGED, State.PREDICTED)
 PREDICTION = "prediction"  # the trait that only predictions have
 
 META = sql.MetaData()
@@ -139,6 +140,17 @@ class Filter:
             and (not self.until_ns or incident.start_ns < self.until_ns)
             and (self.predicted is None or self.predicted == (incident.prediction is not None))
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What is asked most often of the last revision of an incident; `event_ns` is when that was made."""
+
+    incident: str
+    revision: int
+    event_ns: int
+    state: State
+    severity: Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,12 +290,25 @@ class Journal:
             body = connection.scalar(sql.select(INCIDENTS.c.body).where(INCIDENTS.c.incident == name))
         return None if body is None else _incident(body)
 
-    def history(self, name: str, *, most: int = 10_000) -> tuple[tuple[int, Incident], ...]:
+    def standing(self, *, since_ns: int) -> tuple[Head, ...]:
+        """Incidents and predictions that stand, and those that changed since an event time, the latest first."""
+        standing = INCIDENTS.c.state.in_([str(one) for one in STANDING])
+        columns = (INCIDENTS.c.incident, INCIDENTS.c.revision, INCIDENTS.c.event_ns, INCIDENTS.c.state)
+        query = sql.select(*columns, INCIDENTS.c.severity).where(sql.or_(standing, INCIDENTS.c.event_ns >= since_ns))
+        with self._database.transaction() as connection:
+            rows = connection.execute(query.order_by(INCIDENTS.c.start_ns.desc(), INCIDENTS.c.incident)).all()
+        return tuple(
+            Head(str(name), int(revision), int(event_ns), State(state), Severity(severity))
+            for name, revision, event_ns, state, severity in rows
+        )
+
+    def history(self, name: str, *, most: int = 10_000, after: int = -1) -> tuple[tuple[int, Incident], ...]:
         """(event time, revision) of an incident, the first first; with the strongest findings and last lines only.
 
-        Of more than `most` revisions, the last ones.
+        Those `after` a revision; of more than `most`, the last ones.
         """
-        query = sql.select(CHANGES.c.event_ns, CHANGES.c.body).where(CHANGES.c.incident == name)
+        query = sql.select(CHANGES.c.event_ns, CHANGES.c.body)
+        query = query.where(CHANGES.c.incident == name, CHANGES.c.revision > after)
         with self._database.transaction() as connection:
             rows = connection.execute(query.order_by(CHANGES.c.revision.desc()).limit(most)).all()
         return tuple((int(event_ns), _incident(body)) for event_ns, body in reversed(rows))
