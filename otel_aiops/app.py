@@ -28,6 +28,7 @@ from otel_aiops.detect.engine import prepare
 from otel_aiops.detect.lessons import Lesson
 from otel_aiops.detect.serving import Rollout
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
+from otel_aiops.inbound import Inbound
 from otel_aiops.incidents.suppress import Decision
 from otel_aiops.ingest import SIGNALS, Body, Ingest, advance
 from otel_aiops.lifecycle import governed
@@ -92,6 +93,7 @@ class Service:
         self.retrainer = Retrainer(self, drifts=lambda: [one.text for one in self.monitor.health.persistent])
         self.responder = Responder(self)
         self.notifier = Notifier(self)
+        self.inbound = Inbound(self)
         self._configs = Configurations(directory)
         self.configured = Configured()  # the line of the journal that holds
         self.sequence = 0  # of the last body that was taken in
@@ -135,6 +137,7 @@ class Service:
             self.retrainer.errand.start()
             self.responder.errand.start()
             self.notifier.start()
+            self.inbound.errand.start()
         except BaseException:
             self.stop()
             raise
@@ -149,6 +152,7 @@ class Service:
         self.ingest.paused = "shutting down"
         self.responder.stop()
         self.notifier.stop()
+        self.inbound.errand.stop()
         self.checkup.stop()
         self.trainer.errand.stop()
         self.conductor.errand.stop()

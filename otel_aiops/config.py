@@ -37,6 +37,7 @@ from otel_aiops.server.forecasts import ForecastRule
 from otel_aiops.server.receiver import GrpcConfig, HttpConfig
 from otel_aiops.server.telemetry import TelemetryConfig
 from otel_aiops.server.tls import TlsConfig
+from otel_aiops.server.webhook_api import WebhooksConfig
 from otel_aiops.settings import ConfigErrors as ConfigErrors
 from otel_aiops.settings import Schema, read_text, read_yaml
 from otel_aiops.settings import duration as duration
@@ -78,6 +79,7 @@ class ApiConfig:
     endpoint: str = "localhost:9464"  # host:port to listen on; :9464 is every address of the machine
     tls: TlsConfig | None = None
     auth: AuthConfig | None = None
+    webhooks: WebhooksConfig = field(default_factory=WebhooksConfig)
     max_request_body_size: int = 64 << 20  # bytes of the largest body, before and after decompression
 
     def __post_init__(self) -> None:

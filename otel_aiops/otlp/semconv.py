@@ -534,6 +534,13 @@ OWN_METRICS: tuple[Metric, ...] = (
         "Incidents and predictions that are no alerts, since there are more than alertmanager.max_alerts.",
     ),
     Metric(
+        "otel_aiops.alertmanager.received",
+        "counter",
+        "{alert}",
+        "Alerts that Alertmanager and Grafana told by webhook, by outcome (taken, repeated, ours, unreadable, lost).",
+        ("sender", "outcome"),
+    ),
+    Metric(
         "otel_aiops.rollout.failures",
         "counter",
         "{order}",
