@@ -47,6 +47,7 @@ from otel_aiops.series.inbox import Entry
 from otel_aiops.series.records import RecordKind
 from otel_aiops.series.rows import Recorded
 from otel_aiops.server.telemetry import Telemetry
+from otel_aiops.silences import Silences
 from otel_aiops.trainer import Trainer
 from otel_aiops.watch import Watch
 
@@ -94,6 +95,7 @@ class Service:
         self.responder = Responder(self)
         self.notifier = Notifier(self)
         self.inbound = Inbound(self)
+        self.silences = Silences(self)
         self._configs = Configurations(directory)
         self.configured = Configured()  # the line of the journal that holds
         self.sequence = 0  # of the last body that was taken in
@@ -138,6 +140,7 @@ class Service:
             self.responder.errand.start()
             self.notifier.start()
             self.inbound.errand.start()
+            self.silences.errand.start()
         except BaseException:
             self.stop()
             raise
@@ -153,6 +156,7 @@ class Service:
         self.responder.stop()
         self.notifier.stop()
         self.inbound.errand.stop()
+        self.silences.errand.stop()
         self.checkup.stop()
         self.trainer.errand.stop()
         self.conductor.errand.stop()

@@ -192,6 +192,6 @@ def _series(incident: Incident) -> list[str]:
 def _shown(alert: KnownAlert, rules: Sequence[Silence | Maintenance], event_ns: int) -> Incident:
     """An alert of others, with what silences it here."""
     one = alert.as_incident()
-    silences = [rule for rule in rules if isinstance(rule, Silence)]
+    silences = [rule for rule in rules if isinstance(rule, Silence) and not rule.matchers]
     windows = [rule for rule in rules if isinstance(rule, Maintenance)]
     return replace(one, suppressed_by=ruled(one, silences, windows, event_ns))

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from otel_aiops.errors import BadInput
 from otel_aiops.incidents.alerted import ALONE
 from otel_aiops.incidents.incident import Channel, Evidence, Finding, Incident, Severity, State
+from otel_aiops.incidents.suppress import SERVICE_LABELS
 
 Status = Literal["firing", "resolved"]
 Pairs = tuple[tuple[str, str], ...]
@@ -21,7 +22,6 @@ S = 1_000_000_000
 MOST = 10_000  # alerts of one notification
 ALERT = "alert-"  # begins the ids of alerts where playbooks know them
 LONGEST = 1_000  # characters of a text
-SERVICE_LABELS = ("service_name", "service", "app", "job")
 # Rules over our own metrics: what was learned of them is what we said before, which is no truth about us.
 OUR_LABELS = ("anomaly_metric_name", "incident_id")
 OUR_RULES, OUR_JOB, OUR_METRICS = "OtelAiops", "otel-aiops", "otel_aiops_"

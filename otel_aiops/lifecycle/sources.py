@@ -14,8 +14,8 @@ from otel_aiops.detect.lessons import Verdict
 from otel_aiops.errors import BadInput
 from otel_aiops.incidents.incident import Channel
 from otel_aiops.incidents.journal import Journal
-from otel_aiops.incidents.known import SERVICE_LABELS, KnownAlert, ours, service_of
-from otel_aiops.incidents.suppress import Action, Decision, Maintenance
+from otel_aiops.incidents.known import KnownAlert, ours, service_of
+from otel_aiops.incidents.suppress import SERVICE_LABELS, Action, Decision, Maintenance
 from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.truth import (
     ANOMALY,
@@ -139,6 +139,8 @@ def of_decisions(decisions: Iterable[Decision]) -> list[Exclusion]:
     ordered = sorted(decisions, key=lambda one: one.time_ns)
     for k, one in enumerate(ordered):
         window = one.maintenance
+        if one.silence is not None and one.silence.matchers:
+            continue  # of Alertmanager, which is asked for it
         if one.silence is not None:
             silence = one.silence
             start_ns = max(silence.from_ns, one.time_ns)

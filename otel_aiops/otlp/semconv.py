@@ -534,6 +534,9 @@ OWN_METRICS: tuple[Metric, ...] = (
         "Incidents and predictions that are no alerts, since there are more than alertmanager.max_alerts.",
     ),
     Metric(
+        "otel_aiops.alertmanager.silences", "gauge", "{silence}", "Silences of Alertmanager that may cover incidents."
+    ),
+    Metric(
         "otel_aiops.alertmanager.received",
         "counter",
         "{alert}",

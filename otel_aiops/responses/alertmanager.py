@@ -16,11 +16,16 @@ from urllib.parse import quote
 
 from otel_aiops.errors import ConfigError
 from otel_aiops.incidents.incident import Incident, Severity, State
+from otel_aiops.incidents.known import time_ns
+from otel_aiops.incidents.suppress import INCIDENT_ALERT, PREDICTED_ALERT, SERVICE_LABELS, Matcher, Silence
 from otel_aiops.responses.http import HttpConfig, check_url
 from otel_aiops.responses.values import NAMES, filled, places, values_of
 
 S = 1_000_000_000
-INCIDENT, PREDICTED = "OtelAiopsIncident", "OtelAiopsPredictedIncident"
+DIRECT, ALIKE = "alertmanager:", "alertmanager-service:"  # begin the names of silences by what they cover, see below
+MOST_SILENCES = 100  # each is compared with every incident
+LONGEST_REGEX = 500
+REPEATED_GROUP = re.compile(r"\)[*+?{]")  # what may take for ever
 PATH = "api/v2/alerts"
 VALID = 4  # resends that an alert outlives, as Prometheus has it
 RESOLVED_S = 300.0  # that an end is told again and again
@@ -28,6 +33,7 @@ LONGEST_LABEL, LONGEST_TEXT = 200, 2_000
 SUSPECTS = 3
 STANDING = frozenset({State.OPEN, State.ACKNOWLEDGED, State.PREDICTED})
 OURS = frozenset({"alertname", "incident_id", "service_name", "severity", "predicted"})
+KNOWN = OURS | set(SERVICE_LABELS)
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")  # of every release; dots are taken since 0.27
 _RANK = {one: rank for rank, one in enumerate(Severity)}
 
@@ -45,11 +51,14 @@ class AlertmanagersConfig:
     labels: Mapping[str, str] = field(default_factory=dict)  # of all alerts besides their own, as cluster: eu
     page: str = ""  # address at which people reach our page, as https://aiops.example.com; for links
     runbook: str = ""  # link to what to do, with {service}, {severity}, {types} and so on
+    silences: float = 10.0  # s between two looks at the silences of Alertmanager; 0 is never
     max_alerts: int = 1_000  # at a time: the worst first, of equal ones the latest
 
     def __post_init__(self) -> None:
         if not 1 <= self.resend <= 3_600:
             raise ConfigError("resend", f"must be 1 s to 1 h, got {self.resend}")
+        if not (self.silences == 0 or 1 <= self.silences <= 3_600):
+            raise ConfigError("silences", f"must be 0, or 1 s to 1 h, got {self.silences}")
         if not 1 <= self.max_alerts <= 100_000:
             raise ConfigError("max_alerts", f"must be 1 to 100000, got {self.max_alerts}")
         for name in self.labels:
@@ -117,7 +126,8 @@ class Story:
 def alerts_of(config: AlertmanagersConfig, incident: Incident, story: Story, event_ns: int) -> list[Alert]:
     """The alerts of an incident at an event time: the one that fires, and those that ended not long ago.
 
-    What operators have silenced, what is maintained and what a dependency explains does not fire.
+    What operators have silenced here, what is maintained and what a dependency explains does not fire. What a silence
+    of Alertmanager covers there stays an alert there, which it shows as silenced.
     """
     over = not _fires(config, incident)
     annotations, link = annotations_of(config, incident), link_of(config, incident)
@@ -140,7 +150,7 @@ def labels_of(config: AlertmanagersConfig, incident: Incident, service: str, sev
     """What an alert is known by."""
     predicted = incident.prediction is not None
     own = {
-        "alertname": PREDICTED if predicted else INCIDENT,
+        "alertname": PREDICTED_ALERT if predicted else INCIDENT_ALERT,
         "incident_id": incident.id,
         "service_name": service,
         "severity": str(severity),
@@ -250,6 +260,53 @@ class Told:
         return one if due else None
 
 
+def silences_of(config: AlertmanagersConfig, tree: Any) -> list[Silence]:
+    """The active silences of Alertmanager that may cover incidents, those that end last first; not those of playbooks.
+
+    Such a one names labels that our alerts have, which is DIRECT, or names a service under another label, which is
+    ALIKE: that does not hold for our alerts there, though people mean the service.
+    """
+    found = [silence for one in tree if (silence := _silence(config, one)) is not None]
+    return sorted(found, key=lambda one: (-one.until_ns, one.name))[:MOST_SILENCES]
+
+
+def _silence(config: AlertmanagersConfig, tree: Any) -> Silence | None:
+    """One silence; None where it covers no incident, or cannot be read."""
+    try:
+        who, matchers = str(tree["createdBy"]), [_matcher(one) for one in tree["matchers"]]
+        until_ns, active = time_ns(tree["endsAt"]), tree["status"]["state"] == "active"
+        name, why = str(tree["id"])[:100], str(tree.get("comment", ""))
+    except (KeyError, TypeError, ValueError, re.error):
+        return None
+    if not active or who.startswith("otel-aiops") or not matchers:
+        return None
+    if not all(one.takes(config.labels) for one in matchers if one.name in config.labels):
+        return None
+    rest = tuple(one for one in matchers if one.name in KNOWN)
+    if not all(one.takes({}) for one in matchers if one.name not in KNOWN | config.labels.keys()):
+        return None  # on a label that our alerts have not
+    alike = any(one.name not in OURS for one in rest)
+    prefix = ALIKE if alike else DIRECT
+    # A silence of all that our own labels select has no matcher left: it covers every incident.
+    rest = rest or (Matcher(name="alertname", value=".*", regex=True),)
+    return Silence(name=prefix + name, until_ns=until_ns, matchers=rest, who=who[:200] or "somebody", why=why[:500])
+
+
+def _matcher(tree: Any) -> Matcher:
+    """Raises: KeyError, TypeError, ValueError, re.error."""
+    one = Matcher(
+        name=str(tree["name"]),
+        value=str(tree["value"]),
+        regex=bool(tree.get("isRegex")),
+        equal=bool(tree.get("isEqual", True)),
+    )
+    if one.regex:
+        if len(one.value) > LONGEST_REGEX or REPEATED_GROUP.search(one.value):
+            raise ValueError("a regular expression that may take for ever")
+        re.compile(one.value)
+    return one
+
+
 def body_of(alerts: Iterable[Alert], now_ns: int, resend_s: float) -> bytes:
     """What is posted."""
     return json.dumps([one.body(now_ns, resend_s) for one in alerts], separators=(",", ":")).encode()
@@ -258,7 +315,7 @@ def body_of(alerts: Iterable[Alert], now_ns: int, resend_s: float) -> bytes:
 def _fires(config: AlertmanagersConfig, incident: Incident) -> bool:
     if incident.state not in STANDING or (incident.prediction is not None and not config.predicted):
         return False
-    return not incident.suppressed_by
+    return not incident.suppressed_by or incident.suppressed_by.startswith(f"silence {DIRECT}")
 
 
 def _first_hit(incident: Incident) -> str:

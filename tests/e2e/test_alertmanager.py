@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 import pytest
 import requests
 
-from tests.incident_feed import broken, call, started
+from tests.incident_feed import BREAKS_S, broken, call, feed, started, steps
 from tests.responses.receiver import Receiver, receiving
-from tests.servers import Alertmanager, answers, wait_for
+from tests.servers import Alertmanager, Prometheus, answers, wait_for
 from tests.test_app import Running
 
+pytestmark = pytest.mark.servers
+
+ROOT = Path(__file__).parents[2]
 RESEND_S = 2
 
 
@@ -43,7 +47,8 @@ def known(server: Alertmanager) -> dict[str, dict[str, Any]]:
 
 def told(hook: Receiver, status: str) -> list[dict[str, Any]]:
     """The alerts that the webhook was told of."""
-    return [one for asked in hook.asked for one in asked.json()["alerts"] if one["status"] == status]
+    asked = [one.json() for one in hook.asked if one.path == "/hook"]
+    return [one for tree in asked for one in tree["alerts"] if one["status"] == status]
 
 
 def sent(up: Running) -> float:
@@ -119,3 +124,80 @@ def test_answers_that_are_no_good(tmp_path: Path) -> None:
             assert up.metric("otel_aiops_alertmanager_refused_total") == 1
         bodies = [asked.json() for asked in server.asked]
         assert len({json.dumps(one["labels"]) for body in bodies for one in body}) == 1
+
+
+@pytest.mark.timeout(180)
+def test_a_silence_covers_an_incident_and_begins_nothing(
+    tmp_path: Path, alertmanager: Alertmanager, hook: Receiver
+) -> None:
+    silence = {
+        "matchers": [{"name": "alertname", "value": "OtelAiops.*", "isRegex": True, "isEqual": True}],
+        "startsAt": "2026-01-01T00:00:00Z",
+        "endsAt": "2099-01-01T00:00:00Z",
+        "createdBy": "ann",
+        "comment": "night work",
+    }
+    name = requests.post(f"{alertmanager.url}/api/v2/silences", json=silence, timeout=5).json()["silenceID"]
+    step = {"do": {"kind": "webhook", "use": "hook"}, "guard": {"cooldown": 0}}
+    playbook = [{"name": "tell", "dry_run": False, "steps": [step]}]
+    hooks = [{"name": "hook", "to": {"url": f"{hook.url}/responses"}}]
+    more = f"responses: {json.dumps({'enabled': True, 'late': '10000d', 'webhooks': hooks})}\n"
+    more += f"playbooks: {json.dumps(playbook)}\n"
+    to = {"to": [{"url": alertmanager.url}], "resend": RESEND_S, "silences": 1}
+    with started(tmp_path / "state", f"{more}alertmanager: {json.dumps(to)}\n", still=True) as up:
+        (rule,) = wait_for(lambda: up.get("/api/v1/silences")["silences"], "the silence to be taken over")
+        assert rule["matchers"] == ['alertname=~"OtelAiops.*"'] and rule["who"] == "ann"
+        refused = call(up, "DELETE", f"silences/{rule['name']}", who="bob")
+        assert refused.status_code == 400 and "is a silence of Alertmanager; end it there" in refused.text
+        feed(up, 0, steps(BREAKS_S + 60))
+        assert open_incident(up)["suppressed_by"] == f"silence alertmanager:{name} by ann: night work"
+        (one,) = wait_for(lambda: known(alertmanager), "the alert").values()
+        assert one["status"]["silencedBy"] == [name]
+        before = sent(up)
+        wait_for(lambda: sent(up) > before, "it to be posted again")
+        assert not hook.asked and not up.get("/api/v1/responses")["responses"]
+
+        assert requests.delete(f"{alertmanager.url}/api/v2/silence/{name}", timeout=5).ok
+        wait_for(lambda: told(hook, "firing"), "the alert to page")
+        wait_for(lambda: not open_incident(up)["suppressed_by"], "the incident to be suppressed no more")
+        wait_for(lambda: up.get("/api/v1/responses", state="done")["responses"], "the playbook to begin")
+
+
+@pytest.mark.timeout(240)
+def test_scores_reach_alertmanager_by_rules_and_come_back_as_ours(tmp_path: Path) -> None:
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    shutil.copy(ROOT / "grafana" / "alerts" / "service.rules.yaml", rules / "shipped.yaml")
+    other = {"alert": "CatalogUp", "expr": "up == 1", "labels": {"service": "catalog"}}
+    (rules / "other.yaml").write_text(json.dumps({"groups": [{"name": "other", "rules": [other]}]}))
+    with started(tmp_path / "state", still=True) as up:
+        api = up.ports["api"]
+        hook = f"http://127.0.0.1:{api}/api/v1/webhooks/alertmanager"
+        with (
+            Alertmanager(tmp_path, hook) as alertmanager,
+            Prometheus(
+                tmp_path, {"otel-aiops": api}, rules=rules / "*.yaml", alertmanager=alertmanager.port
+            ) as prometheus,
+        ):
+            there = f"{prometheus.url}/api/v1/alertmanagers"
+            active = wait_for(lambda: requests.get(there, timeout=5).json()["data"]["activeAlertmanagers"], "it")
+            assert len(active) == 1
+            feed(up, 0, steps(BREAKS_S + 60))
+            name = open_incident(up)["id"]
+            found = wait_for(
+                lambda: {one["labels"].get("incident_id"): one for one in fired(alertmanager)}.get(name), name
+            )
+            assert found["labels"]["alertname"] == "Incident" and "catalog" in found["annotations"]["summary"]
+            wait_for(lambda: received(up, "ours"), "our webhook to know it as ours")
+            wait_for(lambda: received(up, "taken"), "our webhook to be told of the other one")
+        assert {one.name for one in up.service.chronicle.journal.known()} == {"CatalogUp"}
+
+
+def fired(server: Alertmanager) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = requests.get(f"{server.url}/api/v2/alerts", timeout=5).json()
+    return found
+
+
+def received(up: Running, outcome: str) -> bool:
+    text = requests.get(f"http://127.0.0.1:{up.ports['api']}/metrics", timeout=30).text
+    return any(f'outcome="{outcome}"' in line for line in text.splitlines() if "alertmanager_received" in line)

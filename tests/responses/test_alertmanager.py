@@ -19,6 +19,7 @@ from otel_aiops.responses.alertmanager import (
     Told,
     alerts_of,
     body_of,
+    silences_of,
 )
 from otel_aiops.responses.http import HttpConfig
 from tests.incidents.makers import T0, S
@@ -181,3 +182,60 @@ class TestTold:
 def test_a_wrong_configuration_is_named(key: str, value: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         AlertmanagersConfig(**{key: value})
+
+
+def silence(*matchers: dict[str, Any], **more: Any) -> dict[str, Any]:
+    state = {"status": {"state": "active"}, "endsAt": "2099-01-01T00:00:00Z", "comment": "work", "createdBy": "ann"}
+    return {"id": "s1", "matchers": list(matchers), **state, **more}
+
+
+def on(name: str, value: str, **more: bool) -> dict[str, Any]:
+    return {"name": name, "value": value, "isRegex": False, "isEqual": True, **more}
+
+
+class TestSilences:
+    @pytest.mark.parametrize(
+        ("matchers", "covers"),
+        [
+            ([on("service_name", "cart")], True),
+            ([on("service", "cart")], True),
+            ([on("service_name", "ca", isRegex=True)], False),
+            ([on("service_name", "ca.*|pay", isRegex=True)], True),
+            ([on("service_name", "cart", isEqual=False)], False),
+            ([on("alertname", "OtelAiopsIncident"), on("severity", "warning")], True),
+            ([on("alertname", "SlowCheckout"), on("service", "cart")], False),
+            ([on("cluster", "eu")], True),
+            ([on("cluster", "us"), on("service_name", "cart")], False),
+            ([on("namespace", "shop"), on("service_name", "cart")], False),
+            ([on("namespace", "test", isEqual=False), on("service_name", "cart")], True),
+            ([on("predicted", "true")], False),
+            ([on("service_name", "(a+)+", isRegex=True)], False),
+            ([on("service_name", "(", isRegex=True)], False),
+        ],
+    )
+    def test_what_they_cover(self, matchers: list[dict[str, Any]], covers: bool) -> None:
+        found = silences_of(CONFIG, [silence(*matchers)])
+        assert any(one.holds(incident(), T0) for one in found) is covers
+
+    def test_one_of_a_service_does_not_cover_what_hits_others_too(self) -> None:
+        (one,) = silences_of(CONFIG, [silence(on("service_name", "cart"))])
+        assert one.holds(incident(), T0) and not one.holds(incident(services=("cart", "pay")), T0)
+
+    def test_what_covers_our_alert_stays_an_alert_and_what_means_the_service_does_not(self) -> None:
+        for label, fires in (("service_name", True), ("job", False)):
+            (one,) = silences_of(CONFIG, [silence(on(label, "cart"))])
+            suppressed = alert(suppressed_by=f"silence {one.name} by {one.who}: {one.why}")
+            assert bool(suppressed.ends_ns) is not fires
+
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            silence(on("service_name", "cart"), status={"state": "expired"}),
+            silence(on("service_name", "cart"), createdBy="otel-aiops, playbook heal"),
+            silence(),
+            {"id": "x"},
+            7,
+        ],
+    )
+    def test_what_covers_nothing(self, bad: Any) -> None:
+        assert silences_of(CONFIG, [bad]) == []
