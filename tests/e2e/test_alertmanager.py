@@ -180,7 +180,9 @@ def test_scores_reach_alertmanager_by_rules_and_come_back_as_ours(tmp_path: Path
             ) as prometheus,
         ):
             there = f"{prometheus.url}/api/v1/alertmanagers"
-            active = wait_for(lambda: requests.get(there, timeout=5).json()["data"]["activeAlertmanagers"], "it")
+            active = wait_for(
+                lambda: requests.get(there, timeout=5).json()["data"]["activeAlertmanagers"], "Alertmanager to be known"
+            )
             assert len(active) == 1
             feed(up, 0, steps(BREAKS_S + 60))
             name = open_incident(up)["id"]
@@ -193,9 +195,10 @@ def test_scores_reach_alertmanager_by_rules_and_come_back_as_ours(tmp_path: Path
         assert {one.name for one in up.service.chronicle.journal.known()} == {"CatalogUp"}
 
 
-def fired(server: Alertmanager) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = requests.get(f"{server.url}/api/v2/alerts", timeout=5).json()
-    return found
+def fired(server: Alertmanager) -> dict[str, dict[str, Any]]:
+    """The alerts that it has of incidents, by id."""
+    found = requests.get(f"{server.url}/api/v2/alerts", timeout=5).json()
+    return {one["labels"].get("incident_id", ""): one for one in found}
 
 
 def received(up: Running, outcome: str) -> bool:
