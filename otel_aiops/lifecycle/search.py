@@ -15,6 +15,8 @@ from otel_aiops.lifecycle.version import ForecastConfig, Settings
 
 LEAST_FOLDS = 3
 ALONE = 2 / 3  # of the trials move a single setting
+USUAL_PLACES = 2  # of the span of a setting that is moved alone
+PLACES = {"sensitivity": 4}  # it decides alone how much of the budget is spent, and too much of it undoes the rest
 MOST_MOVED = 3  # settings of the others that differ from where they begin
 GROUP = 4  # trials that are asked for at once, whatever the number of processes
 
@@ -112,7 +114,7 @@ class Trial:
 
 @dataclass(slots=True)
 class Drawn:
-    """Settings near those that one begins with: at first each setting alone is moved, to two places far from each
+    """Settings near those that one begins with: at first each setting alone is moved, to some places far from each
     other, then one to three of the best that is known by then. Few settings matter for most data (Bergstra and Bengio
     2012, section 2.3), and trials that move all of them at once are nearly always worse.
     """
@@ -139,11 +141,17 @@ class Drawn:
         self._known += trials
 
     def _alone(self) -> list[Settings]:
-        """Each setting at one place, in any order, then each at the place that is half of its span away."""
+        """Each setting at one place of its span, in any order, then at the next one, evenly apart."""
         spans = {name: (SPACE | _BESIDE)[name] for name in self._rng.permutation(sorted(SPACE | _BESIDE)).tolist()}
-        share = {name: float(self._rng.random()) for name in spans}
-        places = [(name, span.draw((share[name] + half) % 1)) for half in (0.0, 0.5) for name, span in spans.items()]
-        return [one for one in (_with(self.first, {name: value}) for name, value in places) if one != self.first]
+        began = {name: float(self._rng.random()) for name in spans}
+        found = []
+        for place in range(max(PLACES.values())):
+            for name, span in spans.items():
+                places = PLACES.get(name, USUAL_PLACES)
+                value = span.draw((began[name] + place / places) % 1)
+                if place < places and (one := _with(self.first, {name: value})) != self.first:
+                    found.append(one)
+        return found
 
     def _moved(self, settings: Settings) -> Settings:
         spans = SPACE | _BESIDE

@@ -29,6 +29,7 @@ from otel_aiops.lifecycle.workers import Told, work
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.archive import Points
 
+SURE = 1.64  # standard errors: 95 % of one side
 KEPT = 3  # of so many trials one goes on to the next fold, and the settings that one begins with always
 
 Show = Callable[[float, float, str], None]  # (done, total, text)
@@ -94,9 +95,9 @@ def tune(
     quarter, which begins where the fold before ends: recall of labelled events and of faults put in, at the threshold
     that keeps the objective's budget. The best third of the trials goes on to the next fold (successive halving;
     Jamieson and Talwalkar 2016, algorithm 1). The settings that one begins with are judged in all folds, and stay the
-    best unless others cost less in most folds, and over all series by more than a standard error. The newest part of
-    the window is not read. With `tried` each judgement is kept there as soon as it is made, and none that is there is
-    made again.
+    best unless others cost less in most folds, and over all series by more than 1.64 standard errors. The newest part
+    of the window is not read. With `tried` each judgement is kept there as soon as it is made, and none that is there
+    is made again.
     Raises: BadInput when the gate of the dataset says no, or nothing is in scope, or Optuna is not installed.
     """
     tuning = tuning or TuneConfig()
@@ -235,14 +236,14 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _surely_less(one: Trial, first: Trial) -> bool:
-    """Whether a trial costs less by more than the standard error of that over the series, in the folds it was in.
+    """Whether a trial costs less by SURE standard errors of that over the series, in the folds that it was in.
 
     The best of many trials is nearly always better by chance; without a rule like this it is chosen all the same.
     Source: Breiman et al., Classification and Regression Trees, 1984, section 3.4.3 (the one-standard-error rule).
     """
     spared = np.mean([np.subtract(its, mine) for mine, its in zip(one.losses, first.losses, strict=False)], axis=0)
     error = math.sqrt(len(spared)) * float(np.std(spared, ddof=1)) if len(spared) > 1 else 0.0
-    return float(spared.sum()) > error
+    return float(spared.sum()) > SURE * error
 
 
 def _step(tell: Told, fold: int, folds: int, share: float) -> None:

@@ -25,7 +25,7 @@ class ResponsesConfig:
     playbooks: str = ""  # a file, or a folder of *.yaml, with one playbook each
     interval: float = 0.5  # s between two looks at what is new
     late: float = 900.0  # s after a change of an incident that nothing is begun about it any more, as after an outage
-    workers: int = 4  # steps that are done at the same time
+    workers: int = 4  # steps that are done at the same time, and as many that tell people
     stop_file: str = ""  # while there is such a file nothing is done; without it, responses/stop in the data directory
     approvers: tuple[str, ...] = ()  # who may approve and refuse; none is everybody
     tell: str = ""  # name in `notify`: told of what waits for approval, and of steps that nobody else is told of

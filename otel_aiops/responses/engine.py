@@ -20,7 +20,7 @@ from otel_aiops.responses.audit import Deed
 from otel_aiops.responses.guard import TELLS, Check, Facts, GuardConfig, Ruling, Verdict, rule
 from otel_aiops.responses.ledger import Known, Ledger, known_of
 from otel_aiops.responses.order import Ended, Lost, Order, Outcome, Refused, Responder
-from otel_aiops.responses.playbook import Kind, Playbook, Trigger, VerifyConfig
+from otel_aiops.responses.playbook import TELLING, ActionConfig, Kind, Playbook, Trigger, VerifyConfig
 from otel_aiops.responses.runs import (
     DO,
     LIVE,
@@ -119,8 +119,10 @@ class Engine:
     ) -> None:
         self._settings = settings
         self._ledger, self._world, self._told, self._stopping = ledger, world, told, stopping
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="response")
+        self._workers = workers
+        self._pool = ThreadPoolExecutor(2 * workers, thread_name_prefix="response")
         self._flying: dict[str, Future[Outcome | None]] = {}  # by execution
+        self._lanes: dict[str, bool] = {}  # by execution: whether it tells; a slow command holds up no notice
         self._looking: dict[str, Future[str]] = {}  # by execution: why its query does not hold
         self._open: dict[str, _Open] | None = None
         self._poked = False
@@ -291,11 +293,14 @@ class Engine:
             return self._end(of, move.state)
         else:
             return False
-        of.due_ns = 0 if changed else self._world.now_ns() + AGAIN_NS
+        held_up = isinstance(move, Begin) and self._full(move.action)
+        of.due_ns = 0 if changed or held_up else self._world.now_ns() + AGAIN_NS
         return changed
 
     def _begin(self, of: _Open, move: Begin) -> bool:
         """Have the guards decide about an action; what they allow is written down, then done."""
+        if self._full(move.action):
+            return False
         run, now_ns = of.run, self._world.now_ns()
         before = of.done.get(execution_id(run.id, move.step, move.role))
         one = before or self._made(run, move, now_ns)
@@ -420,7 +425,13 @@ class Engine:
 
     # -- doing ----------------------------------------------------------------------------------------------------
 
+    def _full(self, action: ActionConfig) -> bool:
+        """Whether it would have to wait for a worker: nothing is intended that cannot begin at once."""
+        telling = action.kind in TELLING
+        return sum(lane is telling for lane in self._lanes.values()) >= self._workers
+
     def _fly(self, order: Order) -> None:
+        self._lanes[order.id] = order.action.kind in TELLING
         self._flying[order.id] = self._pool.submit(self._responder(order.action.kind).run, order)
 
     def _collect(self, of: _Open, one: Execution) -> bool:
@@ -430,7 +441,7 @@ class Engine:
             return self._lost(of, one)
         if not future.done():
             return False
-        del self._flying[one.id]
+        del self._flying[one.id], self._lanes[one.id]
         try:
             outcome = future.result()
         except Refused as why:
@@ -451,6 +462,8 @@ class Engine:
         if isinstance(found, Outcome):
             return self._ended(of, one, found)
         never = found is Lost.NEVER
+        if self._full(one.action):
+            return False
         if (never or one.action.repeatable) and one.attempt < MOST_ATTEMPTS and not self.stopped():
             why = "it was not begun before the service ended" if never else "it does no harm twice"
             again = replace(one, attempt=one.attempt + 1)

@@ -152,7 +152,9 @@ def test_fifty_kills_do_nothing_twice_and_lose_nothing(tmp_path: Path, receiver:
     try:
         runs = {run.incident.id: run for run in stage.runs()}
         assert set(runs) == set(names)
-        assert not [one for one in stage.executions() if one.standing is not Standing.DONE]
+        assert [
+            (one.id, one.standing, one.text) for one in stage.executions() if one.standing is not Standing.DONE
+        ] == []
         for name in ("first", "second"):
             assert Counter((tmp_path / name).read_text().split()) == Counter(names), "each exactly once"
         hooks = Counter(one.headers["Idempotency-Key"] for one in receiver.asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.incidents.makers import T0
 from tests.responses.makers import COMMAND, NOTIFY, incident, playbook, prediction
 from tests.responses.receiver import Receiver
 from tests.responses.stage import Stage, appending, revised
+from tests.servers import wait_for
 
 HOOK = {"kind": "webhook", "use": "hook"}
 VERIFIED = {"do": COMMAND, "verify": {"by": "resolved", "within": 60.0}}
@@ -210,6 +212,28 @@ class TestGuards:
         stage.happens(incident())
         assert stage.standings() == ["do refused", "escalate.0 done"] and stage.lines() == []
         assert "the model is not to be trusted: cart drifts" in receiver.asked[0].json()["message"]
+
+
+class TestWorkers:
+    def test_nothing_is_intended_that_cannot_begin_and_notices_do_not_wait(
+        self, stage: Stage, receiver: Receiver
+    ) -> None:
+        gate = stage.folder / "gate"
+        wait = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)"
+        stage.change(commands=(replace(appending(stage.file), argv=(sys.executable, "-S", "-c", wait)),))
+        free = {"cooldown": 0, "targets": 100, "most": 100}
+        stage.with_playbooks(playbook("slow", [{"do": COMMAND, "guard": free}]), playbook("told", [{"do": NOTIFY}]))
+        stage.journal.append([incident(f"i{k}", service=f"s{k}") for k in range(9)], stage.now_ns())
+
+        def told() -> bool:
+            stage.engine.tick()
+            return len(receiver.asked) == 9
+
+        wait_for(told, "people to be told", every_s=0.01)
+        assert stage.standings().count("do intended") == 4
+        gate.touch()
+        stage.settle()
+        assert stage.standings() == ["do done"] * 18
 
 
 class TestApproval:

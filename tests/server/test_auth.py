@@ -196,6 +196,7 @@ def test_the_inline_lines_win_over_the_file_and_the_user_over_both(tmp_path: Pat
         BCRYPT_LINE + "x",
         "ada:$2b$04$" + "C" * 53,  # looks like a hash, but no salt ends so
     ],
+    ids=["name", "nobody", "plain", "apr1", "few rounds", "many rounds", "short", "long", "salt"],
 )
 def test_lines_that_are_no_users_are_refused_by_number(line: str) -> None:
     with pytest.raises(ConfigError, match=r"auth.basicauth.htpasswd.inline: line 2: expected user:hash") as caught:
