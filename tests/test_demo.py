@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from itertools import pairwise
 
 import numpy as np
+import pytest
 
 from otel_aiops.demo.live import story
 from otel_aiops.otlp.decode import decode_metrics
@@ -87,6 +89,18 @@ def test_the_demo_runs_and_says_what_was_noticed() -> None:
     assert "What became an incident" in done.stdout and " log records were read in " in done.stdout
     assert "/api/v1/anomalies" in done.stdout
     assert "\x1b" not in done.stdout  # no control characters where there is no terminal
+
+
+def test_ended_by_a_signal_it_leaves_nothing_running() -> None:
+    command = [sys.executable, "-m", "otel_aiops.demo", "shop"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as demo:
+        assert demo.stdout is not None
+        started = next(line for line in demo.stdout if "A shop of services" in line)
+        demo.send_signal(signal.SIGTERM)
+        rest = demo.stdout.read()  # until the service that inherits it has ended too
+    assert started and demo.returncode == 130 and rest.endswith("stopped\n")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(demo.pid, 0)
 
 
 def test_parts_that_there_are() -> None:

@@ -115,7 +115,7 @@ def test_disk_is_what_retention_keeps() -> None:
     [
         (EmitConfig(), 5 * 500, 7),
         (EmitConfig(max_series=100), 5 * 100, 7),
-        (EmitConfig(expected=True, max_series=100), 8 * 100, 7),
+        (EmitConfig(expected=True, max_series=100), 9 * 100, 7),
         (EmitConfig(series="none", services=False), 0, 0),
     ],
 )

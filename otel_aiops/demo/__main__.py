@@ -50,6 +50,7 @@ def main(parts: Sequence[str] = PARTS) -> int:
     if unknown := set(parts) - set(PARTS):
         console.print(f"expected some of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
         return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing that was started stays
     try:
         prepare(console.print)
         with ExitStack() as stack:

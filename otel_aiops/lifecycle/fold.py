@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from otel_aiops.series.batch import Batch
 AS_FAULTS = 5.0  # labelled events in a fold count as much as all faults that are put in
 LATE_NS = 600_000_000_000  # an alert so soon after an event still tells of it
 
+COUNTS = ("events", "told", "faults", "found", "false_alerts")
 _Rows = tuple[I64, I64]  # rows, times
 
 
@@ -51,6 +52,24 @@ class Judged:
     false_alerts: I64
     weeks: float
     threshold: float
+
+    @classmethod
+    def together(cls, parts: Sequence[Judged]) -> Judged:
+        """Several folds as one: a fold with few events says little, and counts as little."""
+        counts: dict[str, Any] = {name: sum(getattr(one, name) for one in parts) for name in COUNTS}
+        threshold = float(np.mean([one.threshold for one in parts]))
+        return cls(**counts, weeks=sum(one.weeks for one in parts), threshold=threshold)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        counts = {name: getattr(self, name).tolist() for name in COUNTS}
+        return {**counts, "weeks": self.weeks, "threshold": self.threshold}
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Judged:
+        """What `to_json` gave. Raises: KeyError, TypeError, ValueError."""
+        counts: dict[str, Any] = {name: np.array(tree[name], np.int64) for name in COUNTS}
+        return cls(**counts, weeks=float(tree["weeks"]), threshold=float(tree["threshold"]))
 
     def figures(self, cost: CostConfig, a_week: float) -> dict[str, float]:
         """Recall, false alerts a week, and the cost: of a miss times the share that is missed, and of a false alert

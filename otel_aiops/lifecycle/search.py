@@ -89,26 +89,20 @@ class TuneConfig:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Settings that were tried, and how they did in the folds that they came to; the mean of these is `figures`.
+    """Settings that were tried, and how they did: in each fold that they came to, and in all of these together.
 
-    `losses` are what each series added to the cost of a fold.
+    `losses` are what each series adds to the cost.
     """
 
     number: int
     settings: Settings
     folds: tuple[dict[str, float], ...] = ()
-    losses: tuple[tuple[float, ...], ...] = ()
-
-    @property
-    def figures(self) -> dict[str, float]:
-        """Means over the folds; NaN where nothing is known."""
-        names = self.folds[0] if self.folds else {}
-        known = {name: [fold[name] for fold in self.folds if fold[name] == fold[name]] for name in names}
-        return {name: sum(of) / len(of) if of else math.nan for name, of in known.items()}
+    figures: dict[str, float] = field(default_factory=dict)
+    losses: tuple[float, ...] = ()
 
     @property
     def cost(self) -> float:
-        """The mean cost."""
+        """That of all its folds together."""
         return self.figures.get("cost", math.inf)
 
 

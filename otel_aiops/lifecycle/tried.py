@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from otel_aiops import __version__
+from otel_aiops.lifecycle.fold import Judged
 from otel_aiops.series.disk import make_directory, storage_errors, whole_file
 
 DIGITS = 32
@@ -23,20 +23,19 @@ class Tried:
 
     directory: Path
 
-    def read(self, of: object) -> tuple[dict[str, float], tuple[float, ...]] | None:
-        """Figures and losses of a judgement; None where there are none, or damaged ones."""
+    def read(self, of: object) -> Judged | None:
+        """A judgement; None where there is none, or a damaged one."""
         try:
-            figures, losses = json.loads(self._path(of).read_bytes())
-            return {str(name): float(value) for name, value in figures.items()}, tuple(map(float, losses))
-        except (OSError, ValueError, TypeError, AttributeError):
+            return Judged.from_json(json.loads(self._path(of).read_bytes()))
+        except (OSError, ValueError, TypeError, KeyError):
             return None
 
-    def write(self, of: object, figures: Mapping[str, float], losses: Sequence[float]) -> None:
+    def write(self, of: object, judged: Judged) -> None:
         """Keep a judgement, durable when this returns. Raises: StorageError."""
         with storage_errors(f"writing a trial to {self.directory}"):
             make_directory(self.directory)
             with whole_file(self._path(of)) as file:
-                file.write(json.dumps([dict(figures), list(losses)]).encode())  # NaN as such: nobody else reads this
+                file.write(json.dumps(judged.to_json()).encode())  # NaN as such: nobody else reads this
 
     def _path(self, of: object) -> Path:
         name = hashlib.sha256(repr((__version__, of)).encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]

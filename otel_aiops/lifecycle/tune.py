@@ -15,7 +15,7 @@ from otel_aiops.detect.budget import LEAST_BUDGET, BudgetConfig, per_week
 from otel_aiops.errors import BadInput
 from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.dataset import Datasets
-from otel_aiops.lifecycle.fold import Study, judge, points_of
+from otel_aiops.lifecycle.fold import Judged, Study, judge, points_of
 from otel_aiops.lifecycle.objective import CostConfig, Objective
 from otel_aiops.lifecycle.rehearse import FAULT_SHARE
 from otel_aiops.lifecycle.scope import fault_kinds
@@ -93,11 +93,11 @@ def tune(
 
     Every fold is learned from its beginning on, each point scored before it is learned, and judged on its newest
     quarter, which begins where the fold before ends: recall of labelled events and of faults put in, at the threshold
-    that keeps the objective's budget. The best third of the trials goes on to the next fold (successive halving;
-    Jamieson and Talwalkar 2016, algorithm 1). The settings that one begins with are judged in all folds, and stay the
-    best unless others cost less in most folds, and over all series by more than 1.64 standard errors. The newest part
-    of the window is not read. With `tried` each judgement is kept there as soon as it is made, and none that is there
-    is made again.
+    that keeps the objective's budget, over all its folds together. The best third of the trials goes on to the next
+    fold (successive halving; Jamieson and Talwalkar 2016, algorithm 1). The settings that one begins with are judged in
+    all folds, and stay the best unless others cost less in most folds, and over all series by more than 1.64 standard
+    errors. The newest part of the window is not read. With `tried` each judgement is kept there as soon as it is made,
+    and none that is there is made again.
     Raises: BadInput when the gate of the dataset says no, or nothing is in scope, or Optuna is not installed.
     """
     tuning = tuning or TuneConfig()
@@ -169,13 +169,11 @@ class _Task:
     tried: Tried | None
 
 
-def _run(task: _Task, told: Told) -> tuple[dict[str, float], tuple[float, ...]]:
+def _run(task: _Task, told: Told) -> Judged:
     judged = judge(task.study, task.settings, task.fold, told, task.points)
-    of = task.study.cost, task.study.a_week
-    found = judged.figures(*of), tuple(judged.losses(*of).tolist())
     if task.tried is not None:
-        task.tried.write(_deciding(task.study, task.settings, task.fold), *found)
-    return found
+        task.tried.write(_deciding(task.study, task.settings, task.fold), judged)
+    return judged
 
 
 def _deciding(study: Study, settings: Settings, fold: int) -> object:
@@ -196,13 +194,16 @@ def _telling(progress: Show | None, done: int, group: int, trials: int) -> Told:
 def _halved(study: Study, trials: Sequence[Trial], processes: int, tried: Tried | None, tell: Told) -> list[Trial]:
     """All trials, judged in the first fold, the best third of them in the next one, and so on."""
     known = {one.number: one for one in trials}
-    left = list(known)
+    parts: dict[int, list[Judged]] = {number: [] for number in known}
+    of, left = (study.cost, study.a_week), list(known)
     for fold in range(len(study.ends_ns)):
         settings = {number: known[number].settings for number in left}
         step = partial(_step, tell, fold, len(study.ends_ns))
-        for number, (figures, losses) in _judged(study, settings, fold, processes, tried, step).items():
-            one = known[number]
-            known[number] = replace(one, folds=(*one.folds, figures), losses=(*one.losses, losses))
+        for number, judged in _judged(study, settings, fold, processes, tried, step).items():
+            parts[number].append(judged)
+            folds, whole = (*known[number].folds, judged.figures(*of)), Judged.together(parts[number])
+            losses = tuple(whole.losses(*of).tolist())
+            known[number] = replace(known[number], folds=folds, figures=whole.figures(*of), losses=losses)
         left.sort(key=lambda number: (known[number].cost, number))
         kept = left[: max(1, -(-len(left) // KEPT))]
         left = kept + [number for number in left if not number and number not in kept]
@@ -211,8 +212,8 @@ def _halved(study: Study, trials: Sequence[Trial], processes: int, tried: Tried 
 
 def _judged(
     study: Study, settings: Mapping[int, Settings], fold: int, processes: int, tried: Tried | None, tell: Told
-) -> dict[int, tuple[dict[str, float], tuple[float, ...]]]:
-    """Figures and losses of some settings in a fold, those that are known already as they are."""
+) -> dict[int, Judged]:
+    """How some settings did in a fold; those that are known already as they are."""
     read = tried.read if tried else lambda of: None
     kept = {number: read(_deciding(study, one, fold)) for number, one in settings.items()}
     found = {number: judged for number, judged in kept.items() if judged is not None}
@@ -228,6 +229,8 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
     first = min(trials, key=lambda one: one.number)
 
     def better(one: Trial) -> bool:
+        if len(one.folds) < len(first.folds):
+            return False
         pairs = zip(one.folds, first.folds, strict=False)
         mostly = 2 * sum(mine["cost"] < its["cost"] for mine, its in pairs) > len(first.folds)
         return one is first or (mostly and _surely_less(one, first))
@@ -236,12 +239,12 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _surely_less(one: Trial, first: Trial) -> bool:
-    """Whether a trial costs less by SURE standard errors of that over the series, in the folds that it was in.
+    """Whether a trial costs less by SURE standard errors of that over the series.
 
     The best of many trials is nearly always better by chance; without a rule like this it is chosen all the same.
     Source: Breiman et al., Classification and Regression Trees, 1984, section 3.4.3 (the one-standard-error rule).
     """
-    spared = np.mean([np.subtract(its, mine) for mine, its in zip(one.losses, first.losses, strict=False)], axis=0)
+    spared = np.subtract(first.losses, one.losses)
     error = math.sqrt(len(spared)) * float(np.std(spared, ddof=1)) if len(spared) > 1 else 0.0
     return float(spared.sum()) > SURE * error
 

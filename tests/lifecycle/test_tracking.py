@@ -30,7 +30,8 @@ from tests.lifecycle.test_tune import made
 pytestmark = pytest.mark.filterwarnings("ignore")  # of MLflow's own code
 
 OBJECTIVE = Objective(name="carts")
-TRIAL = Trial(3, Settings(EngineConfig(threshold=5.0)), ({"cost": 2.0, "recall": 0.5}, {"cost": 1.0, "recall": 1.0}))
+FOLDS = ({"cost": 2.0, "recall": 0.5}, {"cost": 1.0, "recall": 1.0})
+TRIAL = Trial(3, Settings(EngineConfig(threshold=5.0)), FOLDS, {"cost": 1.5, "recall": 0.75})
 
 
 @pytest.fixture(autouse=True)

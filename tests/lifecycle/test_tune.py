@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
 import sys
@@ -177,6 +178,13 @@ def test_the_cost_weighs_misses_and_false_alerts() -> None:
         "threshold": 2.0,
     }
     assert judged.losses(cost, a_week=6.0) == pytest.approx([10 * (1 - 6 / 7) + 1.0, 0.0]), "the first misses and cries"
+    assert Judged.from_json(json.loads(json.dumps(judged.to_json()))).figures(cost, 6.0) == judged.figures(cost, 6.0)
+    easy = replace(judged, events=np.array([0, 1]), told=np.array([0, 1]), found=np.array([0, 0]), weeks=1.5)
+    whole = Judged.together([judged, easy])
+    assert (whole.events.sum(), whole.told.sum(), whole.faults.sum(), whole.found.sum()) == (3, 2, 8, 4)
+    assert whole.figures(cost, a_week=6.0)["recall"] == pytest.approx(3 / 8 * 2 / 3 + 5 / 8 * 4 / 8), (
+        "not the mean of both"
+    )
     none = np.zeros(2, np.int64)
     nothing = replace(judged, events=none, told=none, faults=none, found=none).figures(cost, a_week=6.0)
     only = replace(judged, faults=none, found=none).figures(cost, a_week=6.0)["recall"]
@@ -185,7 +193,8 @@ def test_the_cost_weighs_misses_and_false_alerts() -> None:
 
 
 def trial(number: int, *losses: tuple[float, ...]) -> Trial:
-    return Trial(number, SETTINGS, tuple({"cost": sum(one)} for one in losses), losses)
+    means = tuple(np.mean(losses, axis=0).tolist())
+    return Trial(number, SETTINGS, tuple({"cost": sum(one)} for one in losses), {"cost": sum(means)}, means)
 
 
 def test_settings_that_one_begins_with_stay_unless_others_are_better_in_most_folds() -> None:
@@ -213,7 +222,7 @@ def test_each_setting_is_moved_alone_then_some_of_the_best() -> None:
         values = {getattr(one.settings.detection, name) for one in alone} - {getattr(SETTINGS.detection, name)}
         assert values, f"{name} is moved"
     assert any(one.settings.families for one in alone)
-    drawn.told([replace(one, folds=({"cost": 1.0 - (one.number == 7)},)) for one in alone])
+    drawn.told([replace(one, folds=({},), figures={"cost": 1.0 - (one.number == 7)}) for one in alone])
     others = drawn.next(len(alone))
     assert [one.number for one in others] == list(range(len(alone), 40)) and len(others) > 10
     assert all(_differs(one.settings, alone[7].settings) <= 3 for one in others)
@@ -275,7 +284,7 @@ def test_optuna_finds_what_costs_less(tmp_path: Path) -> None:
     while group := search.next(len(off)):
         far = [abs(math.log(one.settings.detection.threshold / 5.0)) for one in group]
         off += far
-        search.told([replace(one, folds=({"cost": cost},)) for one, cost in zip(group, far, strict=True)])
+        search.told([replace(one, figures={"cost": cost}) for one, cost in zip(group, far, strict=True)])
         assert off[0] == abs(math.log(10.0)), "the first is where one begins, wherever that is"
     assert len(off) == 48 and np.median(off[-16:]) < 0.5 * np.median(off[1:17]), "it learns from what it is told"
 
