@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import requests
 
-from tests.incident_feed import BREAKS_S, broken, call, feed, started, steps
+from otel_aiops.shop import LiveShop
+from tests.incident_feed import BREAKS_S, OUTAGE, SHORT, START_S, broken, call, feed, started, steps
 from tests.responses.receiver import Receiver, receiving
-from tests.servers import Alertmanager, Prometheus, answers, wait_for
+from tests.servers import Aiops, Alertmanager, Prometheus, answers, wait_for
 from tests.test_app import Running
 
 pytestmark = pytest.mark.servers
@@ -204,3 +205,52 @@ def fired(server: Alertmanager) -> dict[str, dict[str, Any]]:
 def received(up: Running, outcome: str) -> bool:
     text = requests.get(f"http://127.0.0.1:{up.ports['api']}/metrics", timeout=30).text
     return any(f'outcome="{outcome}"' in line for line in text.splitlines() if "alertmanager_received" in line)
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_service_goes_on_with_the_same_alerts(
+    tmp_path: Path, alertmanager: Alertmanager, hook: Receiver
+) -> None:
+    up = Aiops(tmp_path, f"{SHORT}{configured(alertmanager.url)}service: {{tick_interval: 1h}}\n")
+    shop = LiveShop(START_S, rate=12, plan=[OUTAGE])
+
+    def firing() -> list[dict[str, Any]]:
+        return [one for one in fired(alertmanager).values() if one["status"]["state"] == "active"]
+
+    def sent() -> float:
+        return up.metric("otel_aiops_alertmanager_sent_total")
+
+    with up:
+        for step in range(steps(BREAKS_S + 60)):
+            for signal, body in zip(("metrics", "traces", "logs"), shop.requests(step), strict=True):
+                if body:
+                    headers = {"Content-Type": "application/x-protobuf"}
+                    url = f"http://127.0.0.1:{up.http}/v1/{signal}"
+                    assert requests.post(url, data=body, headers=headers, timeout=30).ok
+        (before,) = wait_for(firing, "the alert")
+        wait_for(lambda: told(hook, "firing"), "the webhook to be told")
+        up.server.kill()
+        up.start()
+        wait_for(lambda: sent() >= 1, "the alert to be posted again")
+        (after,) = firing()
+        assert after["fingerprint"] == before["fingerprint"] and after["startsAt"] == before["startsAt"]
+
+        asked = {"action": "resolve", "who": "ann"}
+        name = after["labels"]["incident_id"]
+        assert requests.post(f"{up.url}/api/v1/incidents/{name}", json=asked, timeout=30).ok
+        up.server.kill()
+        up.start()
+        wait_for(lambda: sent() >= 1, "the end to be told, whether or not it was")
+        wait_for(lambda: told(hook, "resolved"), "the webhook to be told")
+        assert not firing()
+    assert len(told(hook, "firing")) == 1 == len(told(hook, "resolved"))
+
+
+@pytest.mark.timeout(120)
+def test_a_slow_one_is_asked_again(tmp_path: Path) -> None:
+    with receiving() as server:
+        server.delay_s = 4.0  # longer than its timeout
+        with broken(tmp_path, configured(server.url), still=True) as up:
+            wait_for(lambda: up.metric("otel_aiops_alertmanager_failures_total") >= 1, "it to be too slow")
+            server.delay_s = 0.0
+            wait_for(lambda: sent(up) >= 1, "it to be taken")
