@@ -28,11 +28,13 @@ from otel_aiops.detect.engine import prepare
 from otel_aiops.detect.lessons import Lesson
 from otel_aiops.detect.serving import Rollout
 from otel_aiops.errors import AiopsError, BadInput, ConfigError, Overloaded, StateError
+from otel_aiops.inbound import Inbound
 from otel_aiops.incidents.suppress import Decision
 from otel_aiops.ingest import SIGNALS, Body, Ingest, advance
 from otel_aiops.lifecycle import governed
 from otel_aiops.lifecycle.version import Models
 from otel_aiops.monitor import Monitor
+from otel_aiops.notifier import Notifier
 from otel_aiops.otlp.governance import Governance
 from otel_aiops.parts import Parts
 from otel_aiops.pipeline import Pipeline, Step
@@ -45,6 +47,7 @@ from otel_aiops.series.inbox import Entry
 from otel_aiops.series.records import RecordKind
 from otel_aiops.series.rows import Recorded
 from otel_aiops.server.telemetry import Telemetry
+from otel_aiops.silences import Silences
 from otel_aiops.trainer import Trainer
 from otel_aiops.watch import Watch
 
@@ -90,6 +93,9 @@ class Service:
         self.registrar = Registrar(self)
         self.retrainer = Retrainer(self, drifts=lambda: [one.text for one in self.monitor.health.persistent])
         self.responder = Responder(self)
+        self.notifier = Notifier(self)
+        self.inbound = Inbound(self)
+        self.silences = Silences(self)
         self._configs = Configurations(directory)
         self.configured = Configured()  # the line of the journal that holds
         self.sequence = 0  # of the last body that was taken in
@@ -132,6 +138,9 @@ class Service:
             self.registrar.start()
             self.retrainer.errand.start()
             self.responder.errand.start()
+            self.notifier.start()
+            self.inbound.errand.start()
+            self.silences.errand.start()
         except BaseException:
             self.stop()
             raise
@@ -145,6 +154,9 @@ class Service:
             return
         self.ingest.paused = "shutting down"
         self.responder.stop()
+        self.notifier.stop()
+        self.inbound.errand.stop()
+        self.silences.errand.stop()
         self.checkup.stop()
         self.trainer.errand.stop()
         self.conductor.errand.stop()
@@ -193,6 +205,7 @@ class Service:
         self.config = config
         self.checkup.reload(config)
         self.responder.reload(config)
+        self.notifier.reload(config)
 
     def _configured(self, how: str, sequence: int, *, swapped: bool, config: Config | None = None) -> None:
         """Write down which configuration holds after a sequence. Raises: StorageError, StateError."""

@@ -23,6 +23,7 @@ from otel_aiops.lifecycle.dataset import DatasetConfig
 from otel_aiops.lifecycle.objective import Objective, check_names, load_objectives
 from otel_aiops.otlp.governance import GovernanceConfig
 from otel_aiops.pipeline import PipelineConfig
+from otel_aiops.responses.alertmanager import AlertmanagersConfig
 from otel_aiops.responses.config import ResponsesConfig
 from otel_aiops.responses.playbook import Playbook, check_playbooks, load_playbooks
 from otel_aiops.series.align import AlignConfig
@@ -36,6 +37,7 @@ from otel_aiops.server.forecasts import ForecastRule
 from otel_aiops.server.receiver import GrpcConfig, HttpConfig
 from otel_aiops.server.telemetry import TelemetryConfig
 from otel_aiops.server.tls import TlsConfig
+from otel_aiops.server.webhook_api import WebhooksConfig
 from otel_aiops.settings import ConfigErrors as ConfigErrors
 from otel_aiops.settings import Schema, read_text, read_yaml
 from otel_aiops.settings import duration as duration
@@ -77,6 +79,7 @@ class ApiConfig:
     endpoint: str = "localhost:9464"  # host:port to listen on; :9464 is every address of the machine
     tls: TlsConfig | None = None
     auth: AuthConfig | None = None
+    webhooks: WebhooksConfig = field(default_factory=WebhooksConfig)
     max_request_body_size: int = 64 << 20  # bytes of the largest body, before and after decompression
 
     def __post_init__(self) -> None:
@@ -122,6 +125,7 @@ class Config:
     lifecycle: LifecycleConfig = field(default_factory=LifecycleConfig)
     datasets: DatasetConfig = field(default_factory=DatasetConfig)
     responses: ResponsesConfig = field(default_factory=ResponsesConfig)
+    alertmanager: AlertmanagersConfig = field(default_factory=AlertmanagersConfig)
     playbooks: tuple[Playbook, ...] = ()  # what is done about incidents, besides those of `responses.playbooks`
     selftest: SelfTestConfig = field(default_factory=SelfTestConfig)
     emit: EmitConfig = field(default_factory=EmitConfig)

@@ -11,6 +11,7 @@ from otel_aiops.detect.lessons import Lesson
 from otel_aiops.detect.serving import Load, Rollout
 from otel_aiops.errors import Overloaded
 from otel_aiops.incidents.codec import decode, encode
+from otel_aiops.incidents.incident import Finding
 from otel_aiops.incidents.precursors import Precursor, from_body, to_body
 from otel_aiops.incidents.suppress import Decision
 from otel_aiops.otlp.decode import decode_metrics
@@ -54,6 +55,7 @@ class Body:
     decision: Decision | None = None
     rollout: Rollout | None = None
     precursors: tuple[Precursor, ...] | None = None
+    findings: tuple[Finding, ...] | None = None
     mended: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -114,6 +116,10 @@ class Ingest:
         """Take models of precursors, which replace all others; the sequence of the body."""
         return self._append(RecordKind.PRECURSORS, to_body(models))
 
+    def know(self, findings: Sequence[Finding]) -> int:
+        """Take what others alert about; the sequence of the body."""
+        return self._append(RecordKind.ALERTS, json.dumps(encode(tuple(findings))).encode())
+
     def tick(self) -> None:
         """Log that time passed without data."""
         self._history.append(Received(RecordKind.TICK, self._clock_ns()), item=None, weight=0)
@@ -132,6 +138,9 @@ class Ingest:
         if received.kind == RecordKind.PRECURSORS:
             models = from_body(received.body)
             return Body(None, len(models), {}, precursors=models)
+        if received.kind == RecordKind.ALERTS:
+            findings = tuple(decode(Finding, one) for one in json.loads(received.body))
+            return Body(None, len(findings), {}, findings=findings)
         return self._decode(received, self._protobuf(received))
 
     def _protobuf(self, received: Received) -> bytes:
@@ -197,6 +206,8 @@ def advance(pipeline: Pipeline, kind: RecordKind, body: object, received_ns: int
             return pipeline.roll(body.rollout, load)
         if body.precursors is not None:
             return pipeline.foretell(body.precursors)
+        if body.findings is not None:
+            return pipeline.know(body.findings)
         if body.spans is not None:
             return pipeline.traces(body.spans, now_ns=received_ns)
         if body.logs is not None:

@@ -314,7 +314,8 @@ def _api(service: Service, config: Config) -> HttpServer:
     auth = Authenticator(config.api.auth, path="api.auth") if config.api.auth else None
     views, check = Views(service), auth.check if auth else None
     desk, closing = Desk(service, views.alone), threading.Event()
-    application: Any = api.build(views, desk, check, config.api.max_request_body_size, closing=closing)
+    most, hooks = config.api.max_request_body_size, config.api.webhooks
+    application: Any = api.build(views, desk, check, most, closing=closing, webhooks=hooks)
     return HttpServer(application, config.api.endpoint, config.api.tls, path="api", closing=closing)
 
 

@@ -170,6 +170,11 @@ class Pipeline:
         """Do what an operator wants with incidents. Raises: BadInput."""
         return Step(event_ns=self._event_ns, incidents=self.analysis.decide(decision))
 
+    def know(self, findings: Sequence[Finding]) -> Step:
+        """Take what others alert about, as evidence for incidents of the same services."""
+        self.analysis.alerted.know(findings)
+        return Step(event_ns=self._event_ns)
+
     def foretell(self, models: Sequence[Precursor]) -> Step:
         """Predict incidents by these models of precursors from now on."""
         self.analysis.forewarning.teach(models)

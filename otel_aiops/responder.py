@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +12,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from otel_aiops.config import Config
+from otel_aiops.desk.live import Live
 from otel_aiops.errand import Errand
 from otel_aiops.errors import AiopsError
 from otel_aiops.incidents.incident import Incident
+from otel_aiops.incidents.journal import PLAYBOOKS
+from otel_aiops.incidents.known import KnownAlert
+from otel_aiops.incidents.suppress import Maintenance, Silence, ruled
 from otel_aiops.labels import Labels
 from otel_aiops.responses.engine import Engine, Settings
 from otel_aiops.responses.kinds import responders
@@ -51,6 +56,8 @@ class Responder:
         )
         self._count_due_s = 0.0
         self._forget_due_s = 0.0
+        self._live = Live(service)
+        self._told_of: Sequence[KnownAlert] = ()
 
     def open(self) -> None:
         """Open the ledger beside the open journal. Raises: StorageError."""
@@ -91,10 +98,25 @@ class Responder:
         return self._service.pipeline.event_ns
 
     def incident(self, name: str) -> Incident | None:
-        return self._service.chronicle.journal.get(name)
+        journal = self._service.chronicle.journal
+        found = journal.get(name)
+        if found is None and (told := journal.known(incident=name)):
+            found = _shown(told[-1], self._live.rules(), self._live.now_ns())  # its end comes last
+        return found
+
+    def alerts(self) -> Sequence[Incident]:
+        self._told_of = self._service.chronicle.journal.waiting(PLAYBOOKS)
+        rules, now_ns = self._live.rules() if self._told_of else (), self._live.now_ns()
+        return [_shown(one, rules, now_ns) for one in self._told_of]
+
+    def seen(self, alerts: Sequence[Incident]) -> None:
+        self._service.chronicle.journal.seen(PLAYBOOKS, self._told_of)
 
     def labels(self, incident: Incident) -> Sequence[Labels]:
         table = self._service.pipeline.table
+        if told := self._service.chronicle.journal.known(incident=incident.id, limit=1):
+            service = (("service.name", told[0].service),) if told[0].service else ()
+            return [Labels(name=told[0].name, resource=service, attributes=told[0].labels)]
 
         def answer() -> list[Labels]:
             rows = [table.find(int(series, 16)) for series in _series(incident)]
@@ -165,3 +187,11 @@ class Responder:
 def _series(incident: Incident) -> list[str]:
     """Fingerprints of the series that show it."""
     return sorted({one.evidence.series for one in incident.findings if one.evidence.series})
+
+
+def _shown(alert: KnownAlert, rules: Sequence[Silence | Maintenance], event_ns: int) -> Incident:
+    """An alert of others, with what silences it here."""
+    one = alert.as_incident()
+    silences = [rule for rule in rules if isinstance(rule, Silence) and not rule.matchers]
+    windows = [rule for rule in rules if isinstance(rule, Maintenance)]
+    return replace(one, suppressed_by=ruled(one, silences, windows, event_ns))

@@ -156,7 +156,14 @@ def running_collector(config: Path, folder: Path, ports: dict[str, str], *, heal
 class Prometheus:
     """Prometheus with remote write on; scrapes what it is told to."""
 
-    def __init__(self, folder: Path, scrape: dict[str, int] | None = None, *, rules: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        scrape: dict[str, int] | None = None,
+        *,
+        rules: Path | None = None,
+        alertmanager: int | None = None,
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         binary = require(debian.prometheus)
@@ -166,7 +173,10 @@ class Prometheus:
         )
         config = folder / "prometheus.yml"
         loaded = f"rule_files: ['{rules}']\n" if rules else ""
-        text = f"global: {{scrape_interval: 1s}}\n{loaded}scrape_configs:\n{jobs}"
+        if alertmanager is not None:
+            target = f"static_configs: [{{targets: ['127.0.0.1:{alertmanager}']}}]"
+            loaded += f"alerting: {{alertmanagers: [{{{target}}}]}}\n"
+        text = f"global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n{loaded}scrape_configs:\n{jobs}"
         config.write_text(text if jobs else "{}\n")
         self.server = Server(
             [

@@ -24,7 +24,7 @@ def test_a_key_with_nothing_behind_it_has_its_defaults() -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("serie: {}", "serie: is not a known key; known here: align, api, "),
+        ("serie: {}", "serie: is not a known key; known here: alertmanager, align, api, "),
         ("series: {max: 1}", "series.max: is not a known key; known here: ignore_names, max_label_bytes, max_series"),
         ("series: {max_series: many}", "series.max_series: expected a valid integer"),
         ("series: {max_series: 0}", "series.max_series: must be in 1 .. 2147483647, got 0"),

@@ -11,7 +11,8 @@ from otel_aiops.desk import asked as get
 from otel_aiops.desk.live import Live
 from otel_aiops.errors import BadInput, ConfigError
 from otel_aiops.incidents.incident import Channel, Severity
-from otel_aiops.incidents.suppress import Action, Decision, Maintenance, Silence
+from otel_aiops.incidents.suppress import Action, Decision, Maintenance, Matcher, Silence
+from otel_aiops.responses.alertmanager import ALIKE, DIRECT
 
 if TYPE_CHECKING:
     from otel_aiops.app import Service
@@ -85,6 +86,8 @@ class Decisions:
         who, why = get.text(asked, "who", needed=True), get.text(asked, "why")
         if not any(rule.name == name and isinstance(rule, _TYPES[kind]) for rule in self._live.rules()):
             return False
+        if name.startswith((DIRECT, ALIKE)):
+            raise BadInput(f"name: {name!r} is a silence of Alertmanager; end it there")
         if kind == "maintenance" and self._configured(name):
             raise BadInput(f"name: {name!r} is in the configuration; take it out of incidents.grouping.maintenance")
         self._decide(Decision(action=Action.UNSILENCE, who=who, why=why, time_ns=self._event_ns, name=name))
@@ -150,12 +153,20 @@ class Decisions:
             }
             return {"name": rule.name, **times, "active": rule.now(now_ns), **told}
         only = {"channels": list(map(str, rule.channels)), "severities": list(map(str, rule.severities))}
+        if rule.matchers:
+            only["matchers"] = [_matcher(one) for one in rule.matchers]
         times = {"from": rule.from_ns / 1e9 or None, "until": rule.until_ns / 1e9}
         return {"name": rule.name, **times, "active": rule.from_ns <= now_ns < rule.until_ns, **only, **told}
 
 
 _TYPES: Mapping[Kind, type[Silence] | type[Maintenance]] = {"silences": Silence, "maintenance": Maintenance}
 _WORDS = {Silence: "silence", Maintenance: "maintenance window"}
+
+
+def _matcher(one: Matcher) -> str:
+    """As Alertmanager writes it."""
+    operator = {(True, False): "=", (False, False): "!=", (True, True): "=~", (False, True): "!~"}
+    return f'{one.name}{operator[one.equal, one.regex]}"{one.value}"'
 
 
 def _end_ns(asked: Mapping[str, Any], key: str, now_ns: int, start_ns: int) -> int:

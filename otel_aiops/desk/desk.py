@@ -35,6 +35,7 @@ class Desk:
         self._feedback = Feedback(service, live)
         self._scores = ScoreViews(service)
         self._responses = Responses(service, live)
+        self._inbound = service.inbound
 
     def incidents(self, asked: Mapping[str, str], *, limit: int, offset: int) -> dict[str, Any]:
         return self._incidents.incidents(asked, limit=limit, offset=offset)
@@ -135,3 +136,6 @@ class Desk:
 
     def stop_responses(self, asked: Any, *, stops: bool) -> dict[str, Any]:
         return self._responses.stop(asked, stops=stops)
+
+    def notify(self, tree: Any) -> dict[str, Any]:
+        return self._inbound.notify(tree)

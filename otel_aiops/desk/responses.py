@@ -9,6 +9,7 @@ from otel_aiops.desk import asked as get
 from otel_aiops.desk.live import Live
 from otel_aiops.errors import BadInput
 from otel_aiops.incidents.incident import Incident
+from otel_aiops.incidents.known import ALERT
 from otel_aiops.responses.audit import Deed
 from otel_aiops.responses.guard import Check, people
 from otel_aiops.responses.playbook import Playbook
@@ -47,7 +48,7 @@ class Responses:
         known = [one.name for one in playbooks]
         if wanted and wanted not in known:
             raise BadInput(f"playbook: expected one of {', '.join(known) or 'none'}, got {wanted[:100]!r}")
-        incident = self._live.find(name) or self._service.chronicle.journal.get(name)
+        incident = self._live.find(name) or self._service.responder.incident(name)
         if incident is None:
             return None
         tested = [self._tested(one, incident) for one in playbooks if wanted in ("", one.name)]
@@ -123,6 +124,8 @@ class Responses:
         if predicted != (playbook.on == "predicted"):
             kind = "a prediction" if predicted else "no prediction"
             why_not.insert(0, f"on: expected {playbook.on}, the incident is {kind}")
+        if (playbook.on == "alert") != incident.id.startswith(ALERT):
+            why_not.insert(0, f"on: expected {playbook.on}, got {incident.id}")
         if incident.suppressed_by:
             why_not.insert(0, f"the incident is suppressed by {incident.suppressed_by}")
         steps = [

@@ -59,6 +59,10 @@ class Alerted:
                 continue
             self._told.append(self._series[row])
 
+    def know(self, findings: Collection[Finding]) -> None:
+        """Take what others alert about; it is told with the next step."""
+        self._told.extend(findings)
+
     def ended(self, rows: I32) -> None:
         """Rows that have no alert any more."""
         for row in rows.tolist() if self._series else ():

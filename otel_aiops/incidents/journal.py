@@ -13,11 +13,12 @@ import sqlalchemy as sql
 
 from otel_aiops.detect.lessons import Verdict
 from otel_aiops.detect.serving import Rollout
-from otel_aiops.errors import ConfigError, StateError
+from otel_aiops.errors import ConfigError, Overloaded, StateError
 from otel_aiops.incidents.alert_note import AlertNote
 from otel_aiops.incidents.codec import decode, encode
 from otel_aiops.incidents.database import Database
 from otel_aiops.incidents.incident import Incident, Severity, State
+from otel_aiops.incidents.known import KnownAlert
 from otel_aiops.incidents.suppress import Decision
 
 SCHEMA_VERSION = 1
@@ -26,6 +27,8 @@ KEPT_FINDINGS = 20  # of each revision; the last revision has all, unless many a
 KEPT_LINES = 10
 TOGETHER = 10_000  # findings that revisions told of at once have in all, but each at least KEPT_FINDINGS
 FILE = "incidents.db"
+STANDING = (State.OPEN, State.ACKNOWLEDGED, State.PREDICTED)
+EVIDENCE, PLAYBOOKS = 1, 2  # for which known alerts wait
 PREDICTION = "prediction"  # the trait that only predictions have
 
 META = sql.MetaData()
@@ -93,7 +96,18 @@ ALERTS = sql.Table(
     sql.Column("series", sql.Text, nullable=False),  # fingerprint
     sql.Column("body", sql.Text, nullable=False),
 )
-LATER = (VERDICTS, ROLLOUTS, ALERTS)  # tables that journals of earlier releases have not
+KNOWN = sql.Table(  # alerts of others, and what is still to be done with them
+    "known_alerts",
+    META,
+    sql.Column("id", sql.Text, primary_key=True),  # of group, fingerprint, start and status
+    sql.Column("incident", sql.Text, nullable=False, index=True),  # as playbooks know it
+    sql.Column("starts_ns", sql.BigInteger, nullable=False, index=True),
+    sql.Column("status", sql.Text, nullable=False),
+    sql.Column("waits", sql.Integer, nullable=False, index=True),  # 1 for evidence, 2 for playbooks, 3 for both
+    sql.Column("told_ns", sql.BigInteger, nullable=False),
+    sql.Column("body", sql.Text, nullable=False),
+)
+LATER = (VERDICTS, ROLLOUTS, ALERTS, KNOWN)  # tables that journals of earlier releases have not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +153,17 @@ class Filter:
             and (not self.until_ns or incident.start_ns < self.until_ns)
             and (self.predicted is None or self.predicted == (incident.prediction is not None))
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What is asked most often of the last revision of an incident; `event_ns` is when that was made."""
+
+    incident: str
+    revision: int
+    event_ns: int
+    state: State
+    severity: Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +287,54 @@ class Journal:
         with self._database.transaction() as connection:
             return tuple(decode(AlertNote, json.loads(body)) for body in connection.scalars(query))
 
+    def know(self, alerts: Sequence[KnownAlert], told_ns: int, *, most: int) -> tuple[int, int]:
+        """Write alerts of others, all or none; (how many were new, how many wait now). What is known is passed over.
+
+        Raises: Overloaded where more than `most` would wait.
+        """
+        new = 0
+        with self._database.transaction() as connection:
+            for one in alerts:
+                row = {
+                    "id": one.id,
+                    "incident": one.incident,
+                    "starts_ns": one.starts_ns,
+                    "status": one.status,
+                    "waits": EVIDENCE | PLAYBOOKS,
+                    "told_ns": told_ns,
+                    "body": _json(one),
+                }
+                new += connection.execute(self._new(KNOWN, row).returning(KNOWN.c.id)).first() is not None
+            waiting = connection.scalar(sql.select(sql.func.count()).select_from(KNOWN).where(KNOWN.c.waits > 0)) or 0
+            if new and waiting > most:
+                raise Overloaded(f"{waiting - new} alerts wait to be looked at; at most {most} may", retry_after_s=10.0)
+        return new, int(waiting)
+
+    def waiting(self, what: int, *, limit: int = 500) -> tuple[KnownAlert, ...]:
+        """Alerts of others that wait for EVIDENCE or PLAYBOOKS, those that were told first come first."""
+        query = sql.select(KNOWN.c.body).where(KNOWN.c.waits.in_([what, EVIDENCE | PLAYBOOKS]))
+        with self._database.transaction() as connection:
+            bodies = connection.scalars(query.order_by(KNOWN.c.told_ns, KNOWN.c.id).limit(limit))
+            return tuple(decode(KnownAlert, json.loads(body)) for body in bodies)
+
+    def seen(self, what: int, alerts: Sequence[KnownAlert]) -> None:
+        """These wait no more for EVIDENCE or PLAYBOOKS."""
+        with self._database.transaction() as connection:
+            for one in alerts:
+                mine = KNOWN.c.id == one.id, KNOWN.c.waits.in_([what, EVIDENCE | PLAYBOOKS])
+                connection.execute(sql.update(KNOWN).where(*mine).values(waits=KNOWN.c.waits - what))
+
+    def known(
+        self, *, incident: str = "", from_ns: int = 0, until_ns: int = 2**63 - 1, limit: int = 100_000
+    ) -> tuple[KnownAlert, ...]:
+        """Alerts of others by their start, the first first, each as it was told: firing, then resolved."""
+        query = sql.select(KNOWN.c.body).where(KNOWN.c.starts_ns >= from_ns, KNOWN.c.starts_ns < until_ns)
+        if incident:
+            query = query.where(KNOWN.c.incident == incident)
+        query = query.order_by(KNOWN.c.starts_ns, KNOWN.c.incident, KNOWN.c.status).limit(limit)
+        with self._database.transaction() as connection:
+            return tuple(decode(KnownAlert, json.loads(body)) for body in connection.scalars(query))
+
     def page(self, wanted: Filter | None = None, *, limit: int = 100, offset: int = 0) -> Page:
         """The last revisions of incidents, those that started last first."""
         where = _where(wanted or Filter())
@@ -278,12 +351,25 @@ class Journal:
             body = connection.scalar(sql.select(INCIDENTS.c.body).where(INCIDENTS.c.incident == name))
         return None if body is None else _incident(body)
 
-    def history(self, name: str, *, most: int = 10_000) -> tuple[tuple[int, Incident], ...]:
+    def standing(self, *, since_ns: int) -> tuple[Head, ...]:
+        """Incidents and predictions that stand, and those that changed since an event time, the latest first."""
+        standing = INCIDENTS.c.state.in_([str(one) for one in STANDING])
+        columns = (INCIDENTS.c.incident, INCIDENTS.c.revision, INCIDENTS.c.event_ns, INCIDENTS.c.state)
+        query = sql.select(*columns, INCIDENTS.c.severity).where(sql.or_(standing, INCIDENTS.c.event_ns >= since_ns))
+        with self._database.transaction() as connection:
+            rows = connection.execute(query.order_by(INCIDENTS.c.start_ns.desc(), INCIDENTS.c.incident)).all()
+        return tuple(
+            Head(str(name), int(revision), int(event_ns), State(state), Severity(severity))
+            for name, revision, event_ns, state, severity in rows
+        )
+
+    def history(self, name: str, *, most: int = 10_000, after: int = -1) -> tuple[tuple[int, Incident], ...]:
         """(event time, revision) of an incident, the first first; with the strongest findings and last lines only.
 
-        Of more than `most` revisions, the last ones.
+        Those `after` a revision; of more than `most`, the last ones.
         """
-        query = sql.select(CHANGES.c.event_ns, CHANGES.c.body).where(CHANGES.c.incident == name)
+        query = sql.select(CHANGES.c.event_ns, CHANGES.c.body)
+        query = query.where(CHANGES.c.incident == name, CHANGES.c.revision > after)
         with self._database.transaction() as connection:
             rows = connection.execute(query.order_by(CHANGES.c.revision.desc()).limit(most)).all()
         return tuple((int(event_ns), _incident(body)) for event_ns, body in reversed(rows))
@@ -321,6 +407,7 @@ class Journal:
             connection.execute(sql.delete(DECISIONS).where(DECISIONS.c.event_ns < least_ns))
             connection.execute(sql.delete(VERDICTS).where(VERDICTS.c.time_ns < least_ns))
             connection.execute(sql.delete(ALERTS).where(ALERTS.c.time_ns < least_ns))
+            connection.execute(sql.delete(KNOWN).where(KNOWN.c.starts_ns < least_ns))
         return len(gone)
 
     def _new(self, table: sql.Table, row: dict[str, Any]) -> Any:

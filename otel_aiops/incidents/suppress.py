@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ LIVE = (State.OPEN, State.ACKNOWLEDGED)
 # What a service shows when what it calls is broken; anything else it has of its own.
 SYMPTOMS = frozenset({Channel.ERRORS, Channel.LATENCY, Channel.NETWORK, Channel.RATE, Channel.SERIES})
 DEPENDENCY_HOPS = 4
+INCIDENT_ALERT, PREDICTED_ALERT = "OtelAiopsIncident", "OtelAiopsPredictedIncident"
+SERVICE_LABELS = ("service_name", "service", "app", "job")  # of alerts; the first one is that of ours
 S = 1_000_000_000
 
 
@@ -30,8 +33,27 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Matcher:
+    """A condition on a label of an alert, as Alertmanager has them; a label that is not there is empty."""
+
+    name: str
+    value: str
+    regex: bool = False  # of the whole value
+    equal: bool = True
+
+    def takes(self, labels: Mapping[str, str]) -> bool:
+        """Whether it holds for an alert."""
+        has = labels.get(self.name, "")
+        return (bool(re.fullmatch(self.value, has)) if self.regex else has == self.value) == self.equal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
-    """Incidents that do not page until a time. An empty selector takes all; names of services may have * and ?."""
+    """Incidents that do not page until a time. An empty selector takes all; names of services may have * and ?.
+
+    `matchers` are those of a silence of Alertmanager: they must all hold for the alert that the incident is there,
+    whichever of its services that names.
+    """
 
     name: str
     until_ns: int
@@ -39,6 +61,7 @@ class Silence:
     services: tuple[str, ...] = ()
     channels: tuple[Channel, ...] = ()
     severities: tuple[Severity, ...] = ()
+    matchers: tuple[Matcher, ...] = ()
     who: str = ""
     why: str = ""
 
@@ -49,7 +72,11 @@ class Silence:
             and all(_named(service, self.services) for service in incident.services)
             and (not self.channels or all(finding.channel in self.channels for finding in incident.findings))
             and (not self.severities or incident.severity in self.severities)
+            and (not self.matchers or all(self._matches(labels) for labels in alert_labels(incident)))
         )
+
+    def _matches(self, labels: Mapping[str, str]) -> bool:
+        return all(one.takes(labels) for one in self.matchers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +182,18 @@ def _config_ns(key: str, time: datetime | float | str) -> int:
         return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000_000) * 1_000
     except (ValueError, OverflowError):
         raise ConfigError(key, f"expected ISO 8601 as 2026-05-03T14:00:00Z, or unix seconds, got {time!r}") from None
+
+
+def alert_labels(incident: Incident) -> list[dict[str, str]]:
+    """The labels of the alert that an incident is in Alertmanager, for each of its services."""
+    predicted = incident.prediction is not None
+    shared = {
+        "alertname": PREDICTED_ALERT if predicted else INCIDENT_ALERT,
+        "incident_id": incident.id,
+        "severity": str(incident.severity),
+        "predicted": "true" if predicted else "",
+    }
+    return [shared | dict.fromkeys(SERVICE_LABELS, service) for service in incident.services or ("",)]
 
 
 def _named(service: str, patterns: Sequence[str]) -> bool:

@@ -134,6 +134,7 @@ def truth(
         with closing(journal):
             journal.open()
             found += sources.of_journal(journal, start_ns, end_ns, objective.incidents if objective else ())
+            found += sources.of_webhooks(journal, start_ns, end_ns)
     rules = [(rule.match, rule.services) for rule in config.load_tests]
     segments = Segments(data_directory / "segments")
     found += Truth(exclusions=tuple(sources.of_load_tests(segments, rules, start_ns, end_ns)))

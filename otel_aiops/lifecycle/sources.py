@@ -14,7 +14,8 @@ from otel_aiops.detect.lessons import Verdict
 from otel_aiops.errors import BadInput
 from otel_aiops.incidents.incident import Channel
 from otel_aiops.incidents.journal import Journal
-from otel_aiops.incidents.suppress import Action, Decision, Maintenance
+from otel_aiops.incidents.known import KnownAlert, ours, service_of
+from otel_aiops.incidents.suppress import SERVICE_LABELS, Action, Decision, Maintenance
 from otel_aiops.labels import Labels
 from otel_aiops.lifecycle.truth import (
     ANOMALY,
@@ -44,6 +45,7 @@ CONFIRMED, UNCONFIRMED, FIRING, FIRED = 1.0, 0.6, 0.5, 0.4  # confidence: who sa
 CONFIRMING = (Action.ACKNOWLEDGE, Action.RESOLVE)
 MOST_INCIDENTS = 100_000
 MOST_WINDOWS = 10_000  # of one maintenance rule
+UNENDED_NS = 86_400 * S  # of an alert whose end nobody has told: longer, and the end was missed
 STEP_S = 60.0  # at which the history of alerts is read
 STEPS = 10_000  # of one question; Prometheus gives 11,000
 LOAD_TEST_AROUND_NS = 60 * S  # its effects begin before and end after its own points
@@ -58,10 +60,8 @@ ATTRIBUTES = {
     **dict.fromkeys(("instance", "service_instance_id"), "service.instance.id"),
     **dict.fromkeys(("env", "environment", "deployment_environment"), "deployment.environment.name"),
 }
-SERVICE_LABELS = ("service_name", "service", "app", "job")
-# Rules over our own metrics: what was learned of them is what we said before, which is no truth about us.
-OUR_LABELS = ("anomaly_metric_name", "incident_id")
-OUR_RULES, OUR_JOB = "OtelAiops", "otel-aiops"
+
+SENDERS = {"alertmanager": "Alertmanager", "grafana": "Grafana"}
 
 Get = Callable[[str, dict[str, str]], Any]
 
@@ -139,6 +139,8 @@ def of_decisions(decisions: Iterable[Decision]) -> list[Exclusion]:
     ordered = sorted(decisions, key=lambda one: one.time_ns)
     for k, one in enumerate(ordered):
         window = one.maintenance
+        if one.silence is not None and one.silence.matchers:
+            continue  # of Alertmanager, which is asked for it
         if one.silence is not None:
             silence = one.silence
             start_ns = max(silence.from_ns, one.time_ns)
@@ -182,7 +184,7 @@ def of_alertmanager(get: Get, start_ns: int, end_ns: int) -> Truth:
     for alert in alerts:
         first_ns, last_ns = time_ns(alert, "startsAt"), min(time_ns(alert, "endsAt"), end_ns)
         if last_ns > first_ns:
-            fired.add(alert.get("labels", {}), first_ns, last_ns)
+            fired.add(alert.get("labels", {}), first_ns, last_ns, str(alert.get("generatorURL") or ""))
     exclusions, notes = [], fired.notes()
     for silence in _list(get("/api/v2/silences", {}), "silences"):
         first_ns, last_ns = time_ns(silence, "startsAt"), time_ns(silence, "endsAt")
@@ -198,6 +200,25 @@ def of_alertmanager(get: Get, start_ns: int, end_ns: int) -> Truth:
             Exclusion(start_ns=first_ns, end_ns=last_ns, match=match, reason=reason, source="alertmanager silence")
         )
     return Truth(tuple(fired.labels), tuple(exclusions), tuple(notes))
+
+
+def of_webhooks(journal: Journal, start_ns: int, end_ns: int) -> Truth:
+    """What Alertmanager and Grafana told by webhook, as weak labels; which of it is as for Alertmanager's API.
+
+    Raises: StorageError.
+    """
+    fired = {sender: _Fired(name, FIRING) for sender, name in SENDERS.items()}
+    ends: dict[str, KnownAlert] = {}  # by what they are the end of, and before it the alert itself
+    for one in journal.known(until_ns=end_ns):
+        before = ends.get(one.incident)
+        if before is None or one.status == "resolved":
+            ends[one.incident] = one
+    for one in ends.values():
+        last_ns = min(one.ends_ns or one.starts_ns + UNENDED_NS, end_ns)
+        if last_ns > max(one.starts_ns, start_ns):
+            fired[one.sender].add(dict(one.labels), one.starts_ns, last_ns, one.source)
+    labels = tuple(label for of in fired.values() for label in of.labels)
+    return Truth(labels, notes=tuple(note for of in fired.values() for note in of.notes()))
 
 
 def of_prometheus(get: Get, start_ns: int, end_ns: int, step_s: float = STEP_S) -> Truth:
@@ -287,11 +308,11 @@ class _Fired:
         self._nameless: set[str] = set()
         self._ours: set[str] = set()
 
-    def add(self, labels: Mapping[str, str], start_ns: int, end_ns: int) -> None:
+    def add(self, labels: Mapping[str, str], start_ns: int, end_ns: int, source: str = "") -> None:
         """An alert that fired. One that names no service would be about all of them, as a watchdog is."""
         name = str(labels.get("alertname", ""))[:200]
-        service = next((str(labels[key]) for key in SERVICE_LABELS if labels.get(key)), "")
-        if name.startswith(OUR_RULES) or service == OUR_JOB or any(labels.get(key) for key in OUR_LABELS):
+        service = service_of(labels)
+        if ours(labels, source):
             self._ours.add(name)
         elif not service:
             self._nameless.add(name)

@@ -58,6 +58,7 @@ class Metric:
 _SERIES = (SOURCE_METRIC, MODEL, STAT)
 _RECEIVER = ("receiver", "transport")
 _EXPORTER = ("exporter",)
+_ALERTMANAGER = ("alertmanager",)
 _RECEIVERS = (("otlp", "grpc"), ("otlp", "http"))
 _OUTCOMES = ("success", "refused", "failure")
 _PREDICTED = (("exhaustion",), ("precursor",))
@@ -497,6 +498,51 @@ OWN_METRICS: tuple[Metric, ...] = (
     ),
     Metric("otel_aiops.response.waiting", "gauge", "{action}", "Steps of playbooks that wait for approval."),
     Metric("otel_aiops.response.stopped", "gauge", "", "1 while all responses are stopped."),
+    Metric(
+        "otel_aiops.alertmanager.sent",
+        "counter",
+        "{alert}",
+        "Alerts that Alertmanager has taken, the same again too.",
+        _ALERTMANAGER,
+    ),
+    Metric(
+        "otel_aiops.alertmanager.failures",
+        "counter",
+        "{request}",
+        "Requests that Alertmanager did not answer well; they are tried again.",
+        _ALERTMANAGER,
+    ),
+    Metric(
+        "otel_aiops.alertmanager.refused",
+        "counter",
+        "{alert}",
+        "Alerts that Alertmanager called bad; they are tried again when they change.",
+        _ALERTMANAGER,
+    ),
+    Metric(
+        "otel_aiops.alertmanager.missed",
+        "counter",
+        "{alert}",
+        "Alerts that began and ended while Alertmanager was away.",
+        _ALERTMANAGER,
+    ),
+    Metric("otel_aiops.alertmanager.firing", "gauge", "{alert}", "Alerts that it has of us.", _ALERTMANAGER),
+    Metric(
+        "otel_aiops.alertmanager.left_out",
+        "gauge",
+        "{incident}",
+        "Incidents and predictions that are no alerts, since there are more than alertmanager.max_alerts.",
+    ),
+    Metric(
+        "otel_aiops.alertmanager.silences", "gauge", "{silence}", "Silences of Alertmanager that may cover incidents."
+    ),
+    Metric(
+        "otel_aiops.alertmanager.received",
+        "counter",
+        "{alert}",
+        "Alerts that Alertmanager and Grafana told by webhook, by outcome (taken, repeated, ours, unreadable, lost).",
+        ("sender", "outcome"),
+    ),
     Metric(
         "otel_aiops.rollout.failures",
         "counter",

@@ -66,8 +66,14 @@ class World(Protocol):
     def incident(self, name: str) -> Incident | None:
         """As it is now."""
 
+    def alerts(self) -> Sequence[Incident]:
+        """What others alert about and playbooks have not seen, as incidents; some of them."""
+
+    def seen(self, alerts: Sequence[Incident]) -> None:
+        """Playbooks have seen these."""
+
     def labels(self, incident: Incident) -> Sequence[Labels]:
-        """Of the series that show an incident."""
+        """Of the series that show an incident, or of an alert."""
 
     def scores(self, incident: Incident) -> Mapping[str, float]:
         """The newest score of each series that shows it, by fingerprint; 1 is the threshold."""
@@ -144,7 +150,7 @@ class Engine:
         if self._open is None:
             self._open = {run.id: _Open(run, self._ledger.executions(run.id)) for run in self._ledger.unfinished()}
         for _ in range(ROUNDS):
-            changed = self._take(self._open)
+            changed = self._take(self._open) | self._take_alerts(self._open)
             poked, self._poked = self._poked, False
             now_ns = self._world.now_ns()
             for one in list(self._open.values()):
@@ -227,6 +233,35 @@ class Engine:
                 deeds.append(Deed(time_ns=now_ns, what="begun", who=ITSELF, why=one.title, run=name, details=said))
         opened.update({run.id: _Open(run, {}) for run in self._ledger.take(known, runs, deeds)})
         return True
+
+    def _take_alerts(self, opened: dict[str, _Open]) -> bool:
+        """Look at new alerts of others; whether there were any. The same alert begins a playbook once."""
+        alerts = self._world.alerts()
+        now_ns = self._world.now_ns()
+        runs: list[Run] = []
+        deeds: list[Deed] = []
+        for one in alerts:
+            wanted = [of for of in self._settings.playbooks if of.on == "alert" and one.state in LIVE]
+            for playbook in wanted if not one.suppressed_by else ():
+                if not playbook.match.takes(one, self._world.labels(one)):
+                    continue
+                name = run_id(playbook.name, one.id, "alert", 1)
+                said = {"playbook": playbook.name, "version": playbook.version, "alert": one.id, "trigger": "alert"}
+                runs.append(
+                    Run(
+                        id=name,
+                        playbook=playbook,
+                        version=playbook.version,
+                        trigger="alert",
+                        incident=one,
+                        made_ns=now_ns,
+                    )
+                )
+                deeds.append(Deed(time_ns=now_ns, what="begun", who=ITSELF, why=one.title, run=name, details=said))
+        opened.update({run.id: _Open(run, {}) for run in self._ledger.take([], runs, deeds)} if runs else {})
+        if alerts:
+            self._world.seen(alerts)
+        return bool(alerts)
 
     def _begun(self, one: Incident, before: Known | None, now: Known) -> Iterable[tuple[Playbook, Trigger, int]]:
         """(playbook, why, which time) that a revision begins."""

@@ -30,6 +30,10 @@ class HttpConfig:
     timeout: float = 10.0  # s that an answer may take
     attempts: int = 4  # at most, where another one may succeed
     ca_file: str = ""  # certificates of authorities to trust instead of those of the system
+    cert_file: str = ""  # our certificate, where the server asks for one
+    key_file: str = ""  # its key
+    username: str = ""  # for basic authentication
+    password: str = field(default="", repr=False)  # of `username`
 
     def __post_init__(self) -> None:
         check_url(self.url)
@@ -37,6 +41,9 @@ class HttpConfig:
             raise ConfigError("timeout", f"must be in (0, 300] s, got {self.timeout}")
         if not 1 <= self.attempts <= 10:
             raise ConfigError("attempts", f"must be 1 to 10, got {self.attempts}")
+        for one, other in (("cert_file", "key_file"), ("username", "password")):
+            if bool(getattr(self, one)) != bool(getattr(self, other)):
+                raise ConfigError(one, f"expected {one} and {other} together, got one of them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +62,14 @@ class Answer:
 
 
 class Unreachable(Exception):
-    """There is no usable answer; `perhaps` says that the request may have been carried out all the same."""
+    """There is no usable answer; `perhaps` says that the request may have been carried out all the same.
 
-    def __init__(self, message: str, *, perhaps: bool) -> None:
+    `status` is that of the answer, 0 where there was none.
+    """
+
+    def __init__(self, message: str, *, perhaps: bool, status: int = 0) -> None:
         super().__init__(message)
-        self.perhaps = perhaps
+        self.perhaps, self.status = perhaps, status
 
     def outcome(self) -> Outcome:
         """The same as the end of an order."""
@@ -165,6 +175,8 @@ def _once(config: HttpConfig, asked: _Asked, repeatable: bool) -> Answer:
             allow_redirects=False,
             stream=True,
             verify=config.ca_file or True,
+            cert=(config.cert_file, config.key_file) if config.cert_file else None,
+            auth=(config.username, config.password) if config.username else _as_it_is,
         ) as response:
             answer = Answer(response.status_code, response.raw.read(asked.most_bytes, decode_content=True) or b"")
     except requests.exceptions.ConnectTimeout as error:
@@ -177,9 +189,14 @@ def _once(config: HttpConfig, asked: _Asked, repeatable: bool) -> Answer:
         return answer
     text = f"{shown(url)} answered {answer.status}{_words(answer)}"
     if answer.status in range(300, 400):
-        raise Unreachable(f"{text}: redirects are not followed", perhaps=False)
+        raise Unreachable(f"{text}: redirects are not followed", perhaps=False, status=answer.status)
     again = answer.status in (LATER if repeatable else NOT_TAKEN)
-    raise (_Again if again else Unreachable)(text, perhaps=answer.status in HIDDEN)
+    raise (_Again if again else Unreachable)(text, perhaps=answer.status in HIDDEN, status=answer.status)
+
+
+def _as_it_is(request: Any) -> Any:
+    """Authorization comes from the configured headers, never from a .netrc file, which requests would prefer."""
+    return request
 
 
 def _refused(error: Exception) -> bool:

@@ -32,7 +32,8 @@ class RecordKind(IntEnum):
     """What a record of the log holds. A TICK lets time pass when nothing comes; its body is empty.
 
     A LESSON is what operators teach, a DECISION what they decide about incidents, PRECURSORS are models that were
-    learned from the history of incidents, a ROLLOUT says which versions are to run; all as JSON.
+    learned from the history of incidents, a ROLLOUT says which versions are to run, ALERTS are what others alert
+    about; all as JSON.
     """
 
     METRICS = 1
@@ -44,6 +45,7 @@ class RecordKind(IntEnum):
     DECISION = 7
     PRECURSORS = 8
     ROLLOUT = 9
+    ALERTS = 10
 
 
 class Compression(StrEnum):

@@ -18,7 +18,7 @@ from starlette.schemas import SchemaGenerator
 
 from otel_aiops import __version__
 from otel_aiops.errors import BadInput, ConfigError, Overloaded, StateError, TooLarge, Unauthorized
-from otel_aiops.server import feedback_api, incident_api, lifecycle_api, response_api
+from otel_aiops.server import feedback_api, incident_api, lifecycle_api, response_api, webhook_api
 from otel_aiops.server.asking import integer, posted, posted_json, required
 from otel_aiops.server.auth import user_of
 from otel_aiops.server.feedback_api import FeedbackBackend
@@ -27,6 +27,7 @@ from otel_aiops.server.lifecycle_api import LifecycleBackend
 from otel_aiops.server.response_api import ResponseBackend
 from otel_aiops.server.shield import Shield
 from otel_aiops.server.web import Pages, wants_page
+from otel_aiops.server.webhook_api import Doorkeeper, WebhookBackend, WebhooksConfig
 
 Handler = Callable[[Request, Exception], Response]
 
@@ -84,7 +85,7 @@ class Backend(Protocol):
     def dataset(self, name: str) -> dict[str, Any] | None: ...
 
 
-class Desk(IncidentBackend, LifecycleBackend, FeedbackBackend, ResponseBackend, Protocol):
+class Desk(IncidentBackend, LifecycleBackend, FeedbackBackend, ResponseBackend, WebhookBackend, Protocol):
     """All that is looked after at the desk."""
 
 
@@ -95,6 +96,7 @@ def build(
     max_body_bytes: int,
     *,
     closing: threading.Event | None = None,
+    webhooks: WebhooksConfig | None = None,
 ) -> Starlette:
     """The ASGI application. `authenticate` takes the Authorization header and raises Unauthorized.
 
@@ -130,6 +132,7 @@ def build(
             *lifecycle_api.routes(desk, max_body_bytes),
             *feedback_api.routes(desk, max_body_bytes),
             *response_api.routes(desk, max_body_bytes),
+            *webhook_api.routes(desk, Doorkeeper(webhooks or WebhooksConfig(), authenticate), max_body_bytes),
             Route("/api/v1/services", routes.services),
             Route("/api/v1/quality", routes.quality),
             Route("/api/v1/series", routes.series),
@@ -402,14 +405,17 @@ def described(routes: list[BaseRoute]) -> dict[str, Any]:
 
 
 class _Guard(BaseHTTPMiddleware):
-    """Ask for credentials everywhere but at the health checks."""
+    """Ask for credentials everywhere but at the health checks; webhooks ask by themselves."""
 
     def __init__(self, app: Any, authenticate: Callable[[str | None], None]) -> None:
         super().__init__(app)
         self._authenticate = authenticate
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        if request.url.path not in OPEN_PATHS or (request.url.path == "/" and wants_page(request)):
+        path = request.url.path
+        if (path not in OPEN_PATHS and not path.startswith(webhook_api.PREFIX)) or (
+            path == "/" and wants_page(request)
+        ):
             authorization = request.headers.get("authorization")
             try:
                 await run_in_threadpool(self._authenticate, authorization)

@@ -52,6 +52,7 @@ class Stage:
     series: list[Labels] = field(default_factory=list)
     strange: dict[str, float] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
+    foreign: list[Incident] = field(default_factory=list)  # alerts of others that playbooks have not seen
     more: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -101,6 +102,12 @@ class Stage:
 
     def incident(self, name: str) -> Incident | None:
         return self.journal.get(name)
+
+    def alerts(self) -> Sequence[Incident]:
+        return self.foreign[:1]
+
+    def seen(self, alerts: Sequence[Incident]) -> None:
+        del self.foreign[: len(alerts)]
 
     def labels(self, incident: Incident) -> Sequence[Labels]:
         return self.series

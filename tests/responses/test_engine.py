@@ -57,6 +57,12 @@ class TestTriggers:
         stage.happens(incident(revision=2))
         assert stage.lines() == ["cart"]
 
+    def test_alerts_of_others_begin_only_their_playbooks_and_once(self, stage: Stage) -> None:
+        stage.with_playbooks(playbook(on="alert"), playbook("opens", [{"do": NOTIFY}]))
+        stage.foreign = [incident("alert-1"), incident("alert-1"), incident("alert-2", suppressed_by="silence s")]
+        stage.settle()
+        assert [one.incident.id for one in stage.runs()] == ["alert-1"] and stage.lines() == ["cart"]
+
     def test_updates_and_ends(self, stage: Stage) -> None:
         stage.with_playbooks(
             playbook("more", [{"do": NOTIFY}], on="updated"), playbook("end", [{"do": NOTIFY}], on="resolved")

@@ -1,0 +1,148 @@
+"""Where Alertmanager and Grafana tell of their alerts: who may, and an answer as soon as it is written down."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from otel_aiops.errors import BadInput, ConfigError, Unauthorized
+from otel_aiops.server.asking import posted
+
+PREFIX: Final = "/api/v1/webhooks/"
+SIGNATURE: Final = "X-Grafana-Alerting-Signature"
+LARGEST_BYTES: Final = 16 << 20  # of a notification
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhooksConfig:
+    """How those who send notifications show who they are, besides what `api.auth` asks of everybody."""
+
+    secret: str = field(default="", repr=False)  # of HMAC-SHA256, as ${env:WEBHOOK_SECRET}; the same as in Grafana
+    timestamp_header: str = ""  # the one that Grafana is told to send; then what is too old is refused
+    tolerance: float = 300.0  # s that it may be old
+
+    def __post_init__(self) -> None:
+        if self.secret and len(self.secret) < 8:
+            raise ConfigError("secret", f"expected at least 8 characters, got {len(self.secret)}")
+        if self.timestamp_header and not self.secret:
+            raise ConfigError("timestamp_header", "expected a secret beside it")
+        if not self.tolerance > 0:
+            raise ConfigError("tolerance", f"must be > 0 s, got {self.tolerance}")
+
+
+class Doorkeeper:
+    """Lets in who has signed with the secret, or has what `api.auth` asks for; without both, everybody."""
+
+    def __init__(
+        self,
+        config: WebhooksConfig,
+        authenticate: Callable[[str | None], None] | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config, self._authenticate, self._clock = config, authenticate, clock
+
+    def check(self, headers: Headers, body: bytes) -> None:
+        """Raises: Unauthorized."""
+        signed = headers.get(SIGNATURE)
+        if self._config.secret and (signed is not None or self._authenticate is None):
+            self._check_signature(signed, headers, body)
+        elif self._authenticate is not None:
+            self._authenticate(headers.get("authorization"))
+
+    def _check_signature(self, signed: str | None, headers: Headers, body: bytes) -> None:
+        config, text = self._config, body
+        if not signed:
+            raise Unauthorized(f"expected the header {SIGNATURE}, got none")
+        if config.timestamp_header:
+            at = headers.get(config.timestamp_header, "")
+            if not at.isdecimal() or abs(self._clock() - int(at[:12])) > config.tolerance:
+                expected = f"expected {config.timestamp_header} within {config.tolerance:g} s of now in unix seconds"
+                raise Unauthorized(f"{expected}, got {at[:30]!r}")
+            text = at.encode() + b":" + body
+        wanted = hmac.new(config.secret.encode(), text, hashlib.sha256).hexdigest()
+        if not hmac.compare_digest(wanted.encode(), signed.strip().lower().encode()):
+            raise Unauthorized(f"{SIGNATURE} is not that of the body with our secret")
+
+
+class WebhookBackend(Protocol):
+    """What takes notifications; any thread."""
+
+    def notify(self, tree: Any) -> dict[str, Any]:
+        """Write them down. Raises: BadInput, Overloaded, StorageError."""
+
+
+def routes(backend: WebhookBackend, doorkeeper: Doorkeeper, max_body_bytes: int) -> list[Route]:
+    """All of them, in the order of the documents."""
+    of = _Routes(backend, doorkeeper, min(max_body_bytes, LARGEST_BYTES))
+    return [
+        Route(PREFIX + "alertmanager", of.alertmanager, methods=["POST"]),
+        Route(PREFIX + "grafana", of.grafana, methods=["POST"]),
+    ]
+
+
+class _Routes:
+    def __init__(self, backend: WebhookBackend, doorkeeper: Doorkeeper, max_body_bytes: int) -> None:
+        self._backend, self._doorkeeper, self._max_body_bytes = backend, doorkeeper, max_body_bytes
+
+    async def alertmanager(self, request: Request) -> Response:
+        """
+        summary: A notification of Alertmanager's webhook receiver; what is told again changes nothing.
+        requestBody:
+          content:
+            application/json:
+              schema:
+                type: object
+                required: [alerts]
+                properties:
+                  version: {type: string}
+                  groupKey: {type: string}
+                  truncatedAlerts: {type: integer}
+                  alerts: {type: array, items: {type: object}}
+        responses:
+          202: {description: "it is written down: how many were `taken`, `repeated`, `ours` and `unreadable`"}
+          400: {description: what was expected}
+          401: {description: the signature or the credentials are wrong}
+          503: {description: too many wait; tell again later}
+        """
+        return await self._take(request)
+
+    async def grafana(self, request: Request) -> Response:
+        """
+        summary: A notification of Grafana's webhook contact point; what is told again changes nothing.
+        requestBody:
+          content:
+            application/json:
+              schema:
+                type: object
+                required: [alerts]
+                properties: {orgId: {type: integer}, alerts: {type: array, items: {type: object}}}
+        responses:
+          202: {description: "it is written down: how many were `taken`, `repeated`, `ours` and `unreadable`"}
+          400: {description: what was expected}
+          401: {description: the signature or the credentials are wrong}
+          503: {description: too many wait; tell again later}
+        """
+        return await self._take(request)
+
+    async def _take(self, request: Request) -> Response:
+        body = await posted(request, self._max_body_bytes)
+        try:
+            await run_in_threadpool(self._doorkeeper.check, request.headers, body)
+        except Unauthorized as error:
+            return JSONResponse({"error": str(error)}, 401, {"WWW-Authenticate": 'Basic realm="otel-aiops"'})
+        try:
+            tree = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise BadInput(f"expected a notification as JSON: {error}") from error
+        return JSONResponse(await run_in_threadpool(self._backend.notify, tree), 202)

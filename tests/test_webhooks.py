@@ -1,0 +1,164 @@
+"""A running service that is told of alerts of others: written down, known again, evidence, labels, playbooks."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from otel_aiops.config import Config, parse
+from otel_aiops.lifecycle import sources
+from tests.incident_feed import BREAKS_S, START_S, broken, call, feed, steps
+from tests.responses.receiver import receiving
+from tests.responses.stage import APPEND
+from tests.servers import free_port, wait_for
+from tests.test_app import Running, running
+
+SECRET = "a planted secret"
+S = 1_000_000_000
+
+
+def alert(start_s: float, service: str = "catalog", **more: Any) -> dict[str, Any]:
+    return {
+        "status": "firing",
+        "labels": {"alertname": "Errors", "service": service, "severity": "critical"},
+        "annotations": {"summary": "many errors"},
+        "startsAt": datetime.fromtimestamp(start_s, UTC).isoformat(),
+        "fingerprint": "c0ffee",
+        **more,
+    }
+
+
+def notified(*alerts: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"version": "4", "groupKey": "g", "status": "firing", "receiver": "aiops", "alerts": alerts, **more}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="module")
+def up(folder: Path) -> Iterator[Running]:
+    step = {"do": {"kind": "command", "use": "note"}, "guard": {"cooldown": 0}}
+    playbook = {"name": "told", "on": "alert", "dry_run": False, "match": {"severity": "critical"}, "steps": [step]}
+    labelled = playbook | {"name": "other", "match": {"labels": {"alertname": "Other"}}}
+    command = {"name": "note", "argv": [sys.executable, "-c", APPEND, str(folder / "noted"), "{service}"]}
+    more = f"responses: {json.dumps({'enabled': True, 'late': '10000d', 'commands': [command]})}\n"
+    with broken(folder, f"{more}playbooks: {json.dumps([playbook, labelled])}\n", still=True) as found:
+        yield found
+
+
+def told(up: Running, tree: Any, where: str = "alertmanager") -> dict[str, Any]:
+    answer = call(up, "POST", f"webhooks/{where}", tree)
+    assert answer.status_code == 202, answer.text
+    return dict(answer.json())
+
+
+def test_an_alert_is_evidence_a_label_and_begins_a_playbook_once(up: Running, folder: Path) -> None:
+    tree = notified(alert(START_S + BREAKS_S + 30))
+    assert told(up, tree) == {"taken": 1, "repeated": 0, "ours": 0, "unreadable": 0, "truncated": 0}
+    assert told(up, tree)["repeated"] == 1, "the other of a pair, or repeat_interval"
+    wait_for(lambda: not up.service.chronicle.journal.waiting(1), "it to be looked at")
+    feed(up, steps(BREAKS_S + 60), steps(BREAKS_S + 85))
+    (one,) = up.get("/api/v1/incidents", state="open")["incidents"]
+    texts = [finding["evidence"]["text"] for finding in up.get(f"/api/v1/incidents/{one['id']}")["findings"]]
+    assert "The alert Errors of alertmanager fires: many errors" in texts
+
+    (run,) = wait_for(lambda: up.get("/api/v1/responses", state="done")["responses"], "the playbook")
+    assert run["playbook"] == "told" and run["incident"].startswith("alert-")
+    assert (folder / "noted").read_text().split() == ["catalog"]
+
+    end = alert(START_S + BREAKS_S + 30, status="resolved", endsAt="2026-01-05T12:05:00Z")
+    assert told(up, notified(end))["taken"] == 1
+    (label,) = sources.of_webhooks(up.service.chronicle.journal, 0, 2**62).labels
+    assert (label.service, label.confidence, label.source) == ("catalog", sources.FIRING, "alertmanager")
+    assert label.end_ns == datetime(2026, 1, 5, 12, 5, tzinfo=UTC).timestamp() * S
+
+
+def test_our_own_alerts_are_no_evidence_about_us(up: Running) -> None:
+    labels = {"alertname": "OtelAiopsIncident", "service_name": "catalog", "incident_id": "x"}
+    assert told(up, notified(alert(START_S, labels=labels)), "grafana")["ours"] == 1
+    assert up.metric("otel_aiops_alertmanager_received_total") >= 1
+    assert not up.service.chronicle.journal.known(from_ns=round(START_S * S), until_ns=round(START_S * S) + 1)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"alerts": 1}'])
+def test_what_is_no_notification(up: Running, body: bytes) -> None:
+    url = f"http://127.0.0.1:{up.ports['api']}/api/v1/webhooks/grafana"
+    answer = requests.post(url, data=body, timeout=30)
+    assert answer.status_code == 400 and "expected" in answer.json()["error"]
+
+
+def test_who_may_tell(tmp_path: Path) -> None:
+    hooks = {"secret": SECRET, "timestamp_header": "X-Sent"}
+    auth = {"bearertokenauth": {"token": "right"}, "basicauth": {"username": "am", "password": "pw"}}
+    port = free_port()
+    body, now = json.dumps(notified(alert(time.time()))).encode(), str(int(time.time()))
+
+    def signed(at: str, what: bytes = body, secret: str = SECRET) -> dict[str, str]:
+        digest = hmac.new(secret.encode(), at.encode() + b":" + what, hashlib.sha256).hexdigest()
+        return {"X-Sent": at, "X-Grafana-Alerting-Signature": digest}
+
+    api = {"endpoint": f"127.0.0.1:{port}", "auth": auth, "webhooks": hooks}
+    with Guarded(tmp_path, api):
+
+        def status(**how: Any) -> int:
+            url = f"http://127.0.0.1:{port}/api/v1/webhooks/grafana"
+            return requests.post(url, data=body, timeout=30, **how).status_code
+
+        assert status(headers=signed(now)) == 202
+        assert status(headers={"Authorization": "Bearer right"}) == 202
+        assert status(auth=("am", "pw")) == 202
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            signed(now, b"another body"),
+            signed(now, secret="another secret"),
+            signed(str(int(now) - 3600)),
+            signed(now) | {"X-Sent": str(int(now) - 1)},
+            {"X-Grafana-Alerting-Signature": "ü"},
+        ):
+            assert status(headers={key: value.encode() for key, value in headers.items()}) == 401, headers
+
+
+class Guarded(Running):
+    """A service with another `api` section."""
+
+    def __init__(self, folder: Path, api: dict[str, Any]) -> None:
+        self._api = api
+        super().__init__(folder)
+
+    def config(self, more: str = "") -> Config:
+        return replace(super().config(more), api=parse(json.dumps({"api": self._api})).config.api)
+
+    def __enter__(self) -> Guarded:
+        self.service.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.service.stop()
+
+
+def test_what_a_notification_leaves_out_is_asked_for(tmp_path: Path) -> None:
+    now_s = time.time()
+    cut = alert(now_s, fingerprint="cut", status={"state": "active"}, endsAt="2099-01-01T00:00:00Z")
+    with receiving() as server:
+        server.routes["GET", "/api/v2/alerts"] = [cut, {"labels": "odd"}]
+        with running(tmp_path, f"alertmanager: {{to: [{{url: '{server.url}'}}]}}\n") as up:
+            tree = notified(alert(now_s), truncatedAlerts=1, groupLabels={"service": 'a"b'}, externalURL="http://evil")
+            assert told(up, tree)["truncated"] == 1
+            found = wait_for(lambda: len(known := up.service.chronicle.journal.known()) == 2 and known, "the other")
+    assert {one.fingerprint for one in found} == {"c0ffee", "cut"}
+    (asked,) = [one for one in server.asked if one.path.startswith("/api/v2/alerts?")]
+    assert "receiver=aiops" in asked.path and "filter=service%3D%22a%5C%22b%22" in asked.path
