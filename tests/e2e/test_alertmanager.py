@@ -188,9 +188,7 @@ def test_scores_reach_alertmanager_by_rules_and_come_back_as_ours(tmp_path: Path
             assert len(active) == 1
             feed(up, 0, steps(BREAKS_S + 60))
             name = open_incident(up)["id"]
-            found = wait_for(
-                lambda: {one["labels"].get("incident_id"): one for one in fired(alertmanager)}.get(name), name
-            )
+            found = wait_for(lambda: fired(alertmanager).get(name), name)
             assert found["labels"]["alertname"] == "Incident" and "catalog" in found["annotations"]["summary"]
             wait_for(lambda: received(up, "ours"), "our webhook to know it as ours")
             wait_for(lambda: received(up, "taken"), "our webhook to be told of the other one")
