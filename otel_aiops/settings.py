@@ -8,7 +8,7 @@ import re
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -16,6 +16,17 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from otel_aiops.errors import ConfigError
 
 T = TypeVar("T")
+ENDINGS = (".yaml", ".yml")
+
+
+class Named(Protocol):
+    """What has a name of its own."""
+
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=Named)
 
 
 class ConfigErrors(ConfigError):
@@ -65,6 +76,55 @@ def _alone(tree: Any) -> Iterator[tuple[str, Any]]:
         yield key, {key: value}
         for path, inner in _alone(value):
             yield f"{key}.{path}", {key: inner}
+
+
+def load_named(path: Path, schema: Schema[N], *, least: int = 1) -> tuple[N, ...]:
+    """What a file holds, or the YAML files in a folder in the order of their names, each with a name of its own.
+
+    Raises: ConfigErrors with everything that is wrong, each with its file, its key path, what was expected and what
+    came; also where a folder has fewer than `least` files.
+    """
+    found: dict[str, N] = {}
+    errors: list[ConfigError] = []
+    files: dict[str, Path] = {}
+    for file in _files(path, least):
+        try:
+            one = _load(file, schema)
+        except ConfigError as error:
+            errors += [_of_file(file, part) for part in (error.errors if isinstance(error, ConfigErrors) else [error])]
+            continue
+        if one.name in found:
+            message = f"expected a name of its own, got {one.name!r}, which {files[one.name]} has"
+            errors.append(ConfigError(f"{file}: name", message))
+        found.setdefault(one.name, one)
+        files.setdefault(one.name, file)
+    if errors:
+        raise ConfigErrors(errors)
+    return tuple(found.values())
+
+
+def _load(file: Path, schema: Schema[N]) -> N:
+    tree, _ = read_yaml(read_text(file))
+    errors = schema.errors(tree)
+    if errors:
+        raise ConfigErrors(errors)
+    return schema.read(tree)
+
+
+def _files(path: Path, least: int) -> list[Path]:
+    """The file, or those of a folder. Raises: ConfigErrors when there are too few."""
+    folder = path.is_dir()
+    found = [path] if path.is_file() else []
+    if folder:
+        found = sorted(one for one in path.iterdir() if one.suffix in ENDINGS and not one.name.startswith("."))
+    if len(found) < (least if folder else 1):
+        expected = f"expected a file, or a folder with files that end in {' or '.join(ENDINGS)}"
+        raise ConfigErrors([ConfigError(str(path), f"{expected}, got {'none' if folder else 'nothing there'}")])
+    return found
+
+
+def _of_file(file: Path, error: ConfigError) -> ConfigError:
+    return ConfigError(f"{file}: {error.path}" if error.path else str(file), error.message)
 
 
 def read_text(path: Path) -> str:

@@ -14,13 +14,12 @@ from otel_aiops.detect.budget import BudgetConfig, per_week
 from otel_aiops.errors import ConfigError
 from otel_aiops.incidents.incident import Channel
 from otel_aiops.labels import Labels, Selector, text
-from otel_aiops.settings import ConfigErrors, Schema, read_text, read_yaml
+from otel_aiops.settings import ConfigErrors, Schema, load_named
 
 LabelSource = Literal["verdict", "incident", "file", "alertmanager", "prometheus"]
 ExclusionSource = Literal["incident", "maintenance", "silence", "load_test"]
 Response = Literal["notify", "ticket", "webhook", "command", "scale", "restart", "rollback"]
 
-ENDINGS = (".yaml", ".yml")
 HASH_DIGITS = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # it stands in addresses, labels and names of files
 
@@ -168,23 +167,7 @@ def load_objectives(path: Path) -> tuple[Objective, ...]:
     A series that several match belongs to the first of them. Raises: ConfigErrors with everything that is wrong, each
     with its file, its key path, what was expected and what came.
     """
-    found: list[Objective] = []
-    errors: list[ConfigError] = []
-    files: dict[str, Path] = {}
-    for file in _files(path):
-        try:
-            objective = _load(file)
-        except ConfigError as error:
-            errors += [_of_file(file, one) for one in (error.errors if isinstance(error, ConfigErrors) else [error])]
-            continue
-        if objective.name in files:
-            message = f"expected a name of its own, got {objective.name!r}, which {files[objective.name]} has"
-            errors.append(ConfigError(f"{file}: name", message))
-        files.setdefault(objective.name, file)
-        found.append(objective)
-    if errors:
-        raise ConfigErrors(errors)
-    return tuple(found)
+    return load_named(path, _SCHEMA)
 
 
 def check_names(objectives: tuple[Objective, ...], budgets: tuple[BudgetConfig, ...]) -> None:
@@ -197,31 +180,6 @@ def check_names(objectives: tuple[Objective, ...], budgets: tuple[BudgetConfig, 
             errors.append(ConfigError("objectives", message))
         names[one.name] = "another objective"
     _raise(errors)
-
-
-def _load(file: Path) -> Objective:
-    """Read one file. Raises: ConfigErrors or ConfigError, with key paths."""
-    tree, _ = read_yaml(read_text(file))
-    errors = _SCHEMA.errors(tree)
-    if errors:
-        raise ConfigErrors(errors)
-    return _SCHEMA.read(tree)
-
-
-def _files(path: Path) -> list[Path]:
-    """The file, or those of a folder. Raises: ConfigErrors when there are none."""
-    if path.is_dir():
-        files = sorted(one for one in path.iterdir() if one.suffix in ENDINGS and not one.name.startswith("."))
-    else:
-        files = [path] if path.exists() else []
-    if not files:
-        expected = f"expected a file, or a folder with files that end in {' or '.join(ENDINGS)}"
-        raise ConfigErrors([ConfigError(str(path), f"{expected}, got {'none' if path.is_dir() else 'nothing there'}")])
-    return files
-
-
-def _of_file(file: Path, error: ConfigError) -> ConfigError:
-    return ConfigError(f"{file}: {error.path}" if error.path else str(file), error.message)
 
 
 def _raise(errors: Iterable[ConfigError]) -> None:

@@ -15,7 +15,7 @@ from otel_aiops.incidents.incident import Channel, Incident, Severity
 from otel_aiops.labels import Labels, Selector
 from otel_aiops.responses.guard import ACTS, TELLS, Defaults, GuardConfig
 from otel_aiops.responses.values import NAMES, places, probability_of
-from otel_aiops.settings import ConfigErrors, Schema, read_text, read_yaml
+from otel_aiops.settings import ConfigErrors, Schema, load_named
 
 Kind = Literal["notify", "webhook", "command", "scale", "silence", "annotation", "issue"]
 Trigger = Literal["opened", "updated", "resolved", "predicted", "alert"]
@@ -23,7 +23,6 @@ Trigger = Literal["opened", "updated", "resolved", "predicted", "alert"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TELLING = frozenset({"notify", "annotation", "issue"})  # tell people; the others change something
 REPEATABLE = frozenset({"notify", "webhook"})  # may be done again where a crash hides whether they were
-ENDINGS = (".yaml", ".yml")
 HASH_DIGITS = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SEVERITIES = tuple(Severity)
@@ -212,23 +211,7 @@ def load_playbooks(path: Path) -> tuple[Playbook, ...]:
     Raises: ConfigErrors with everything that is wrong, each with its file, its key path, what was expected and what
     came.
     """
-    found: list[Playbook] = []
-    errors: list[ConfigError] = []
-    files: dict[str, Path] = {}
-    for file in _files(path):
-        try:
-            one = _load(file)
-        except ConfigError as error:
-            errors += [_of_file(file, part) for part in (error.errors if isinstance(error, ConfigErrors) else [error])]
-            continue
-        if one.name in files:
-            message = f"expected a name of its own, got {one.name!r}, which {files[one.name]} has"
-            errors.append(ConfigError(f"{file}: name", message))
-        files.setdefault(one.name, file)
-        found.append(one)
-    if errors:
-        raise ConfigErrors(errors)
-    return tuple(found)
+    return load_named(path, _SCHEMA, least=0)
 
 
 def check_playbooks(playbooks: Iterable[Playbook], known: Mapping[Kind, Iterable[str]], *, promql: bool) -> None:
@@ -265,29 +248,6 @@ def _listed(names: Iterable[str]) -> str:
 
 def _named(name: str, wanted: Sequence[str]) -> bool:
     return any(re.fullmatch(one[1:], name) if one.startswith("~") else one == name for one in wanted)
-
-
-def _load(file: Path) -> Playbook:
-    """Read one file. Raises: ConfigErrors or ConfigError, with key paths."""
-    tree, _ = read_yaml(read_text(file))
-    errors = _SCHEMA.errors(tree)
-    if errors:
-        raise ConfigErrors(errors)
-    return _SCHEMA.read(tree)
-
-
-def _files(path: Path) -> list[Path]:
-    """The file, or those of a folder, which may be empty. Raises: ConfigErrors when there is nothing."""
-    if path.is_dir():
-        return sorted(one for one in path.iterdir() if one.suffix in ENDINGS and not one.name.startswith("."))
-    if path.is_file():
-        return [path]
-    expected = f"expected a file, or a folder with files that end in {' or '.join(ENDINGS)}"
-    raise ConfigErrors([ConfigError(str(path), f"{expected}, got nothing there")])
-
-
-def _of_file(file: Path, error: ConfigError) -> ConfigError:
-    return ConfigError(f"{file}: {error.path}" if error.path else str(file), error.message)
 
 
 _SCHEMA = Schema(Playbook)
