@@ -137,7 +137,7 @@ class Service:
             self.monitor.errand.start()
             self.registrar.start()
             self.retrainer.errand.start()
-            self.responder.errand.start()
+            self.responder.start()
             self.notifier.start()
             self.inbound.errand.start()
             self.silences.errand.start()
