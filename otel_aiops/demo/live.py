@@ -59,7 +59,7 @@ class Told:
 
 
 def story(start_s: float, minutes: float) -> tuple[LiveFault, ...]:
-    """Three faults within some minutes: a slow statement, a bad deployment, a dead pod."""
+    """Three faults within some minutes: a bad deployment, a slow statement, a dead pod."""
 
     def at(part: float) -> float:
         return start_s + round(part * minutes * 60 / LIVE_STEP_S) * LIVE_STEP_S
@@ -67,22 +67,22 @@ def story(start_s: float, minutes: float) -> tuple[LiveFault, ...]:
     charge = "payment shop.PaymentService/Charge"
     return (
         LiveFault(
-            kind=Kind.SLOW_QUERY,
-            service="postgresql",
-            table="prices",
-            start_s=at(0.35),
-            end_s=at(0.48),
-            size=30,
-            what="a statement of catalog has lost its index",
-        ),
-        LiveFault(
             kind=Kind.BAD_DEPLOY,
             service="payment",
             operation=charge,
-            start_s=at(0.62),
-            end_s=at(0.74),
+            start_s=at(0.35),
+            end_s=at(0.48),  # at the latest
             size=0.5,
             what="a new version of payment throws",
+        ),
+        LiveFault(
+            kind=Kind.SLOW_QUERY,
+            service="postgresql",
+            table="prices",
+            start_s=at(0.62),
+            end_s=at(0.74),
+            size=30,
+            what="a statement of catalog has lost its index",
         ),
         LiveFault(
             kind=Kind.PARTIAL_OUTAGE,
