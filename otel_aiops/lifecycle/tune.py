@@ -29,7 +29,8 @@ from otel_aiops.lifecycle.workers import Told, work
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.archive import Points
 
-SURE = 1.64  # standard errors: 95 % of one side
+SURE = 1.64  # standard errors by which a trial must cost more than the best one to leave the race: 95 % of one side
+LIKELY = 1.0  # and less than the first one to be chosen; the gate judges it again on points that no trial has seen
 
 Show = Callable[[float, float, str], None]  # (done, total, text)
 
@@ -94,9 +95,9 @@ def tune(
     quarter, which begins where the fold before ends: recall of labelled events and of faults put in, at the threshold
     that keeps the objective's budget, over all its folds together. Trials that surely cost more than the best one by
     then do not go on to the next fold (racing; Birattari et al., A Racing Algorithm for Configuring Metaheuristics,
-    2002). The settings that one begins with are judged in all folds, and stay the best unless others surely cost less
-    (by over 1.64 standard errors over all series) and cost more in less than half of the folds. The newest part of the
-    window is not read. With `tried` each judgement is kept there as soon as it is made, and none that is there is made
+    2002). The settings that one begins with are judged in all folds, and stay the best unless others cost less by
+    over one standard error over all series, and more in less than half of the folds. The newest part of the window is
+    not read. With `tried` each judgement is kept there as soon as it is made, and none that is there is made
     again.
     Raises: BadInput when the gate of the dataset says no, or nothing is in scope, or Optuna is not installed.
     """
@@ -205,7 +206,7 @@ def _raced(study: Study, trials: Sequence[Trial], processes: int, tried: Tried |
             losses = tuple(whole.losses(*of).tolist())
             known[number] = replace(known[number], folds=folds, figures=whole.figures(*of), losses=losses)
         best = min((known[number] for number in left), key=lambda one: (one.cost, one.number))
-        left = [number for number in left if not number or not _surely_less(best, known[number])]
+        left = [number for number in left if not number or not _less(best, known[number], SURE)]
     return list(known.values())
 
 
@@ -224,27 +225,27 @@ def _judged(
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
-    """The best first, by their cost in all folds; behind the first trial those that are not surely better than it."""
+    """The best first, by their cost in all folds; behind the first trial those that are not likely better than it."""
     first = min(trials, key=lambda one: one.number)
 
     def better(one: Trial) -> bool:
         if one is first or len(one.folds) < len(first.folds):
             return one is first
         worse = sum(mine["cost"] > its["cost"] for mine, its in zip(one.folds, first.folds, strict=True))
-        return 2 * worse < len(first.folds) and _surely_less(one, first)
+        return 2 * worse < len(first.folds) and _less(one, first, LIKELY)
 
     return sorted(trials, key=lambda one: (-len(one.folds), not better(one), one.cost, one.number))
 
 
-def _surely_less(one: Trial, other: Trial) -> bool:
-    """Whether a trial costs less than another by SURE standard errors of that over the series.
+def _less(one: Trial, other: Trial, errors: float) -> bool:
+    """Whether a trial costs less than another by so many standard errors of that over the series.
 
     The best of many trials is nearly always better by chance; without a rule like this it is chosen all the same.
     Source: Breiman et al., Classification and Regression Trees, 1984, section 3.4.3 (the one-standard-error rule).
     """
     spared = np.subtract(other.losses, one.losses)
     error = math.sqrt(len(spared)) * float(np.std(spared, ddof=1)) if len(spared) > 1 else 0.0
-    return float(spared.sum()) > SURE * error
+    return float(spared.sum()) > errors * error
 
 
 def _step(tell: Told, fold: int, folds: int, share: float) -> None:
