@@ -46,7 +46,8 @@ class RegistryConfig:
     """Where MLflow is. What it does not answer in time is tried again later, and serving never waits for it."""
 
     enabled: bool = True  # tell it of versions, of who serves, and of what is tried
-    uri: str = ""  # of its tracking server or database; "" is MLFLOW_TRACKING_URI, or a file in the data directory
+    # of its tracking server or database; "" is MLFLOW_TRACKING_URI, or a file in the data directory
+    uri: str = field(default="", repr=False)
     name: str = NAME  # of the registered model
     timeout: float = 30.0  # for one change with its process, and for what is still to be told of trials at the end
     retry: float = 300.0  # after a failure
