@@ -131,7 +131,7 @@ def configuration(folder: Path, planted: Planted, ports: dict[str, int]) -> dict
         "exporters": {
             "otlp": {
                 "endpoint": "http://127.0.0.1:9",
-                "protocol": "http/protobuf",
+                "protocol": "http",
                 "headers": {"authorization": planted.env("exporter", "Bearer {}")},
             }
         },

@@ -37,6 +37,9 @@ class Asked:
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
 
+    def pulse(self) -> dict[str, int]:
+        return {}
+
     def __getattr__(self, name: str) -> Any:
         def answer(*given: Any, **more: Any) -> Any:
             self.calls.append((name, given))
