@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from otel_aiops.errors import ConfigError, Forbidden, StateError, Unauthorized
 from otel_aiops.server.access.issuer import Issuer, IssuerConfig
-from otel_aiops.server.access.roles import EVERYBODY, NOBODY, Identity, Role
+from otel_aiops.server.access.roles import NOBODY, Identity, Role
 from otel_aiops.server.access.sessions import Session, Sessions
 from otel_aiops.server.access.throttle import Slower, Throttle
 from otel_aiops.server.access.tokens import PREFIX, Tokens
@@ -20,7 +20,7 @@ from otel_aiops.server.auth import AuthConfig, Authenticator, user_of
 
 COOKIE: Final = "otel_aiops_session"
 SHARED: Final = "api.auth"  # what decides with a token of api.auth.bearertokenauth is called, where others have names
-WRONG: Final = "what was shown is wrong, expired or revoked"
+WRONG: Final = "the token or password is wrong, expired or revoked"
 Refused = Callable[[str], None]  # counts a refusal by its reason
 
 
@@ -89,9 +89,7 @@ class Access:
         return known or bearer
 
     def identify(self, request: Request) -> tuple[Identity, Session | None]:
-        """(who asks, the session by which it is known). Raises: Unauthorized, Overloaded."""
-        if self.open:
-            return EVERYBODY, None
+        """(who asks where people must sign in, the session by which it is known). Raises: Unauthorized, Overloaded."""
         authorization = request.headers.get("authorization")
         if authorization:
             return self._shown(authorization, _address(request)), None

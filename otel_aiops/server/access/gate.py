@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from otel_aiops.errors import AiopsError, Forbidden, Overloaded, TooLarge, Unauthorized
 from otel_aiops.server.access.access import Access
-from otel_aiops.server.access.roles import NOBODY, PROBE, SIGNING, Identity, Need, Needs, Role
+from otel_aiops.server.access.roles import EVERYBODY, NOBODY, PROBE, SIGNING, Identity, Need, Needs, Role
 from otel_aiops.server.access.sessions import Session, sealed
 from otel_aiops.server.access.throttle import Slower
 from otel_aiops.server.asking import posted, wants_page
@@ -59,6 +59,8 @@ class Gate:
         return Role.VIEWER if need == SIGNING and not self._access.signs_in else need
 
     async def _who(self, request: Request, need: Need) -> tuple[Identity, Session | None]:
+        if self._access.open:
+            return EVERYBODY, None
         if need == PROBE:
             return NOBODY, None
         try:
