@@ -99,7 +99,7 @@ class Registry:
         >>> Registry(Path("."), RegistryConfig(uri="https://ann:secret@mlflow:5000/x")).place
         'https://mlflow:5000/x'
         """
-        return re.sub(r"//[^/]*@", "//", self.uri)
+        return _bare(self.uri)
 
     @property
     def exists(self) -> bool:
@@ -231,7 +231,7 @@ class Registry:
         except AiopsError:
             raise
         except Exception as error:  # of MLflow, its database, and the network: it has no common root
-            raise Overloaded(f"registry {self.place}: {str(error).splitlines()[0][:300]}") from error
+            raise Overloaded(f"registry {self.place}: {_bare(str(error).splitlines()[0])[:300]}") from error
 
     def _open(self) -> MlflowClient:
         if self.uri.startswith("sqlite:"):
@@ -336,7 +336,7 @@ def tell(job: Job, stopped: Callable[[], bool] = lambda: False) -> list[Register
                     raise Overloaded(f"registry: no answer within {job.config.timeout:g} s") from None
     if child.returncode == 0:
         return [Registered(**{**one, "aliases": tuple(one["aliases"])}) for one in json.loads(out)]
-    lines = words.decode("utf-8", "replace").strip().splitlines() or [f"it ended with {child.returncode}"]
+    lines = _bare(words.decode("utf-8", "replace")).strip().splitlines() or [f"it ended with {child.returncode}"]
     raise (StateError if child.returncode == CHANGED else Overloaded)(lines[-1][:300])
 
 
@@ -375,3 +375,12 @@ def _alone(directory: Path) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+def _bare(text: str) -> str:
+    """A text without the passwords in its addresses, which MLflow repeats in what it says.
+
+    >>> _bare("cannot reach https://ann:secret@mlflow:5000/x")
+    'cannot reach https://mlflow:5000/x'
+    """
+    return re.sub(r"//[^/\s]*@", "//", text)
