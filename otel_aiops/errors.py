@@ -5,6 +5,7 @@ AiopsError
 ├── BadInput         the sender must not send this again (OTLP: INVALID_ARGUMENT, HTTP 400)
 │   └── TooLarge     the body is over the size limit (OTLP: RESOURCE_EXHAUSTED, HTTP 413)
 ├── Unauthorized     the sender must present valid credentials (OTLP: UNAUTHENTICATED, HTTP 401)
+├── Forbidden        the sender is known, and may not (HTTP 403)
 ├── Overloaded       the sender should retry later (OTLP: UNAVAILABLE + RetryInfo, HTTP 503 + Retry-After)
 ├── StorageError     the disk refused; new data is refused as retryable until it recovers
 └── StateError       a snapshot does not fit this version and is not loaded
@@ -38,6 +39,10 @@ class TooLarge(BadInput):
 
 class Unauthorized(AiopsError):
     """Credentials are missing or wrong."""
+
+
+class Forbidden(AiopsError):
+    """Who asks is known, and may not."""
 
 
 class Overloaded(AiopsError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -37,7 +38,7 @@ class Api:
         self._base_url = base_url.rstrip("/")
         self._session = requests.Session()
         if token:
-            self._session.headers["Authorization"] = f"Bearer {token}"
+            self._session.headers["Authorization"] = f"Bearer {_read(name, token)}"
         self._sleep = sleep
 
     def get(self, path: str, parameters: dict[str, str]) -> Any:
@@ -115,6 +116,16 @@ class Api:
         if code in (500, 502, 504):
             return Overloaded(message, retry_after_s=0.0)
         return BadInput(message)
+
+
+def _read(name: str, token: str) -> str:
+    """A token, or that of a file: ``@/run/secrets/token``. Raises: BadInput."""
+    if not token.startswith("@"):
+        return token
+    try:
+        return Path(token[1:]).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{name}: the file of the token cannot be read: {error}") from error
 
 
 def _why(error: requests.RequestException) -> str:

@@ -22,6 +22,7 @@ from otel_aiops.cli.responses import playbooks, responses
 from otel_aiops.cli.series import explain, forecast
 from otel_aiops.cli.service import alerts, backfill, budget, check, serve, verdict
 from otel_aiops.cli.terminal import FAULT
+from otel_aiops.cli.tokens import token
 from otel_aiops.cli.training import train, tune
 from otel_aiops.cli.versions import models, rollback, rollout
 from otel_aiops.errors import AiopsError
@@ -65,6 +66,7 @@ app.add_typer(feedback, name="feedback")
 app.add_typer(playbooks, name="playbooks")
 app.add_typer(responses, name="responses")
 app.add_typer(audit, name="audit")
+app.add_typer(token, name="token")
 importing.command()(vmanomaly)
 importing.command()(promql)
 

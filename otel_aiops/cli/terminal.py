@@ -29,7 +29,9 @@ DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", "-d", help="Where state is kept; overrides storage.directory.")
 ]
 UrlOption = Annotated[str | None, typer.Option(help="A running otel-aiops; without files, --data-dir: localhost:9464.")]
-TokenOption = Annotated[str | None, typer.Option(help="Bearer token for otel-aiops.", envvar="OTEL_AIOPS_TOKEN")]
+TokenOption = Annotated[
+    str | None, typer.Option(help="Bearer token for otel-aiops; @FILE reads one.", envvar="OTEL_AIOPS_TOKEN")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LimitOption = Annotated[int, typer.Option(help="How many to list at most.", min=0, max=1_000)]
 WhoOption = Annotated[str, typer.Option(help="Who decides so.", envvar="USER")]

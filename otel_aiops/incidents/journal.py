@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ LATER = (VERDICTS, ROLLOUTS, ALERTS, KNOWN)  # tables that journals of earlier r
 class JournalConfig:
     """Where incidents are kept, and for how long. Without a URL they are in an SQLite file of the data directory."""
 
-    url: str = ""  # sqlite:… or postgresql:…; without it incidents.db in storage.directory
+    url: str = field(default="", repr=False)  # sqlite:… or postgresql:…; without it incidents.db in storage.directory
     retention: float = 400 * 86_400.0  # s after its last change that an incident is kept
     wait: float = 5.0  # for a database that another process has locked
 

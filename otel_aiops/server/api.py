@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.schemas import SchemaGenerator
 
 from otel_aiops import __version__
-from otel_aiops.errors import BadInput, ConfigError, Overloaded, StateError, TooLarge, Unauthorized
-from otel_aiops.server import feedback_api, incident_api, lifecycle_api, response_api, webhook_api
-from otel_aiops.server.asking import integer, posted, posted_json, required
-from otel_aiops.server.auth import user_of
+from otel_aiops.errors import BadInput, ConfigError, Overloaded, StateError, TooLarge
+from otel_aiops.server import feedback_api, incident_api, lifecycle_api, response_api, token_api, webhook_api
+from otel_aiops.server.access import Access, Gate
+from otel_aiops.server.access.roles import NEEDS, PROBE, Needs
+from otel_aiops.server.asking import in_own_name, integer, posted, posted_json, required
 from otel_aiops.server.feedback_api import FeedbackBackend
 from otel_aiops.server.incident_api import IncidentBackend
 from otel_aiops.server.lifecycle_api import LifecycleBackend
@@ -32,7 +33,8 @@ from otel_aiops.server.webhook_api import Doorkeeper, WebhookBackend, WebhooksCo
 Handler = Callable[[Request, Exception], Response]
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-OPEN_PATHS = frozenset({"/", "/-/healthy", "/-/ready"})  # orchestrators ask these without credentials
+# Orchestrators ask these without credentials.
+OPEN_PATHS = frozenset({"/", *(one.split()[1] for one in NEEDS[PROBE].split(","))})
 
 
 class Backend(Protocol):
@@ -92,20 +94,21 @@ class Desk(IncidentBackend, LifecycleBackend, FeedbackBackend, ResponseBackend, 
 def build(
     backend: Backend,
     desk: Desk,
-    authenticate: Callable[[str | None], None] | None,
+    access: Access | None,
     max_body_bytes: int,
     *,
     closing: threading.Event | None = None,
     webhooks: WebhooksConfig | None = None,
+    hosts: Collection[str] | None = None,
 ) -> Starlette:
-    """The ASGI application. `authenticate` takes the Authorization header and raises Unauthorized.
+    """The ASGI application; without `access` nobody must sign in. `hosts` are all that it answers to, None is any.
 
     `closing` is set when the server is to end, and then what would answer without end does.
     """
     routes = _Routes(backend, max_body_bytes)
-    pages = Pages(backend, desk, closing or threading.Event())
-    middleware = [Middleware(Shield)]
-    middleware += [Middleware(_Guard, authenticate=authenticate)] if authenticate else []
+    access = access or Access(None, None, Path())
+    pages = Pages(backend, desk, closing or threading.Event(), access)
+    webhook_keeper = Doorkeeper(webhooks or WebhooksConfig(), guarded=not access.open)
 
     def first(request: Request) -> Awaitable[Response]:
         return pages.overview(request) if wants_page(request) else routes.ready(request)
@@ -113,39 +116,45 @@ def build(
     def problem(status: int) -> Handler:
         return _for_people(pages, status, _problem(status))
 
+    known: list[BaseRoute] = [
+        Route("/", _described(first, routes.ready)),
+        *pages.routes(),
+        Route("/-/healthy", routes.healthy),
+        Route("/-/ready", routes.ready),
+        Route("/metrics", routes.metrics),
+        Route("/api/v1/status", routes.status),
+        Route("/api/v1/anomalies", routes.anomalies),
+        Route("/api/v1/alerts", routes.alerts),
+        Route("/api/v1/budgets", routes.budgets),
+        Route("/api/v1/objectives", routes.objectives),
+        Route("/api/v1/objectives/{name}", routes.objective),
+        Route("/api/v1/verdicts", routes.verdicts, methods=["GET"]),
+        Route("/api/v1/verdicts", routes.judge, methods=["POST"]),
+        *incident_api.routes(desk, max_body_bytes),
+        *lifecycle_api.routes(desk, max_body_bytes),
+        *feedback_api.routes(desk, max_body_bytes),
+        *response_api.routes(desk, max_body_bytes),
+        *webhook_api.routes(desk, webhook_keeper, max_body_bytes),
+        *token_api.routes(access, max_body_bytes),
+        Route("/api/v1/services", routes.services),
+        Route("/api/v1/quality", routes.quality),
+        Route("/api/v1/series", routes.series),
+        Route("/api/v1/series/{fingerprint}", routes.explain),
+        Route("/api/v1/explain", routes.why),
+        Route("/api/v1/forecast", routes.forecast),
+        Route("/api/v1/backfill", routes.backfill, methods=["POST"]),
+        Route("/api/v1/selftest", routes.selftest),
+        Route("/api/v1/datasets", routes.datasets),
+        Route("/api/v1/datasets/{id}", routes.dataset),
+        Route("/api/v1/openapi.json", routes.openapi, include_in_schema=False),
+    ]
+    pages.site.needs = needs = Needs(known)
     return Starlette(
-        routes=[
-            Route("/", _described(first, routes.ready)),
-            *pages.routes(),
-            Route("/-/healthy", routes.healthy),
-            Route("/-/ready", routes.ready),
-            Route("/metrics", routes.metrics),
-            Route("/api/v1/status", routes.status),
-            Route("/api/v1/anomalies", routes.anomalies),
-            Route("/api/v1/alerts", routes.alerts),
-            Route("/api/v1/budgets", routes.budgets),
-            Route("/api/v1/objectives", routes.objectives),
-            Route("/api/v1/objectives/{name}", routes.objective),
-            Route("/api/v1/verdicts", routes.verdicts, methods=["GET"]),
-            Route("/api/v1/verdicts", routes.judge, methods=["POST"]),
-            *incident_api.routes(desk, max_body_bytes),
-            *lifecycle_api.routes(desk, max_body_bytes),
-            *feedback_api.routes(desk, max_body_bytes),
-            *response_api.routes(desk, max_body_bytes),
-            *webhook_api.routes(desk, Doorkeeper(webhooks or WebhooksConfig(), authenticate), max_body_bytes),
-            Route("/api/v1/services", routes.services),
-            Route("/api/v1/quality", routes.quality),
-            Route("/api/v1/series", routes.series),
-            Route("/api/v1/series/{fingerprint}", routes.explain),
-            Route("/api/v1/explain", routes.why),
-            Route("/api/v1/forecast", routes.forecast),
-            Route("/api/v1/backfill", routes.backfill, methods=["POST"]),
-            Route("/api/v1/selftest", routes.selftest),
-            Route("/api/v1/datasets", routes.datasets),
-            Route("/api/v1/datasets/{id}", routes.dataset),
-            Route("/api/v1/openapi.json", routes.openapi, include_in_schema=False),
+        routes=known,
+        middleware=[
+            Middleware(Shield, hosts=hosts, refused=access.refused),
+            Middleware(Gate, access=access, needs=needs, tell=pages.site.problem),
         ],
-        middleware=middleware,
         exception_handlers={
             BadInput: problem(400),
             ConfigError: problem(400),  # of a value in a query
@@ -267,7 +276,8 @@ class _Routes:
                   note: {type: string}
         responses: {200: {description: what was learned}, 400: {description: what was expected}}
         """
-        tree = await posted_json(request, self._max_body_bytes, "a verdict, or a list of them,")
+        asked = await posted_json(request, self._max_body_bytes, "a verdict, or a list of them,")
+        tree = in_own_name(request, asked, "by")
         return JSONResponse(await run_in_threadpool(lambda: self._backend.judge(tree)))
 
     async def services(self, request: Request) -> Response:
@@ -402,27 +412,6 @@ def described(routes: list[BaseRoute]) -> dict[str, Any]:
                 {"in": "path", "name": name, "required": True, "schema": text} for name in names
             ]
     return found
-
-
-class _Guard(BaseHTTPMiddleware):
-    """Ask for credentials everywhere but at the health checks; webhooks ask by themselves."""
-
-    def __init__(self, app: Any, authenticate: Callable[[str | None], None]) -> None:
-        super().__init__(app)
-        self._authenticate = authenticate
-
-    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        path = request.url.path
-        if (path not in OPEN_PATHS and not path.startswith(webhook_api.PREFIX)) or (
-            path == "/" and wants_page(request)
-        ):
-            authorization = request.headers.get("authorization")
-            try:
-                await run_in_threadpool(self._authenticate, authorization)
-            except Unauthorized as error:
-                return JSONResponse({"error": str(error)}, 401, {"WWW-Authenticate": 'Basic realm="otel-aiops"'})
-            request.state.user = user_of(authorization)
-        return await call_next(request)
 
 
 def _for_people(pages: Pages, status: int, plain: Handler) -> Handler:

@@ -10,6 +10,11 @@ from starlette.requests import Request
 from otel_aiops.errors import BadInput, TooLarge
 
 
+def wants_page(request: Request) -> bool:
+    """Whether a browser asks, for a person."""
+    return "text/html" in request.headers.get("accept", "")
+
+
 def required(request: Request, name: str) -> str:
     """A text of the query. Raises: BadInput."""
     value = request.query_params.get(name)
@@ -42,6 +47,16 @@ async def posted(request: Request, most_bytes: int) -> bytes:
         if len(body) > most_bytes:
             raise TooLarge(f"body is larger than {most_bytes} bytes")
     return bytes(body)
+
+
+def in_own_name(request: Request, asked: Any, key: str = "who") -> Any:
+    """What is asked, by whoever has signed in; what it says of that itself counts only where nobody must."""
+    user = str(getattr(request.state, "user", ""))
+    if not user:
+        return asked
+    if isinstance(asked, list):
+        return [in_own_name(request, one, key) for one in asked]
+    return {**asked, key: user} if isinstance(asked, dict) else asked
 
 
 async def posted_json(request: Request, most_bytes: int, what: str) -> Any:

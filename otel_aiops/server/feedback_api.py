@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from otel_aiops.errors import BadInput
-from otel_aiops.server.asking import integer, posted_json
+from otel_aiops.server.asking import in_own_name, integer, posted_json
 
 AUDIT_KEYS = ("since", "kind", "who", "limit")
 
@@ -61,7 +61,7 @@ class _Routes:
           404: {description: no such incident}
         """
         name = request.path_params["id"]
-        tree = await posted_json(request, self._max_body_bytes, "a verdict")
+        tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "a verdict"))
         found = await run_in_threadpool(lambda: self._backend.judge_incident(name, tree))
         if found is None:
             return JSONResponse({"error": f"no incident has the id {name[:100]}"}, 404)

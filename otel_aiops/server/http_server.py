@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from otel_aiops.server import endpoint
-from otel_aiops.server.tls import Certificates, TlsConfig, asyncio_context
+from otel_aiops.server.tls import Certificates, TlsConfig, asyncio_context, names_of
 
 START_TIMEOUT_S: Final = 20.0
 STOP_SLACK_S: Final = 5.0
@@ -87,7 +87,8 @@ class HttpServer:
 
 
 class _Hurried(H11Protocol):
-    """Closes connections that are slow to say what they want, or to end a body that was answered already.
+    """Tells applications the names in a client certificate, and closes connections that are slow to say what they want,
+    or to end a body that was answered already.
 
     uvicorn waits for both without end. Bodies that are being read are up to the application.
     """
@@ -96,6 +97,8 @@ class _Hurried(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
+        if (encrypted := transport.get_extra_info("ssl_object")) is not None:
+            self.app_state = {**self.app_state, "peer": names_of(encrypted.getpeercert())}
         self._hurry()
 
     def data_received(self, data: bytes) -> None:

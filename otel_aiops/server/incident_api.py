@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from otel_aiops.errors import BadInput
-from otel_aiops.server.asking import integer, posted_json
+from otel_aiops.server.asking import in_own_name, integer, posted_json
 
 PAGE, MOST = 100, 1_000
 FURTHEST = 10_000_000
@@ -126,7 +126,7 @@ class _Routes:
           400: {description: what was expected}
           404: {description: no such incident}
         """
-        tree = await posted_json(request, self._max_body_bytes, "an action")
+        tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "an action"))
         return await self._one(request, lambda name: self._backend.mark(name, tree))
 
     async def timeline(self, request: Request) -> Response:
@@ -177,7 +177,7 @@ class _Routes:
                   why: {type: string}
         responses: {200: {description: the silence}, 400: {description: what was expected}}
         """
-        tree = await posted_json(request, self._max_body_bytes, "a silence")
+        tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "a silence"))
         return JSONResponse(await run_in_threadpool(lambda: self._backend.set_rule("silences", tree)))
 
     async def unsilence(self, request: Request) -> Response:
@@ -217,7 +217,7 @@ class _Routes:
                   why: {type: string}
         responses: {200: {description: the window}, 400: {description: what was expected}}
         """
-        tree = await posted_json(request, self._max_body_bytes, "a maintenance window")
+        tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "a maintenance window"))
         return JSONResponse(await run_in_threadpool(lambda: self._backend.set_rule("maintenance", tree)))
 
     async def end_window(self, request: Request) -> Response:
@@ -282,7 +282,7 @@ class _Routes:
         return _no("incident", name) if found is None else JSONResponse(found)
 
     async def _end(self, request: Request, kind: Rules, word: str) -> Response:
-        name, asked = request.path_params["name"], dict(request.query_params)
+        name, asked = request.path_params["name"], in_own_name(request, dict(request.query_params))
         found = await run_in_threadpool(lambda: self._backend.end_rule(kind, name, asked))
         return _no(word, name) if found is None else JSONResponse(found)
 

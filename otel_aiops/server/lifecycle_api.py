@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from otel_aiops.server.asking import integer, posted_json
+from otel_aiops.server.asking import in_own_name, integer, posted_json
 
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"  # names in a report run nothing
 
@@ -83,7 +83,7 @@ class _Routes:
                 properties: {who: {type: string}, why: {type: string}}
         responses: {200: {description: the version}, 400: {description: what was expected}}
         """
-        tree = await posted_json(request, self._max_body_bytes, "who wants it")
+        tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "who wants it"))
         return JSONResponse(await run_in_threadpool(lambda: self._backend.save_model(tree)))
 
     async def health(self, request: Request) -> Response:
@@ -139,7 +139,7 @@ class _Routes:
                   why: {type: string}
         responses: {200: {description: which versions run now}, 400: {description: what was expected}}
         """
-        tree = await posted_json(request, self._max_body_bytes, "an order")
+        tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "an order"))
         return JSONResponse(await run_in_threadpool(lambda: self._backend.roll(tree)))
 
     async def history(self, request: Request) -> Response:
@@ -176,7 +176,7 @@ class _Routes:
                   settings: {type: string, enum: [config, champion, tuned]}
         responses: {202: {description: it begins}, 400: {description: what was expected}, 503: {description: one runs}}
         """
-        tree = await posted_json(request, self._max_body_bytes, "who wants it")
+        tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "who wants it"))
         return JSONResponse(await run_in_threadpool(lambda: self._backend.order_run(tree)), 202)
 
     async def score(self, request: Request) -> Response:

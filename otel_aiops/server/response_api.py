@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from otel_aiops.errors import BadInput
-from otel_aiops.server.asking import integer, posted_json
+from otel_aiops.server.asking import in_own_name, integer, posted_json
 
 KEYS = ("state", "incident", "playbook", "limit")
 
@@ -123,7 +123,7 @@ class _Routes:
           400: {description: "it does not wait, or the person may not or has said something already"}
           404: {description: no such response}
         """
-        tree = by_user(request, await posted_json(request, self._max_body_bytes, "who approves it"))
+        tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "who approves it"))
         return await self._one(request, lambda name: self._backend.vote(name, tree, agrees=True))
 
     async def refuse(self, request: Request) -> Response:
@@ -141,7 +141,7 @@ class _Routes:
           400: {description: "it does not wait, or the person may not or has said something already"}
           404: {description: no such response}
         """
-        tree = by_user(request, await posted_json(request, self._max_body_bytes, "who refuses it"))
+        tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "who refuses it"))
         return await self._one(request, lambda name: self._backend.vote(name, tree, agrees=False))
 
     async def stop(self, request: Request) -> Response:
@@ -173,7 +173,7 @@ class _Routes:
         return await self._stop(request, stops=False)
 
     async def _stop(self, request: Request, *, stops: bool) -> Response:
-        tree = by_user(request, await posted_json(request, self._max_body_bytes, "who wants it"))
+        tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "who wants it"))
         return JSONResponse(await run_in_threadpool(partial(self._backend.stop_responses, tree, stops=stops)))
 
     async def _one(self, request: Request, get: Callable[[str], dict[str, Any] | None]) -> Response:
@@ -182,14 +182,3 @@ class _Routes:
         if found is None:
             return JSONResponse({"error": f"no response has the id {name[:100]}"}, 404)
         return JSONResponse(found)
-
-
-def by_user(request: Request, asked: Any) -> Any:
-    """What is asked, in the name of the user whose password was shown, if one was. Raises: BadInput for another."""
-    user = getattr(request.state, "user", "")
-    if not user or not isinstance(asked, dict):
-        return asked
-    who = asked.get("who") or user
-    if who != user:
-        raise BadInput(f"who: expected {user!r}, whose password was shown, got {str(who)[:100]!r}")
-    return {**asked, "who": user}

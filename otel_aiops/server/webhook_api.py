@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from otel_aiops.errors import BadInput, ConfigError, Unauthorized
+from otel_aiops.errors import BadInput, ConfigError, Forbidden, Unauthorized
+from otel_aiops.server.access import Identity, Role
 from otel_aiops.server.asking import posted
 
 PREFIX: Final = "/api/v1/webhooks/"
@@ -42,23 +43,27 @@ class WebhooksConfig:
 
 
 class Doorkeeper:
-    """Lets in who has signed with the secret, or has what `api.auth` asks for; without both, everybody."""
+    """Lets in who has signed with the secret, or may as an operator; where nobody must sign in, everybody."""
 
     def __init__(
         self,
         config: WebhooksConfig,
-        authenticate: Callable[[str | None], None] | None,
+        *,
+        guarded: bool,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._config, self._authenticate, self._clock = config, authenticate, clock
+        """`guarded` says that people and programs must sign in."""
+        self._config, self._guarded, self._clock = config, guarded, clock
 
-    def check(self, headers: Headers, body: bytes) -> None:
-        """Raises: Unauthorized."""
+    def check(self, headers: Headers, body: bytes, identity: Identity) -> None:
+        """Raises: Unauthorized, Forbidden."""
         signed = headers.get(SIGNATURE)
-        if self._config.secret and (signed is not None or self._authenticate is None):
+        if self._config.secret and (signed is not None or not self._guarded):
             self._check_signature(signed, headers, body)
-        elif self._authenticate is not None:
-            self._authenticate(headers.get("authorization"))
+        elif not identity.may(Role.OPERATOR):
+            if identity.how:
+                raise Forbidden(f"expected the role {Role.OPERATOR} or one above it, got {identity.role}")
+            raise Unauthorized("expected a signature or an Authorization header, got none")
 
     def _check_signature(self, signed: str | None, headers: Headers, body: bytes) -> None:
         config, text = self._config, body
@@ -138,9 +143,11 @@ class _Routes:
     async def _take(self, request: Request) -> Response:
         body = await posted(request, self._max_body_bytes)
         try:
-            await run_in_threadpool(self._doorkeeper.check, request.headers, body)
+            self._doorkeeper.check(request.headers, body, request.state.identity)
         except Unauthorized as error:
             return JSONResponse({"error": str(error)}, 401, {"WWW-Authenticate": 'Basic realm="otel-aiops"'})
+        except Forbidden as error:
+            return JSONResponse({"error": str(error)}, 403)
         try:
             tree = json.loads(body)
         except (ValueError, RecursionError) as error:

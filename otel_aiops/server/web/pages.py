@@ -9,9 +9,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from otel_aiops.server.access import Access
+from otel_aiops.server.asking import wants_page as wants_page
 from otel_aiops.server.web import incidents, models, objectives, overview, series, system
 from otel_aiops.server.web.pulse import Pulse
 from otel_aiops.server.web.render import HERE
+from otel_aiops.server.web.signing import Signing
 from otel_aiops.server.web.site import Site
 
 STATIC: Final = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -30,8 +33,8 @@ class Decided(overview.Desk, incidents.Desk, models.Desk, Protocol):
 class Pages:
     """The page; `closing` is set when the server ends."""
 
-    def __init__(self, backend: Shown, desk: Decided, closing: threading.Event) -> None:
-        self.site = Site()
+    def __init__(self, backend: Shown, desk: Decided, closing: threading.Event, access: Access) -> None:
+        self.site = Site(signs_in=access.signs_in)
         self.pulse = Pulse(lambda: backend.pulse(), closing)
         self._overview = overview.Overview(self.site, backend, desk)
         self._others = (
@@ -40,6 +43,7 @@ class Pages:
             objectives.Objectives(self.site, backend),
             models.Models(self.site, backend, desk),
             system.System(self.site, backend),
+            Signing(self.site, access),
         )
 
     async def overview(self, request: Request) -> Response:
@@ -59,8 +63,3 @@ class Pages:
         if name not in STATIC:
             return self.site.problem(request, 404, "There is no such file.")
         return FileResponse(HERE / "static" / name, media_type=STATIC[name], headers={"Cache-Control": "no-cache"})
-
-
-def wants_page(request: Request) -> bool:
-    """Whether a browser asks, for a person."""
-    return "text/html" in request.headers.get("accept", "")

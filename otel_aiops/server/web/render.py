@@ -6,6 +6,7 @@ import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -28,7 +29,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     found.filters |= {"when": when, "number": number, "span": span, "percent": percent, "size": size, "count": count}
-    found.filters |= {"named": named, "told": told, "unit": unit}
+    found.filters |= {"named": named, "told": told, "unit": unit, "host": host}
     found.globals |= {"version": __version__, "NONE": NONE}
     return found
 
@@ -78,6 +79,15 @@ def unit(text: str) -> str:
     ('call/s', '', 'B')
     """
     return {"1": "", "By": "B"}.get(text, text.replace("{", "").replace("}", ""))
+
+
+def host(url: str) -> str:
+    """The host of an address.
+
+    >>> host("https://sso.example.com/realms/main")
+    'sso.example.com'
+    """
+    return urlsplit(url).hostname or url
 
 
 def number(value: Any, digits: int = 3) -> str:

@@ -51,6 +51,7 @@ async function refresh() {
   again = false;
   try {
     const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
+    if (answer.redirected && new URL(answer.url).pathname === "/sign-in") return location.assign(answer.url);
     if (answer.ok) renew(parsed(await answer.text()));
   } catch {
     // the service is away; the next pulse tries again
