@@ -3,7 +3,8 @@
 AiopsError
 ├── ConfigError      the operator must change a setting; carries the key path
 ├── BadInput         the sender must not send this again (OTLP: INVALID_ARGUMENT, HTTP 400)
-│   └── TooLarge     the body is over the size limit (OTLP: RESOURCE_EXHAUSTED, HTTP 413)
+│   ├── TooLarge     the body is over the size limit (OTLP: RESOURCE_EXHAUSTED, HTTP 413)
+│   └── WrongType    the body is of a kind that is not taken there (HTTP 415)
 ├── Unauthorized     the sender must present valid credentials (OTLP: UNAUTHENTICATED, HTTP 401)
 ├── Forbidden        the sender is known, and may not (HTTP 403)
 ├── Overloaded       the sender should retry later (OTLP: UNAVAILABLE + RetryInfo, HTTP 503 + Retry-After)
@@ -35,6 +36,10 @@ class BadInput(AiopsError):
 
 class TooLarge(BadInput):
     """A body is larger than the limit, before or after decompression."""
+
+
+class WrongType(BadInput):
+    """A body is of another content type or encoding than is taken."""
 
 
 class Unauthorized(AiopsError):

@@ -84,7 +84,7 @@ class Inbound:
             return True
         asked = [("active", "true"), ("silenced", "false"), ("inhibited", "false")]
         asked += [("receiver", re.escape(told.receiver))] if told.receiver else []
-        asked += [("filter", f"{name}={json.dumps(value)}") for name, value in told.group_labels]
+        asked += [("filter", f"{name}={json.dumps(value, ensure_ascii=False)}") for name, value in told.group_labels]
         for server in servers:
             try:
                 url = f"{joined(server.url, PATH)}?{urlencode(asked)}"

@@ -96,15 +96,15 @@ class Views:
     def _anomalous(self) -> int:
         return self._service.ask(lambda: len(self._service.watch.anomalies()))
 
-    def anomalies(self, *, limit: int) -> dict[str, Any]:
+    def anomalies(self, *, limit: int, offset: int = 0) -> dict[str, Any]:
         def answer() -> dict[str, Any]:
             found = self._service.watch.anomalies()
-            return {"total": len(found), "anomalies": [self._anomaly(one) for one in found[:limit]]}
+            return {"total": len(found), "anomalies": [self._anomaly(one) for one in found[offset : offset + limit]]}
 
         return self._service.ask(answer)
 
-    def alerts(self, *, limit: int) -> dict[str, Any]:
-        return self._alerts.alerts(limit)
+    def alerts(self, *, limit: int, offset: int = 0) -> dict[str, Any]:
+        return self._alerts.alerts(limit, offset)
 
     def budgets(self) -> dict[str, Any]:
         return self._alerts.budgets()
@@ -112,8 +112,8 @@ class Views:
     def objectives(self) -> dict[str, Any]:
         return self._alerts.objectives()
 
-    def verdicts(self, *, limit: int) -> dict[str, Any]:
-        return self._alerts.verdicts(limit)
+    def verdicts(self, *, limit: int, offset: int = 0) -> dict[str, Any]:
+        return self._alerts.verdicts(limit, offset)
 
     def judge(self, tree: Any) -> dict[str, Any]:
         return self._alerts.judge(tree)

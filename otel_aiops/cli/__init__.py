@@ -21,7 +21,7 @@ from otel_aiops.cli.recorded import plan, preview, replay, score, selftest
 from otel_aiops.cli.responses import playbooks, responses
 from otel_aiops.cli.series import explain, forecast
 from otel_aiops.cli.service import alerts, backfill, budget, check, serve, verdict
-from otel_aiops.cli.terminal import FAULT
+from otel_aiops.cli.terminal import FAULT, say
 from otel_aiops.cli.tokens import token
 from otel_aiops.cli.training import train, tune
 from otel_aiops.cli.versions import models, rollback, rollout
@@ -76,7 +76,7 @@ def main() -> None:
     try:
         app()
     except AiopsError as error:
-        typer.echo(f"otel-aiops: {error}", err=True)
+        say(f"otel-aiops: {error}", err=True)
         sys.exit(FAULT)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -84,7 +84,7 @@ def main() -> None:
 
 def _version(wanted: bool) -> None:  # as typer calls it
     if wanted:
-        typer.echo(f"otel-aiops {__version__}")
+        say(f"otel-aiops {__version__}")
         raise typer.Exit
 
 

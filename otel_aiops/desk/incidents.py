@@ -112,11 +112,11 @@ class IncidentViews:
 
     # -- predictions --------------------------------------------------------------------------------------------------
 
-    def predictions(self, *, limit: int) -> dict[str, Any]:
+    def predictions(self, *, limit: int, offset: int = 0) -> dict[str, Any]:
         """Those that stand and those that are decided, and how good they have been."""
         standing = [one for one in self._live.standing() if one.prediction is not None]
         standing.sort(key=lambda one: (one.prediction.lead_s if one.prediction else 0.0, one.id))
-        past = self._journal.page(Filter(states=DECIDED, predicted=True), limit=limit)
+        past = self._journal.page(Filter(states=DECIDED, predicted=True), limit=limit, offset=offset)
         analysis = self._service.pipeline.analysis
 
         def records() -> dict[str, Any]:
@@ -127,7 +127,8 @@ class IncidentViews:
         return {
             "standing": [brief(one) for one in standing[:limit]],
             "decided": [brief(one) for one in past.incidents],
-            "total": {"standing": len(standing), "decided": past.total},
+            "total": past.total,
+            "total_standing": len(standing),
             **self._service.ask(records),
         }
 

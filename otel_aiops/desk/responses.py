@@ -54,7 +54,7 @@ class Responses:
         tested = [self._tested(one, incident) for one in playbooks if wanted in ("", one.name)]
         return {"incident": incident.id, "title": incident.title, "playbooks": tested}
 
-    def responses(self, asked: Mapping[str, str], *, limit: int) -> dict[str, Any]:
+    def responses(self, asked: Mapping[str, str], *, limit: int, offset: int = 0) -> dict[str, Any]:
         """Runs, the newest first, without what their steps said. Raises: BadInput."""
         states = get.words(asked, "state", RunState)
         total, runs = self._service.responder.ledger.runs(
@@ -62,6 +62,7 @@ class Responses:
             playbook=get.text(asked, "playbook"),
             states=[str(one) for one in states],
             limit=limit,
+            offset=offset,
         )
         return {"total": total, "responses": [self._run(one) for one in runs]}
 

@@ -260,9 +260,14 @@ class Journal:
 
     def rollouts(self, *, limit: int = 100) -> tuple[Rollout, ...]:
         """What was done with model versions, the latest first; kept for good."""
-        query = sql.select(ROLLOUTS.c.body).order_by(ROLLOUTS.c.number.desc()).limit(limit)
+        return self.rollout_page(limit=limit)[1]
+
+    def rollout_page(self, *, limit: int, offset: int = 0) -> tuple[int, tuple[Rollout, ...]]:
+        """(how many there are, a page of them), the latest first."""
+        query = sql.select(ROLLOUTS.c.body).order_by(ROLLOUTS.c.number.desc()).limit(limit).offset(offset)
         with self._database.transaction() as connection:
-            return tuple(Rollout.from_bytes(body.encode()) for body in connection.scalars(query))
+            total = connection.scalar(sql.select(sql.func.count()).select_from(ROLLOUTS)) or 0
+            return total, tuple(Rollout.from_bytes(body.encode()) for body in connection.scalars(query))
 
     def raised(self, notes: Sequence[AlertNote]) -> None:
         """Write with what alerts began, all or none; what was told first stays, however often it is repeated."""

@@ -179,7 +179,7 @@ class Ledger:
             return [_run(body) for body in connection.scalars(query.order_by(RUNS.c.made_ns, RUNS.c.id))]
 
     def runs(
-        self, *, incident: str = "", playbook: str = "", states: Sequence[str] = (), limit: int = 100
+        self, *, incident: str = "", playbook: str = "", states: Sequence[str] = (), limit: int = 100, offset: int = 0
     ) -> tuple[int, list[Run]]:
         """(how many, runs), the newest first."""
         wanted = [RUNS.c.incident == incident] if incident else []
@@ -187,7 +187,8 @@ class Ledger:
         wanted += [RUNS.c.state.in_(states)] if states else []
         with self._database.transaction() as connection:
             total = connection.scalar(sql.select(sql.func.count()).select_from(RUNS).where(*wanted)) or 0
-            query = sql.select(RUNS.c.body).where(*wanted).order_by(RUNS.c.made_ns.desc(), RUNS.c.id).limit(limit)
+            query = sql.select(RUNS.c.body).where(*wanted).order_by(RUNS.c.made_ns.desc(), RUNS.c.id)
+            query = query.limit(limit).offset(offset)
             return int(total), [_run(body) for body in connection.scalars(query)]
 
     def run(self, name: str) -> Run | None:

@@ -13,10 +13,9 @@ from starlette.routing import Route
 
 from otel_aiops.errors import BadInput
 from otel_aiops.server.access import Access, Identity, Role
-from otel_aiops.server.access.tokens import Token
-from otel_aiops.server.asking import posted_json
+from otel_aiops.server.access.tokens import MOST_S, Token
+from otel_aiops.server.asking import page, posted_json
 
-MOST_S = 10 * 366 * 86_400.0
 OVERLAP_S = 3_600.0
 PRIVATE = {"Cache-Control": "no-store"}
 
@@ -41,7 +40,7 @@ class _Routes:
     async def me(self, request: Request) -> Response:
         """
         summary: Who asks, as which role, and how that is known.
-        responses: {200: {description: "an object with `name`, `role`, `how` and `paths`"}}
+        responses: {200: {description: who asks, returns: Me}}
         """
         who: Identity = request.state.identity
         told = {"name": who.name or None, "role": who.role, "how": who.how or None, "paths": list(who.paths)}
@@ -50,10 +49,12 @@ class _Routes:
     async def tokens(self, request: Request) -> Response:
         """
         summary: The tokens with role, paths, expiry and last use; never what opens.
-        responses: {200: {description: "an object with a list `tokens`, the newest first"}}
+        parameters: [limit, offset]
+        responses: {200: {description: the newest first, returns: Tokens}}
         """
+        wanted = page(request)
         found = await run_in_threadpool(self._access.tokens.shown)
-        return JSONResponse({"total": len(found), "tokens": found}, headers=PRIVATE)
+        return JSONResponse(wanted.cut({"tokens": found}, "tokens"), headers=PRIVATE)
 
     async def create(self, request: Request) -> Response:
         """
@@ -66,12 +67,14 @@ class _Routes:
                 required: [name, role]
                 properties:
                   name: {type: string, description: who decides when it is shown}
-                  role: {type: string, enum: [viewer, operator, approver, admin]}
-                  paths: {type: array, items: {type: string}, description: "all that it opens, as /metrics"}
-                  lasts_s: {type: number, description: "seconds until it expires; without it, never"}
-        responses:
-          201: {description: "the token with its secret as `token`"}
-          400: {description: what was expected}
+                  role: {$ref: '#/components/schemas/Role'}
+                  paths:
+                    type: array
+                    maxItems: 20
+                    items: {type: string}
+                    description: "all that it opens, as /metrics"
+                  lasts_s: {$ref: '#/components/schemas/TokenSeconds'}
+        responses: {201: {description: "the token with its secret as `token`", returns: TokenMade}}
         """
         tree = _known(await posted_json(request, self._max_body_bytes, "a token"), "name role paths lasts_s")
         name, role, paths = tree.get("name"), tree.get("role"), tree.get("paths", [])
@@ -95,10 +98,8 @@ class _Routes:
             application/json:
               schema:
                 type: object
-                properties: {overlap_s: {type: number, default: 3600, description: seconds that both open}}
-        responses:
-          200: {description: "the token with its new secret as `token`"}
-          400: {description: what was expected}
+                properties: {overlap_s: {$ref: '#/components/schemas/TokenSeconds'}}
+        responses: {200: {description: "the token with its new secret as `token`", returns: TokenMade}}
         """
         tree = _known(await posted_json(request, self._max_body_bytes, "an object"), "overlap_s")
         overlap_s, name, who = _seconds(tree, "overlap_s", OVERLAP_S), request.path_params["id"], _who(request)
@@ -107,7 +108,7 @@ class _Routes:
     async def revoke(self, request: Request) -> Response:
         """
         summary: Revoke a token; it opens no more, and sessions that began with it end.
-        responses: {200: {description: the token}, 400: {description: no such token}}
+        responses: {200: {description: the token, returns: Token}}
         """
         name, who = request.path_params["id"], _who(request)
 

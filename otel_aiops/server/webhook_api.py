@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from otel_aiops.errors import BadInput, ConfigError, Forbidden, Unauthorized
+from otel_aiops.errors import ConfigError, Forbidden, Unauthorized
 from otel_aiops.server.access import Identity, Role
-from otel_aiops.server.asking import posted
+from otel_aiops.server.asking import check_type, plain, posted
 
 PREFIX: Final = "/api/v1/webhooks/"
 SIGNATURE: Final = "X-Grafana-Alerting-Signature"
@@ -109,14 +108,14 @@ class _Routes:
               schema:
                 type: object
                 required: [alerts]
+                additionalProperties: true
                 properties:
-                  version: {type: string}
-                  groupKey: {type: string}
-                  truncatedAlerts: {type: integer}
-                  alerts: {type: array, items: {type: object}}
+                  version: {description: "4"}
+                  groupKey: {description: of the group}
+                  truncatedAlerts: {description: "how many are left out; they are asked for"}
+                  alerts: {type: array, maxItems: 10000, description: those that cannot be read are counted}
         responses:
-          202: {description: "it is written down: how many were `taken`, `repeated`, `ours` and `unreadable`"}
-          400: {description: what was expected}
+          202: {description: it is written down, returns: Told}
           401: {description: the signature or the credentials are wrong}
           503: {description: too many wait; tell again later}
         """
@@ -131,10 +130,12 @@ class _Routes:
               schema:
                 type: object
                 required: [alerts]
-                properties: {orgId: {type: integer}, alerts: {type: array, items: {type: object}}}
+                additionalProperties: true
+                properties:
+                  orgId: {description: of Grafana}
+                  alerts: {type: array, maxItems: 10000, description: those that cannot be read are counted}
         responses:
-          202: {description: "it is written down: how many were `taken`, `repeated`, `ours` and `unreadable`"}
-          400: {description: what was expected}
+          202: {description: it is written down, returns: Told}
           401: {description: the signature or the credentials are wrong}
           503: {description: too many wait; tell again later}
         """
@@ -148,8 +149,6 @@ class _Routes:
             return JSONResponse({"error": str(error)}, 401, {"WWW-Authenticate": 'Basic realm="otel-aiops"'})
         except Forbidden as error:
             return JSONResponse({"error": str(error)}, 403)
-        try:
-            tree = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise BadInput(f"expected a notification as JSON: {error}") from error
+        check_type(request, "a notification")
+        tree = await run_in_threadpool(plain, body, "a notification")
         return JSONResponse(await run_in_threadpool(self._backend.notify, tree), 202)

@@ -152,7 +152,7 @@ class TestPages:
         assert "k8s.pod.memory.usage" in text and 'service.name="web"' not in text
         assert "No series has these words" in page(up, "/series?search=nosuchthing")
         first = up.get("/api/v1/series", search="memory", limit=2)
-        rest = up.get("/api/v1/series", search="memory", limit=1000, after=first["next"])
+        rest = up.get("/api/v1/series", search="memory", limit=1000, offset=first["next"])
         names = [one["fingerprint"] for one in (*first["series"], *rest["series"])]
         every = [one for one in up.get("/api/v1/series", limit=10_000)["series"] if "memory" in one["name"]]
         assert names == [one["fingerprint"] for one in every] and rest["next"] is None

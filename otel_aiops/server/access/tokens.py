@@ -26,6 +26,7 @@ from otel_aiops.server.files import FileWatch
 FOLDER, FILE, USES = "access", "tokens.json", "token-uses.json"
 PREFIX: Final = "oat_"  # so that scanners of secrets know one when they see it
 SECRET_BYTES: Final = 32
+MOST_S: Final = 10 * 366 * 86_400.0  # that one may open for
 MOST: Final = 1_000  # tokens that are not revoked
 LONGEST_NAME: Final = 100
 LONGEST_PATH: Final = 200

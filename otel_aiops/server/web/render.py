@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from otel_aiops import __version__
+from otel_aiops.labels import visible
 
 HERE: Final = Path(__file__).parent
 NONE: Final = "—"
@@ -20,10 +21,11 @@ SIZES: Final = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, 
 
 
 def environment() -> Environment:
-    """Everything is escaped, and what is not there is an error."""
+    """Everything is escaped, control characters are written out, and what is not there is an error."""
     found = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
+        finalize=_seen,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -32,6 +34,11 @@ def environment() -> Environment:
     found.filters |= {"named": named, "told": told, "unit": unit, "host": host}
     found.globals |= {"version": __version__, "NONE": NONE}
     return found
+
+
+def _seen(value: Any) -> Any:
+    """What is put into a page, where it is text that was not made here."""
+    return visible(value, keep="\n\t") if type(value) is str else value
 
 
 def when(time_s: float | None) -> Markup:
@@ -55,6 +62,7 @@ def told(text: str) -> Markup:
     >>> told("`GET /` of <web> fails")
     Markup('<code>GET /</code> of &lt;web&gt; fails')
     """
+    text = visible(text, keep="\n\t")
     parts = text.split("`")
     if not len(parts) % 2:
         return escape(text)
