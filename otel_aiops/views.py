@@ -125,8 +125,8 @@ class Views:
     def pulse(self) -> dict[str, int]:
         """Numbers that grow when something changes; read without waiting for the step loop."""
         changes = self._service.chronicle.changes
-        counts = {name: changes[name] for name in ("incidents", "verdicts", "models")}
-        return {"telemetry": self._service.sequence, **counts}
+        counts = {name: changes[name] for name in ("incidents", "alerts", "verdicts", "models")}
+        return {"telemetry": self._service.sequence, "responses": self._service.responder.ledger.changes, **counts}
 
     def quality(self) -> dict[str, Any]:
         """What the stream of every service is like since the start, and who fills the table of series."""

@@ -34,6 +34,10 @@ class IncidentBackend(Protocol):
 
     def mark(self, name: str, asked: Any) -> dict[str, Any] | None: ...
 
+    def silence_incident(self, name: str, asked: Any) -> dict[str, Any] | None: ...
+
+    def known_alerts(self, *, limit: int, offset: int) -> dict[str, Any]: ...
+
     def rules(self, kind: Rules) -> dict[str, Any]: ...
 
     def set_rule(self, kind: Rules, asked: Any) -> dict[str, Any]: ...
@@ -58,6 +62,7 @@ def routes(backend: IncidentBackend, max_body_bytes: int) -> list[Route]:
         Route("/api/v1/incidents", of.incidents),
         Route("/api/v1/incidents/{id}", of.incident, methods=["GET"]),
         Route("/api/v1/incidents/{id}", of.mark, methods=["POST"]),
+        Route("/api/v1/incidents/{id}/silence", of.silence_incident, methods=["POST"]),
         Route("/api/v1/incidents/{id}/timeline", of.timeline),
         Route("/api/v1/incidents/{id}/report", of.report),
         Route("/api/v1/silences", of.silences, methods=["GET"]),
@@ -67,6 +72,7 @@ def routes(backend: IncidentBackend, max_body_bytes: int) -> list[Route]:
         Route("/api/v1/maintenance", of.window, methods=["POST"]),
         Route("/api/v1/maintenance/{name}", of.end_window, methods=["DELETE"]),
         Route("/api/v1/predictions", of.predictions),
+        Route("/api/v1/known-alerts", of.known_alerts),
         Route("/api/v1/precursors", of.precursors),
         Route("/api/v1/service-graph", of.graph),
         Route("/api/v1/deployments", of.deployments),
@@ -128,6 +134,43 @@ class _Routes:
         """
         tree = await posted_json(request, self._max_body_bytes, "an action")
         return await self._one(request, lambda name: self._backend.mark(name, tree))
+
+    async def silence_incident(self, request: Request) -> Response:
+        """
+        summary: Silence an incident or its services for a time, in Alertmanager where there is one, else only here.
+        requestBody:
+          content:
+            application/json:
+              schema:
+                type: object
+                required: [for, who]
+                properties:
+                  for: {description: "how long, as 2h or seconds"}
+                  scope: {type: string, enum: [incident, services], default: incident}
+                  who: {type: string}
+                  why: {type: string}
+        responses:
+          200: {description: "the silence, and `where` it is kept"}
+          400: {description: what was expected}
+          404: {description: no such incident}
+          503: {description: Alertmanager does not answer}
+        """
+        tree = await posted_json(request, self._max_body_bytes, "a silence")
+        return await self._one(request, lambda name: self._backend.silence_incident(name, tree))
+
+    async def known_alerts(self, request: Request) -> Response:
+        """
+        summary: Alerts that Alertmanager and Grafana told of, the latest first, each as it is now.
+        parameters:
+          - {in: query, name: limit, schema: {type: integer, default: 100}}
+          - {in: query, name: offset, schema: {type: integer, default: 0}}
+        responses:
+          200: {description: "an object with `total` and a list `alerts`"}
+          400: {description: what was expected}
+        """
+        _asked(request, "limit offset")
+        page = {"limit": _limit(request), "offset": integer(request, "offset", 0, FURTHEST, least=0)}
+        return JSONResponse(await run_in_threadpool(partial(self._backend.known_alerts, **page)))
 
     async def timeline(self, request: Request) -> Response:
         """

@@ -14,7 +14,8 @@ from starlette.routing import Route
 from otel_aiops.errors import BadInput
 from otel_aiops.server.asking import integer, posted_json
 
-KEYS = ("state", "incident", "playbook", "limit")
+KEYS = ("state", "incident", "playbook", "limit", "offset")
+FURTHEST = 10_000_000
 
 
 class ResponseBackend(Protocol):
@@ -24,7 +25,9 @@ class ResponseBackend(Protocol):
 
     def test_playbooks(self, asked: Any) -> dict[str, Any] | None: ...
 
-    def responses(self, asked: Mapping[str, str], *, limit: int) -> dict[str, Any]: ...
+    def responses(self, asked: Mapping[str, str], *, limit: int, offset: int = 0) -> dict[str, Any]: ...
+
+    def chain(self, *, limit: int) -> dict[str, Any]: ...
 
     def response(self, name: str) -> dict[str, Any] | None: ...
 
@@ -40,6 +43,7 @@ def routes(backend: ResponseBackend, max_body_bytes: int) -> list[Route]:
         Route("/api/v1/playbooks", of.playbooks, methods=["GET"]),
         Route("/api/v1/playbooks/test", of.test, methods=["POST"]),
         Route("/api/v1/responses", of.responses, methods=["GET"]),
+        Route("/api/v1/responses/audit", of.audit, methods=["GET"]),
         Route("/api/v1/responses/stop", of.stop, methods=["POST"]),
         Route("/api/v1/responses/resume", of.resume, methods=["POST"]),
         Route("/api/v1/responses/{id}", of.response, methods=["GET"]),
@@ -91,6 +95,7 @@ class _Routes:
           - {in: query, name: incident, schema: {type: string}}
           - {in: query, name: playbook, schema: {type: string}}
           - {in: query, name: limit, schema: {type: integer, default: 100}}
+          - {in: query, name: offset, schema: {type: integer, default: 0}}
         responses:
           200: {description: "an object with `total` and a list `responses`"}
           400: {description: what was expected}
@@ -99,7 +104,18 @@ class _Routes:
         if unknown := sorted(set(asked) - set(KEYS)):
             raise BadInput(f"{unknown[0][:100]}: is not a known key; known here: {', '.join(KEYS)}")
         limit = integer(request, "limit", 100, 1_000, least=0)
-        return JSONResponse(await run_in_threadpool(partial(self._backend.responses, asked, limit=limit)))
+        offset = integer(request, "offset", 0, FURTHEST, least=0)
+        found = await run_in_threadpool(partial(self._backend.responses, asked, limit=limit, offset=offset))
+        return JSONResponse(found)
+
+    async def audit(self, request: Request) -> Response:
+        """
+        summary: Whether the chain of the audit of responses holds, as of the last look at it, and its newest lines.
+        parameters: [{in: query, name: limit, schema: {type: integer, default: 100}}]
+        responses: {200: {description: "an object with `holds`, `lines`, `head`, `checked` and a list `newest`"}}
+        """
+        limit = integer(request, "limit", 100, 1_000, least=0)
+        return JSONResponse(await run_in_threadpool(partial(self._backend.chain, limit=limit)))
 
     async def response(self, request: Request) -> Response:
         """

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from tests.e2e.browsing import PATIENCE_MS, PHONE, address, launched, watched
 from tests.feed import Feed
 from tests.incident_feed import broken, call
-from tests.servers import require, wait_for
+from tests.servers import wait_for
 from tests.test_app import Running, running
 from tests.test_rollout import Shop
-from tests.tools import chromium
 
 pytestmark = pytest.mark.servers
 
 OBJECTIVE = """
 objectives: [{name: catalog, description: of the catalog, match: {service: catalog}, budget: 2/week}]
 """
-ARGUMENTS = ("--no-sandbox", "--disable-dev-shm-usage")
-PATIENCE_MS = 20_000
-PHONE = {"width": 390, "height": 800}
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = require(chromium.chromium)
-    environment: dict[str, Any] = {**os.environ, **chromium.browser().environment}
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS), env=environment)
-        yield started
-        started.close()
+    with launched() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -62,24 +54,6 @@ def tab(context: BrowserContext, complaints: list[str]) -> Iterator[Page]:
     found = watched(context, complaints)
     yield found
     assert not complaints
-
-
-def watched(context: BrowserContext, complaints: list[str]) -> Page:
-    """A tab of which every error is written down, and every request that leaves the service."""
-    found = context.new_page()
-
-    def heard(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            complaints.append(message.text)
-
-    found.on("console", heard)
-    found.on("pageerror", lambda error: complaints.append(str(error)))
-    found.on("request", lambda one: None if "//127.0.0.1:" in one.url else complaints.append(one.url))
-    return found
-
-
-def address(up: Running) -> str:
-    return f"http://127.0.0.1:{up.ports['api']}"
 
 
 def incident(up: Running) -> dict[str, Any]:

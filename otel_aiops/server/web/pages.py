@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from otel_aiops.server.web import incidents, models, objectives, overview, series, system
+from otel_aiops.server.web import incidents, models, objectives, overview, responses, series, silences, system
 from otel_aiops.server.web.pulse import Pulse
 from otel_aiops.server.web.render import HERE
 from otel_aiops.server.web.site import Site
@@ -23,7 +23,7 @@ class Shown(overview.Asked, series.Asked, objectives.Asked, models.Asked, system
     def pulse(self) -> dict[str, int]: ...
 
 
-class Decided(overview.Desk, incidents.Desk, models.Desk, Protocol):
+class Decided(overview.Desk, incidents.Desk, models.Desk, responses.Desk, silences.Desk, Protocol):
     """All that pages ask of the desk, or have it do."""
 
 
@@ -39,6 +39,8 @@ class Pages:
             series.SeriesPages(self.site, backend),
             objectives.Objectives(self.site, backend),
             models.Models(self.site, backend, desk),
+            responses.ResponsePages(self.site, desk),
+            silences.Silences(self.site, desk),
             system.System(self.site, backend),
         )
 

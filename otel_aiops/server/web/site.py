@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from otel_aiops.errors import BadInput
 from otel_aiops.server.asking import posted
+from otel_aiops.server.web.deeds import SHOWN_STEPS, bounded, deed, guarded, matching
 from otel_aiops.server.web.render import environment
 
 T = TypeVar("T")
@@ -27,6 +28,8 @@ SECTIONS: Final = (
     ("series", "/series", "Series"),
     ("objectives", "/objectives", "Objectives"),
     ("models", "/models", "Models"),
+    ("responses", "/responses", "Responses"),
+    ("silences", "/silences", "Silences"),
     ("feedback", "/feedback", "Feedback"),
     ("system", "/system", "Data and self"),
 )
@@ -34,6 +37,13 @@ SAID: Final = {
     "acknowledge": "The incident is acknowledged.",
     "resolve": "The incident is resolved.",
     "reopen": "The incident is open again.",
+    "silence": "The silence holds.",
+    "maintenance": "The maintenance window holds.",
+    "unsilence": "It has ended.",
+    "approve": "Your approval is kept.",
+    "refuse": "It is refused.",
+    "halt": "All responses are stopped.",
+    "resume": "Responses go on.",
     "verdict": "The verdict is kept; thresholds, labels and cases follow.",
     "shadow": "The version runs beside the champion now.",
     "canary": "The version serves a share of the series now.",
@@ -50,6 +60,8 @@ class Site:
 
     def __init__(self) -> None:
         self._templates = environment()
+        self._templates.filters |= {"deed": deed, "matching": matching, "guarded": guarded, "bounded": bounded}
+        self._templates.globals["SHOWN_STEPS"] = SHOWN_STEPS
 
     async def ask(self, question: Callable[[], T]) -> T:
         """Ask the backend without holding the event loop."""
