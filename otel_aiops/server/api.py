@@ -63,7 +63,7 @@ class Backend(Protocol):
     def series(self, *, after: int, limit: int, source: bool) -> dict[str, Any]: ...
 
     def search(self, words: str, service: str, *, after: int, limit: int) -> dict[str, Any]:
-        """The same, of those with all words in the name of their metric or service, of all services or of one."""
+        """The same, of those with all words in their name, service or labels, of all services or of one."""
 
     def quality(self) -> dict[str, Any]: ...
 
@@ -284,7 +284,7 @@ class _Routes:
           - {in: query, name: after, schema: {type: integer, default: -1}, description: "`next` of the page before"}
           - {in: query, name: limit, schema: {type: integer, default: 1000}}
           - {in: query, name: format, schema: {type: string, enum: [labels, source], default: labels}}
-          - {in: query, name: search, schema: {type: string}, description: words in the name of the metric or service}
+          - {in: query, name: search, schema: {type: string}, description: "words of the name, service or labels"}
           - {in: query, name: service, schema: {type: string}, description: only this one's}
         responses: {200: {description: "an object with a list `series` and `next`, null on the last page"}}
         """

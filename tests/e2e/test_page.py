@@ -109,6 +109,12 @@ class TestPages:
         tab.get_by_text("Forecast of the next day").click()
         forecast = tab.locator("details figure")
         expect(forecast.locator("svg, p").first).to_be_visible()
+        tab.get_by_label("the limit").fill("1000000")
+        tab.get_by_role("button", name="Forecast").click()
+        expect(forecast.locator("p").first).to_contain_text(
+            re.compile("Above 1,000,000.*(in about|not within|too little)", re.DOTALL)
+        )
+        expect(tab.get_by_label("the limit")).to_have_value("1000000")
 
     def test_times_are_told_in_the_readers_own(self, browser: Browser, up: Running) -> None:
         context = browser.new_context(base_url=address(up), timezone_id="Asia/Tokyo", locale="en-GB")
@@ -172,7 +178,7 @@ class TestButtons:
 
     def test_search_and_filter(self, tab: Page, up: Running) -> None:
         tab.goto("/series")
-        tab.get_by_label("Metric or service").fill("memory catalog")
+        tab.get_by_label("Name, service or labels").fill("memory catalog")
         tab.get_by_role("button", name="Search").click()
         expect(tab.locator("#found tbody tr").first).to_contain_text("k8s.pod.memory")
         tab.goto("/incidents")
@@ -262,6 +268,26 @@ def test_models_are_promoted_and_rolled_back(
         found = up.get("/api/v1/rollout")
         assert found["champion"] != version and found["other"] is None
         expect(tab.locator("#history tbody tr").first).to_contain_text("rollback")
+        row = tab.locator("#versions tbody tr", has_text=version)
+        row.get_by_text("Canary").first.click()
+        row.get_by_label("Share of the series in %").fill("25")
+        row.get_by_role("button", name="Canary").click()
+        expect(tab.locator("#said")).to_have_text("The version serves a share of the series now.")
+        expect(tab.locator("#rollout")).to_contain_text("serves 25 % of the series")
+        assert up.get("/api/v1/rollout")["share"] == 0.25
+        order(tab, "Stop")
+        expect(tab.locator("#said")).to_have_text("The version beside the champion has stopped.")
+        assert up.get("/api/v1/rollout")["other"] is None
+        before = len(up.get("/api/v1/models")["models"])
+        tab.get_by_text("Register what serves").click()
+        tab.get_by_role("button", name="Register").click()
+        expect(tab.locator("h1")).to_contain_text("Version ")
+        assert len(up.get("/api/v1/models")["models"]) == before + 1
+        tab.goto("/models")
+        tab.get_by_text("Make a new version").click()
+        tab.get_by_role("button", name="Begin a run").click()
+        expect(tab.locator("#said")).to_have_text("A run of the lifecycle begins in a moment.")
+        wait_for(lambda: up.get("/api/v1/lifecycle/runs")["total"], "a run to begin")
         tab.get_by_role("link", name=version).first.click()
         expect(tab.locator("h1")).to_contain_text(version)
         context.close()
