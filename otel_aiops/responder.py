@@ -23,6 +23,7 @@ from otel_aiops.labels import Labels
 from otel_aiops.responses.engine import Engine, Settings
 from otel_aiops.responses.kinds import responders
 from otel_aiops.responses.ledger import Ledger
+from otel_aiops.responses.playbook import Kind
 from otel_aiops.responses.runs import Execution, Run
 from otel_aiops.responses.verify import does_not_hold
 
@@ -137,6 +138,19 @@ class Responder:
             return found
 
         return service.ask(answer)
+
+    def unwanted(self, incident: Incident, kind: Kind) -> str:
+        objectives = self._service.config.objectives
+        if not objectives:
+            return ""
+        channels = {one.evidence.channel for one in incident.findings}
+        services = [Labels("", resource=(("service.name", one),)) for one in incident.services]
+        for labels in (*self.labels(incident), *services):
+            owner = next((one for one in objectives if one.matches(labels)), None)
+            if owner and owner.asks_for(channels) and kind not in owner.responses:
+                allowed = " and ".join(sorted(owner.responses)) or "nothing"
+                return f"the objective {owner.name} allows {allowed}, not {kind}"
+        return ""
 
     def model_problem(self) -> str:
         if self._service.pipeline.serving.role == "canary":

@@ -1,4 +1,4 @@
-"""The generated parts of the README: commands, API, metrics, configuration; run as a module it rewrites them."""
+"""The generated parts of the documents: commands, API, metrics, configuration; run as a module it rewrites them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import typer.main
 
-README = Path(__file__).parent.parent / "README.md"
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 def commands() -> str:
@@ -142,19 +142,25 @@ def _comments(schema: type) -> dict[str, str]:
     return found
 
 
-SECTIONS = {"commands": commands, "api": api, "metrics": metrics, "events": events, "configuration": configuration}
+SECTIONS = {
+    "commands.md": {"commands": commands},
+    "api.md": {"api": api},
+    "telemetry.md": {"metrics": metrics, "events": events},
+    "configuration.md": {"configuration": configuration},
+}
 
 
-def rewritten(text: str) -> str:
-    """The README with its generated parts made anew."""
-    for name, generate in SECTIONS.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
-        assert pattern.search(text), f"README has no place for {name}"
+def rewritten(name: str, text: str) -> str:
+    """The text of a document with its generated parts made anew."""
+    for section, generate in SECTIONS[name].items():
+        pattern = re.compile(rf"(<!-- {section} -->\n).*?(<!-- /{section} -->)", re.S)
+        assert pattern.search(text), f"{name} has no place for {section}"
         content = generate()
         text = pattern.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)  # type: ignore[misc]
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(rewritten(README.read_text()))
-    sys.stdout.write("README.md is up to date\n")
+    for name in SECTIONS:
+        (DOCS / name).write_text(rewritten(name, (DOCS / name).read_text()))
+    sys.stdout.write("the documents are up to date\n")

@@ -18,9 +18,10 @@ DOCUMENTS = [
 ]
 
 
-def test_the_readme_is_up_to_date() -> None:
-    text = reference.README.read_text()
-    assert reference.rewritten(text) == text, "run `make docs`"
+@pytest.mark.parametrize("name", reference.SECTIONS)
+def test_what_is_generated_is_up_to_date(name: str) -> None:
+    text = (reference.DOCS / name).read_text()
+    assert reference.rewritten(name, text) == text, "run `make docs`"
 
 
 def test_every_key_is_described() -> None:
@@ -36,15 +37,34 @@ def test_every_command_has_help() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
-        if "://" not in target:
-            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", _prose(document)):
+        if "://" in target:
+            continue
+        file = document.parent / target if target else document
+        assert file.exists(), f"{document.name} links to {target}"
+        assert not anchor or anchor in _anchors(file), f"{document.name} links to {target}#{anchor}"
 
 
-def test_yaml_in_the_readme_is_yaml() -> None:
+def test_the_readme_leads_to_every_document() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert not [one.name for one in (ROOT / "docs").glob("*.md") if f"](docs/{one.name}" not in text]
+
+
+def _prose(document: Path) -> str:
+    return re.sub(r"^```.*?^```", "", document.read_text(), flags=re.S | re.M)
+
+
+def _anchors(document: Path) -> set[str]:
+    """What GitHub makes of the headings: lower case, words joined by hyphens, without punctuation."""
+    headings = re.findall(r"^#+ (.*)$", _prose(document), re.M)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_yaml_in_documents_is_yaml(document: Path) -> None:
     import yaml
 
-    for block in re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S):
+    for block in re.findall(r"```yaml\n(.*?)```", document.read_text(), re.S):
         assert yaml.safe_load(block)
 
 

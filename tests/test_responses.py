@@ -108,6 +108,26 @@ def test_what_would_happen(up: Running) -> None:
     assert "other: does not match" in text
 
 
+def test_an_objective_says_what_may_be_done(tmp_path: Path, receiver: Receiver) -> None:
+    """Of its services and its types of incidents; what it does not allow is refused by its name."""
+    objectives = [
+        {
+            "name": "careful",
+            "match": {"service": "catalog"},
+            "incidents": ["errors"],
+            "responses": ["notify", "webhook"],
+        },
+        {"name": "elsewhere", "match": {"service": "db"}, "responses": []},
+        {"name": "disks", "match": {"service": "~.*"}, "incidents": ["silence"], "responses": []},
+    ]
+    with broken(tmp_path, configured(tmp_path, receiver.url, f"objectives: {json.dumps(objectives)}\n")) as found:
+        wait_for(lambda: {one["playbook"] for one in responses(found)} >= {"heal", "tell"}, "playbooks to begin")
+        wait_for(lambda: responses(found, playbook="tell")[0]["state"] == "done", "what it allows to be done")
+        (healing,) = responses(found, playbook="heal")
+        assert "the objective careful allows notify and webhook, not command" in str(healing["steps"][0])
+    assert not (tmp_path / "healed").exists()
+
+
 def test_lists(up: Running) -> None:
     assert "command heal" in cli(up, "playbooks", "list") and "suspects catalog" in cli(up, "playbooks", "list")
     assert "waiting" in cli(up, "responses", "list", "--state", "waiting")

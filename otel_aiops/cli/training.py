@@ -77,7 +77,7 @@ def tune(
     folds: Annotated[int, typer.Option(help="Folds in time.", min=3)] = 3,
     held_out: Annotated[float, typer.Option(help="Newest share of the window that nothing looks at.")] = 0.2,
     max_series: Annotated[int, typer.Option(help="Series to look at, those with labels first.", min=1)] = 40,
-    search: Annotated[str, typer.Option(help="halving, or optuna, which is to be installed.")] = "halving",
+    search: Annotated[str, typer.Option(help="racing, or optuna, which is to be installed.")] = "racing",
     seed: Annotated[int, typer.Option(help="Of chance.")] = 0,
     train: Annotated[bool, typer.Option("--train", help="Train the best settings at once.")] = False,
     processes: ProcessesOption = 0,

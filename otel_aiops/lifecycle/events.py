@@ -76,26 +76,49 @@ class Opened:
 
 
 def events_of(labels: Iterable[Label], start_ns: int, end_ns: int) -> tuple[Event, ...]:
-    """The events that begin in a stretch of time. The labels of one incident are one event."""
+    """The events that begin in a stretch of time.
+
+    The labels of one incident are one event, and so are those of different sources about one service or series at one
+    time: what the journal, a file and Alertmanager tell of is usually the same trouble.
+    """
     groups: dict[tuple[str, ...], list[Label]] = {}
     for k, one in enumerate(sorted(labels)):
         if one.kind == ANOMALY and start_ns <= one.start_ns < end_ns:
             key = (INCIDENT, one.note) if one.source == INCIDENT and one.note else (str(k),)
             groups.setdefault(key, []).append(one)
-    found = []
-    for many in groups.values():
-        found.append(
-            Event(
-                start_ns=min(one.start_ns for one in many),
-                end_ns=min(max(one.end_ns for one in many), end_ns),
-                name=many[0].note or many[0].series or many[0].service or "all",
-                source=many[0].source,
-                confidence=max(one.confidence for one in many),
-                services=tuple(sorted({one.service for one in many if one.service and not one.series})),
-                series=tuple(sorted({one.series for one in many if one.series})),
-            )
-        )
-    return tuple(sorted(found))
+    surest = sorted(groups.values(), key=lambda many: (-max(one.confidence for one in many), many))
+    told: list[list[Label]] = []
+    for many in surest:
+        same = next((others for others in told if _same(many, others)), None)
+        if same is None:
+            told.append(list(many))
+        else:
+            same += many
+    return tuple(sorted(_event(many, end_ns) for many in told))
+
+
+def _same(many: Sequence[Label], others: Sequence[Label]) -> bool:
+    """Whether two sources tell of the same trouble."""
+    if {one.source for one in many} & {one.source for one in others}:
+        return False
+    about = [{one.series or one.service for one in some} - {""} for some in (many, others)]
+    if not about[0] & about[1]:
+        return False
+    spans = [(min(one.start_ns for one in some), max(one.end_ns for one in some)) for some in (many, others)]
+    return spans[0][0] < spans[1][1] and spans[1][0] < spans[0][1]
+
+
+def _event(many: Sequence[Label], end_ns: int) -> Event:
+    """Labels of one event, the surest first."""
+    return Event(
+        start_ns=min(one.start_ns for one in many),
+        end_ns=min(max(one.end_ns for one in many), end_ns),
+        name=many[0].note or many[0].series or many[0].service or "all",
+        source=many[0].source,
+        confidence=max(one.confidence for one in many),
+        services=tuple(sorted({one.service for one in many if one.service and not one.series})),
+        series=tuple(sorted({one.series for one in many if one.series})),
+    )
 
 
 def matches(events: Sequence[Event], opened: Sequence[Opened], tolerance_ns: int) -> list[list[Opened]]:

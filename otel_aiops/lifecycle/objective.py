@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from otel_aiops.settings import ConfigErrors, Schema, load_named
 
 LabelSource = Literal["verdict", "incident", "file", "alertmanager", "prometheus"]
 ExclusionSource = Literal["incident", "maintenance", "silence", "load_test"]
-Response = Literal["notify", "ticket", "webhook", "command", "scale", "restart", "rollback"]
+Response = Literal["notify", "webhook", "command", "scale", "silence", "annotation", "issue"]  # kinds of steps
 
 HASH_DIGITS = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # it stands in addresses, labels and names of files
@@ -99,7 +99,7 @@ class Objective:
     cost: CostConfig = field(default_factory=CostConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
     budget: str | float = "1/week"  # alerts of all its series: 2/week, 1/day, or a number a week
-    responses: tuple[Response, ...] = ("notify",)  # what may be done: notify, ticket, webhook, command, scale, ...
+    responses: tuple[Response, ...] = ("notify",)  # what playbooks may do: notify, issue, webhook, command, scale, ...
     data: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:
@@ -119,6 +119,10 @@ class Objective:
     def matches(self, labels: Labels) -> bool:
         """Whether a series is in scope."""
         return Selector(self.match).matches(labels)
+
+    def asks_for(self, channels: Collection[Channel]) -> bool:
+        """Whether incidents that show in these channels are among those that it wants to hear of."""
+        return not self.incidents or not set(self.incidents).isdisjoint(channels)
 
     def alert_budget(self) -> BudgetConfig:
         """Its share of the alert budget."""

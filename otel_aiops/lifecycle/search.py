@@ -20,7 +20,7 @@ PLACES = {"sensitivity": 4}  # it decides alone how much of the budget is spent,
 MOST_MOVED = 3  # settings of the others that differ from where they begin
 GROUP = 4  # trials that are asked for at once, whatever the number of processes
 
-Search = Literal["halving", "optuna"]
+Search = Literal["racing", "optuna"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class TuneConfig:
     folds: int = LEAST_FOLDS  # in time, each judged on its newest quarter
     held_out: float = 0.2  # of the window, its newest part, that nothing here looks at
     max_series: int = 40  # drawn from those in scope, those with labels first
-    search: Search = "halving"  # or optuna, which is an extra: pip install otel-aiops[hpo]
+    search: Search = "racing"  # or optuna, which is an extra: pip install otel-aiops[hpo]
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -83,8 +83,8 @@ class TuneConfig:
                 raise BadInput(f"{name}: expected at least {least}, got {getattr(self, name)}")
         if not 0.05 <= self.held_out <= 0.5:
             raise BadInput(f"held_out: expected a share in 0.05 .. 0.5, got {self.held_out}")
-        if self.search not in ("halving", "optuna"):
-            raise BadInput(f"search: expected halving or optuna, got {self.search!r}")
+        if self.search not in ("racing", "optuna"):
+            raise BadInput(f"search: expected racing or optuna, got {self.search!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class Drawn:
         self._rng = np.random.default_rng(self.tuning.seed)
 
     def next(self, done: int) -> list[Trial]:
-        """Those that move one setting, all at once so that they are halved together; then the others."""
+        """Those that move one setting, all at once so that they race together; then the others."""
         trials = self.tuning.trials
         if not done:
             alone = self._alone()[: max(0, min(trials - 1, round(ALONE * trials)))]
@@ -154,7 +154,7 @@ class Drawn:
 
 
 class Optuna:
-    """Settings that Optuna proposes (TPE), some at a time, each group halved by itself.
+    """Settings that Optuna proposes (TPE), some at a time, each group racing by itself.
 
     Source: Akiba et al., Optuna: A Next-generation Hyperparameter Optimization Framework, 2019.
     """

@@ -29,8 +29,8 @@ from otel_aiops.lifecycle.workers import Told, work
 from otel_aiops.pipeline import PipelineConfig
 from otel_aiops.series.archive import Points
 
-SURE = 1.64  # standard errors: 95 % of one side
-KEPT = 3  # of so many trials one goes on to the next fold, and the settings that one begins with always
+SURE = 1.64  # standard errors by which a trial must cost more than the best one to leave the race: 95 % of one side
+LIKELY = 1.0  # and less than the first one to be chosen; the gate judges it again on points that no trial has seen
 
 Show = Callable[[float, float, str], None]  # (done, total, text)
 
@@ -93,11 +93,12 @@ def tune(
 
     Every fold is learned from its beginning on, each point scored before it is learned, and judged on its newest
     quarter, which begins where the fold before ends: recall of labelled events and of faults put in, at the threshold
-    that keeps the objective's budget, over all its folds together. The best third of the trials goes on to the next
-    fold (successive halving; Jamieson and Talwalkar 2016, algorithm 1). The settings that one begins with are judged in
-    all folds, and stay the best unless others cost less in most folds, and over all series by more than 1.64 standard
-    errors. The newest part of the window is not read. With `tried` each judgement is kept there as soon as it is made,
-    and none that is there is made again.
+    that keeps the objective's budget, over all its folds together. Trials that surely cost more than the best one by
+    then do not go on to the next fold (racing; Birattari et al., A Racing Algorithm for Configuring Metaheuristics,
+    2002). The settings that one begins with are judged in all folds, and stay the best unless others cost less by
+    over one standard error over all series, and more in less than half of the folds. The newest part of the window is
+    not read. With `tried` each judgement is kept there as soon as it is made, and none that is there is made
+    again.
     Raises: BadInput when the gate of the dataset says no, or nothing is in scope, or Optuna is not installed.
     """
     tuning = tuning or TuneConfig()
@@ -105,7 +106,7 @@ def tune(
     propose = (Optuna if tuning.search == "optuna" else Drawn)(settings, tuning)
     done: list[Trial] = []
     while group := propose.next(len(done)):
-        judged = _halved(study, group, processes, tried, _telling(progress, len(done), len(group), tuning.trials))
+        judged = _raced(study, group, processes, tried, _telling(progress, len(done), len(group), tuning.trials))
         propose.told(judged)
         done += judged
         if tracker:
@@ -191,8 +192,8 @@ def _telling(progress: Show | None, done: int, group: int, trials: int) -> Told:
     return tell
 
 
-def _halved(study: Study, trials: Sequence[Trial], processes: int, tried: Tried | None, tell: Told) -> list[Trial]:
-    """All trials, judged in the first fold, the best third of them in the next one, and so on."""
+def _raced(study: Study, trials: Sequence[Trial], processes: int, tried: Tried | None, tell: Told) -> list[Trial]:
+    """All trials, judged in the first fold, those of them in the next one that may still be the best, and so on."""
     known = {one.number: one for one in trials}
     parts: dict[int, list[Judged]] = {number: [] for number in known}
     of, left = (study.cost, study.a_week), list(known)
@@ -204,9 +205,8 @@ def _halved(study: Study, trials: Sequence[Trial], processes: int, tried: Tried 
             folds, whole = (*known[number].folds, judged.figures(*of)), Judged.together(parts[number])
             losses = tuple(whole.losses(*of).tolist())
             known[number] = replace(known[number], folds=folds, figures=whole.figures(*of), losses=losses)
-        left.sort(key=lambda number: (known[number].cost, number))
-        kept = left[: max(1, -(-len(left) // KEPT))]
-        left = kept + [number for number in left if not number and number not in kept]
+        best = min((known[number] for number in left), key=lambda one: (one.cost, one.number))
+        left = [number for number in left if not number or not _less(best, known[number], SURE)]
     return list(known.values())
 
 
@@ -225,28 +225,27 @@ def _judged(
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
-    """The best first, by their cost in all folds; behind the first trial those that are not surely better than it."""
+    """The best first, by their cost in all folds; behind the first trial those that are not likely better than it."""
     first = min(trials, key=lambda one: one.number)
 
     def better(one: Trial) -> bool:
-        if len(one.folds) < len(first.folds):
-            return False
-        pairs = zip(one.folds, first.folds, strict=False)
-        mostly = 2 * sum(mine["cost"] < its["cost"] for mine, its in pairs) > len(first.folds)
-        return one is first or (mostly and _surely_less(one, first))
+        if one is first or len(one.folds) < len(first.folds):
+            return one is first
+        worse = sum(mine["cost"] > its["cost"] for mine, its in zip(one.folds, first.folds, strict=True))
+        return 2 * worse < len(first.folds) and _less(one, first, LIKELY)
 
     return sorted(trials, key=lambda one: (-len(one.folds), not better(one), one.cost, one.number))
 
 
-def _surely_less(one: Trial, first: Trial) -> bool:
-    """Whether a trial costs less by SURE standard errors of that over the series.
+def _less(one: Trial, other: Trial, errors: float) -> bool:
+    """Whether a trial costs less than another by so many standard errors of that over the series.
 
     The best of many trials is nearly always better by chance; without a rule like this it is chosen all the same.
     Source: Breiman et al., Classification and Regression Trees, 1984, section 3.4.3 (the one-standard-error rule).
     """
-    spared = np.subtract(first.losses, one.losses)
+    spared = np.subtract(other.losses, one.losses)
     error = math.sqrt(len(spared)) * float(np.std(spared, ddof=1)) if len(spared) > 1 else 0.0
-    return float(spared.sum()) > SURE * error
+    return float(spared.sum()) > errors * error
 
 
 def _step(tell: Told, fold: int, folds: int, share: float) -> None:

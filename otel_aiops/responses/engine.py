@@ -78,6 +78,9 @@ class World(Protocol):
     def scores(self, incident: Incident) -> Mapping[str, float]:
         """The newest score of each series that shows it, by fingerprint; 1 is the threshold."""
 
+    def unwanted(self, incident: Incident, kind: Kind) -> str:
+        """Why the team whose incident it is does not want such a step, "" where it does or has not said."""
+
     def model_problem(self) -> str:
         """Why the model is not to be trusted now, "" where it is."""
 
@@ -360,6 +363,7 @@ class Engine:
         facts = replace(
             always,
             over=self._over(run),
+            unwanted=self._world.unwanted(run.incident, one.action.kind),
             target=one.target,
             last_ns=max((at for at, target in lately if target == one.target), default=0),
             done_ns=tuple(at for at, _ in lately),

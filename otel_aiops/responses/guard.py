@@ -80,6 +80,7 @@ class Facts:
     dry_run: bool = False  # of the playbook
     stopped: str = ""  # who has stopped all responses, and why
     over: str = ""  # why there is nothing to do any more
+    unwanted: str = ""  # why the objective of the series does not want it
     target: str = ""  # the service that it is done to
     last_ns: int = 0  # when the same was last done to it
     done_ns: tuple[int, ...] = ()  # when the same was done to any
@@ -149,6 +150,8 @@ def _checks(guard: GuardConfig, defaults: Defaults, facts: Facts, now_ns: int) -
         yield Check(name="stop", holds=False, text=f"all responses are stopped: {facts.stopped}")
     if facts.over and not defaults.over:
         yield Check(name="incident", holds=False, text=facts.over)
+    if facts.unwanted:
+        yield Check(name="objective", holds=False, text=facts.unwanted)
     yield from _often(guard, defaults, facts, now_ns)
     if facts.replicas is not None:
         yield _share(guard, *facts.replicas)

@@ -71,6 +71,26 @@ def test_the_labels_of_an_incident_are_one_event_and_others_each_one() -> None:
     assert first.concerns("?", "pay") and not first.concerns("?", "ad") and second.concerns("s", "ad")
 
 
+def test_what_several_sources_tell_of_one_trouble_is_one_event() -> None:
+    labels = [
+        Label(start_ns=100, end_ns=500, service="cart", source="incident", note="I1"),
+        Label(start_ns=120, end_ns=600, service="pay", source="incident", note="I1"),
+        Label(start_ns=50, end_ns=450, service="cart", source="alertmanager", confidence=0.5),
+        Label(start_ns=300, end_ns=400, service="pay", source="file", note="outage", confidence=0.9),
+        Label(start_ns=700, end_ns=800, service="cart", source="file"),  # later
+        Label(start_ns=300, end_ns=400, service="db", source="file"),  # another service
+        Label(start_ns=410, end_ns=440, service="cart", source="alertmanager", confidence=0.5),  # its second in there
+    ]
+    found = events_of(labels, 0, 1000)
+    assert [(one.start_ns, one.end_ns, one.services, one.source, one.confidence) for one in found] == [
+        (50, 600, ("cart", "pay"), "incident", 1.0),
+        (300, 400, ("db",), "file", 1.0),
+        (410, 440, ("cart",), "alertmanager", 0.5),
+        (700, 800, ("cart",), "file", 1.0),
+    ]
+    assert events_of(reversed(labels), 0, 1000) == found
+
+
 def test_of_a_service_the_first_alert_is_told_and_true_when_any_of_its_alerts_is() -> None:
     many = [
         opened(1000, 1010),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from otel_aiops.config import ConfigErrors, parse
 from otel_aiops.errors import ConfigError
 from otel_aiops.labels import Labels
-from otel_aiops.lifecycle.objective import CostConfig, DataConfig, Objective, TargetConfig, load_objectives
+from otel_aiops.lifecycle.objective import CostConfig, DataConfig, Objective, Response, TargetConfig, load_objectives
 from otel_aiops.pipeline import Pipeline
+from otel_aiops.responses.playbook import KINDS
 from otel_aiops.settings import Schema
 
 SHIPPED = Path(__file__).parent.parent.parent / "objectives"
@@ -156,6 +158,10 @@ class TestHash:
             Objective(name="a", responses=("scale",)),
         ]
         assert len({base.id, *(one.id for one in others)}) == len(others) + 1
+
+
+def test_responses_are_the_kinds_of_steps_of_playbooks() -> None:
+    assert get_args(Response) == KINDS
 
 
 class TestConfiguration:

@@ -49,6 +49,7 @@ class Stage:
     enabled: bool = True
     now: float = 0.0  # s after T0, of the machine and of telemetry
     problem: str = ""
+    against: dict[str, str] = field(default_factory=dict)  # why an objective is, by kind
     series: list[Labels] = field(default_factory=list)
     strange: dict[str, float] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
@@ -114,6 +115,9 @@ class Stage:
 
     def scores(self, incident: Incident) -> Mapping[str, float]:
         return self.strange
+
+    def unwanted(self, incident: Incident, kind: str) -> str:
+        return self.against.get(kind, "")
 
     def model_problem(self) -> str:
         return self.problem

@@ -249,8 +249,12 @@ def test_old_versions_are_not_spoken(ours: Authority, transport: str) -> None:
     with pytest.warns(DeprecationWarning):
         context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
     context.set_ciphers("ALL:@SECLEVEL=0")
-    with serving(inline(ours.issue())) as receiver, pytest.raises(ssl.SSLError, match=r"PROTOCOL_VERSION|protocol"):
-        version(receiver.ports[transport], context)
+    with serving(inline(ours.issue())) as receiver:
+        with pytest.raises(ssl.SSLError):  # what it says differs between releases of Python
+            version(receiver.ports[transport], context)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["h2"])
+        assert version(receiver.ports[transport], context) == "TLSv1.2", "it was the version that was refused"
 
 
 def test_cipher_suites(ours: Authority) -> None:
