@@ -93,7 +93,8 @@ class Decisions:
             made = self._service.silences.make(matchers, lasts_s=lasts_s, who=who, why=why, incident=incident.id)
             rules = {rule.name: rule for rule in self._live.rules()}
             taken = rules.get(DIRECT + made)
-            return {**(self._shown(taken) if taken else {"name": DIRECT + made}), "where": "Alertmanager"}
+            later = {"name": DIRECT + made, "until": self._service.clock_ns() / 1e9 + lasts_s}  # not taken over yet
+            return {**(self._shown(taken) if taken else later), "where": "Alertmanager"}
         until_ns = self._live.now_ns() + round(lasts_s * 1e9)
         rule = Silence(name=f"s-{secrets.token_hex(4)}", until_ns=until_ns, matchers=matchers, who=who, why=why)
         if scope == SERVICES:  # of alerts of others too

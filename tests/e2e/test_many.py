@@ -17,10 +17,12 @@ import sqlalchemy as sql
 from playwright.sync_api import Browser, Page, expect
 
 from otel_aiops.incidents.incident import Channel, Entry, Evidence, Finding, Incident, Severity, State, Suspect
+from otel_aiops.incidents.journal import Journal, JournalConfig
 from otel_aiops.labels import Labels
 from otel_aiops.otlp.encode import encode_series, series_of
 from otel_aiops.responses.audit import Deed
-from otel_aiops.responses.playbook import read_playbook
+from otel_aiops.responses.ledger import Ledger
+from otel_aiops.responses.playbook import Playbook, read_playbook
 from otel_aiops.responses.runs import DO, Execution, Run, RunState, Standing, execution_id, run_id
 from tests.e2e.browsing import address, launched, visiting
 from tests.incident_feed import started
@@ -49,12 +51,11 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder: Path = tmp_path_factory.mktemp("many")
+    folder, now_s = tmp_path_factory.mktemp("many"), int(time.time())
+    fill_incidents(folder, now_s)
+    fill_responses(folder, now_s)
     with started(folder, still=True) as found:
-        now_s = int(time.time())
         fill_series(found, now_s)
-        fill_incidents(found, now_s)
-        fill_responses(found, now_s)
         yield found
 
 
@@ -82,10 +83,12 @@ def fill_series(up: Running, now_s: int) -> None:
     assert up.get("/api/v1/status")["series"] == SERVICES * METRICS * PODS
 
 
-def fill_incidents(up: Running, now_s: int) -> None:
-    journal = up.service.chronicle.journal
+def fill_incidents(folder: Path, now_s: int) -> None:
+    journal = Journal(JournalConfig(), folder)
+    journal.open()
     for first in range(0, INCIDENTS, 500):
         journal.append([incident(number, now_s) for number in range(first, first + 500)], now_s * S)
+    journal.close()
 
 
 def incident(number: int, now_s: int) -> Incident:
@@ -128,36 +131,45 @@ def finding(service: str, start_ns: int) -> Finding:
     )
 
 
-def fill_responses(up: Running, now_s: int) -> None:
+def fill_responses(folder: Path, now_s: int) -> None:
     """Runs that have ended, each with one step that said much."""
-    ledger = up.service.responder.ledger
+    ledger = Ledger(JournalConfig(), folder)
+    ledger.open()
     playbook = read_playbook({"name": "tell", "steps": [{"do": {"kind": "webhook", "use": "hook"}}]})
-    for number in range(RUNS):
-        about, made_ns = incident(number, now_s), (now_s - number) * S
-        name = run_id(playbook.name, about.id, "opened", 1)
-        run = Run(
-            id=name,
-            playbook=playbook,
-            version=playbook.version,
-            trigger="opened",
-            incident=about,
-            made_ns=made_ns,
-            ended_ns=made_ns + S,
-            state=RunState.DONE,
-        )
-        step = Execution(
-            id=execution_id(name, 0, DO),
-            run=name,
-            step=0,
-            role=DO,
-            action=playbook.steps[0].do,
-            standing=Standing.DONE,
-            text="posted",
-            output="line of output\n" * 3_000,
-            made_ns=made_ns,
-            ended_ns=made_ns + S,
-        )
-        ledger.write(run=run, executions=[step], deeds=[Deed(time_ns=made_ns, what="done", who="otel-aiops", run=name)])
+    for first in range(0, RUNS, 500):
+        made = [response(playbook, number, now_s) for number in range(first, first + 500)]
+        deeds = [Deed(time_ns=run.made_ns, what="done", who="otel-aiops", run=run.id) for run, _ in made]
+        ledger.take([], [run for run, _ in made], deeds)
+        ledger.write(executions=[step for _, step in made], deeds=[])
+    ledger.close()
+
+
+def response(playbook: Playbook, number: int, now_s: int) -> tuple[Run, Execution]:
+    about, made_ns = incident(number, now_s), (now_s - number) * S
+    name = run_id(playbook.name, about.id, "opened", 1)
+    run = Run(
+        id=name,
+        playbook=playbook,
+        version=playbook.version,
+        trigger="opened",
+        incident=about,
+        made_ns=made_ns,
+        ended_ns=made_ns + S,
+        state=RunState.DONE,
+    )
+    step = Execution(
+        id=execution_id(name, 0, DO),
+        run=name,
+        step=0,
+        role=DO,
+        action=playbook.steps[0].do,
+        standing=Standing.DONE,
+        text="posted",
+        output="line of output\n" * 3_000,
+        made_ns=made_ns,
+        ended_ns=made_ns + S,
+    )
+    return run, step
 
 
 @contextmanager
