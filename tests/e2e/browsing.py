@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.servers import require
 from tests.test_app import Running
@@ -20,7 +20,9 @@ PHONE = {"width": 390, "height": 800}
 
 @contextmanager
 def launched() -> Iterator[Browser]:
+    """The browser; what is expected of its pages may take a while where much else is done."""
     program = require(chromium.chromium)
+    expect.set_options(timeout=PATIENCE_MS)
     environment: dict[str, Any] = {**os.environ, **chromium.browser().environment}
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS), env=environment)

@@ -33,6 +33,17 @@ SECTIONS: Final = (
     ("feedback", "/feedback", "Feedback"),
     ("system", "/system", "Data and self"),
 )
+FIGURES: Final = {
+    "precision": "precision",
+    "recall": "recall",
+    "covered": "covered",
+    "delay_s": "delay in s",
+    "false_a_week": "false a week",
+    "fault_recall": "faults found",
+    "calibration_error": "calibration error",
+    "cases_wrong": "cases wrong",
+    "us_per_point": "µs a point",
+}  # of a report, those that are asked for first
 SAID: Final = {
     "acknowledge": "The incident is acknowledged.",
     "resolve": "The incident is resolved.",
@@ -61,7 +72,7 @@ class Site:
     def __init__(self) -> None:
         self._templates = environment()
         self._templates.filters |= {"deed": deed, "matching": matching, "guarded": guarded, "bounded": bounded}
-        self._templates.globals["SHOWN_STEPS"] = SHOWN_STEPS
+        self._templates.globals |= {"SHOWN_STEPS": SHOWN_STEPS, "FIGURES": FIGURES}
 
     async def ask(self, question: Callable[[], T]) -> T:
         """Ask the backend without holding the event loop."""
