@@ -229,8 +229,9 @@ def test_only_what_surely_costs_more_is_left_behind(tmp_path: Path, monkeypatch:
 def test_settings_that_one_begins_with_stay_unless_others_are_better_in_more_than_one_series() -> None:
     first = trial(0, *[(1.0, 1.0, 1.0, 1.0)] * 3)
     by_chance = trial(1, *[(0.2, 1.1, 1.1, 1.0)] * 3)  # gains 0.6, give or take 0.87
+    one_series = trial(3, *[(1.0, 1.0, 0.3, 1.0)] * 3)  # gains 0.7, give or take 0.7
     better = trial(2, *[(0.9, 0.8, 0.8, 0.9)] * 3)  # gains 0.6, give or take 0.12
-    assert [one.number for one in ranked([by_chance, first])] == [0, 1]
+    assert [one.number for one in ranked([by_chance, one_series, first])] == [0, 3, 1]
     assert [one.number for one in ranked([by_chance, better, first])] == [2, 0, 1]
     alone = trial(0, *[(1.0,)] * 3), trial(1, *[(0.9,)] * 3)
     assert ranked(alone)[0].number == 1, "of one series nothing is known but the folds"
