@@ -124,10 +124,12 @@ class Views:
         return self._find(Wanted(series)).row
 
     def pulse(self) -> dict[str, int]:
-        """Numbers that grow when something changes; read without waiting for the step loop."""
+        """Numbers that are others when something has changed; read without waiting for the step loop."""
         changes = self._service.chronicle.changes
         counts = {name: changes[name] for name in ("incidents", "alerts", "verdicts", "models")}
-        return {"telemetry": self._service.sequence, "responses": self._service.responder.ledger.changes, **counts}
+        counts["responses"] = self._service.responder.ledger.changes
+        counts["runs"] = int(self._service.retrainer.busy)
+        return {"telemetry": self._service.sequence, **counts}
 
     def quality(self) -> dict[str, Any]:
         """What the stream of every service is like since the start, and who fills the table of series."""

@@ -68,7 +68,7 @@ class Backend(Protocol):
     def quality(self) -> dict[str, Any]: ...
 
     def pulse(self) -> dict[str, int]:
-        """Numbers that grow when something changes, by what; cheap, and from any thread at any time."""
+        """Numbers that are others when something has changed, by what; cheap, and from any thread at any time."""
 
     def explain(self, fingerprint: int) -> dict[str, Any] | None: ...
 

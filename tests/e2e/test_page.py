@@ -287,7 +287,8 @@ def test_models_are_promoted_and_rolled_back(
         tab.get_by_text("Make a new version").click()
         tab.get_by_role("button", name="Begin a run").click()
         expect(tab.locator("#said")).to_have_text("A run of the lifecycle begins in a moment.")
-        wait_for(lambda: up.get("/api/v1/lifecycle/runs")["total"], "a run to begin")
+        wait_for(lambda: not up.service.retrainer.busy, "it to end, as there is nothing to learn from yet")
+        expect(tab.locator("#runs b, #runs details code").first).to_be_visible()  # what came of it, without reload
         tab.get_by_role("link", name=version).first.click()
         expect(tab.locator("h1")).to_contain_text(version)
         context.close()
