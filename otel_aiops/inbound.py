@@ -65,6 +65,7 @@ class Inbound:
         others = [one for one in alerts if not one.ours]
         journal, now_ns = self._service.chronicle.journal, self._service.clock_ns()
         new = journal.know(others, now_ns, most=MOST_WAITING)[0] if others else 0
+        self._service.chronicle.changes["alerts"] += new
         counts = {"taken": new, "repeated": len(others) - new, "ours": len(alerts) - len(others)}
         for outcome, number in counts.items():
             self._count(sender, outcome, number)

@@ -79,12 +79,20 @@ def test_an_alert_is_evidence_a_label_and_begins_a_playbook_once(up: Running, fo
     texts = [finding["evidence"]["text"] for finding in up.get(f"/api/v1/incidents/{one['id']}")["findings"]]
     assert "The alert Errors of alertmanager fires: many errors" in texts
 
+    (listed,) = up.get("/api/v1/known-alerts")["alerts"]
+    shown = up.get(f"/api/v1/incidents/{listed['id']}")
+    assert [other["id"] for other in shown["evidence_of"]] == [one["id"]] and shown["state"] == "open"
+    assert shown["alert"]["labels"]["alertname"] == listed["name"] == "Errors" and listed["status"] == "firing"
+
     (run,) = wait_for(lambda: up.get("/api/v1/responses", state="done")["responses"], "the playbook")
     assert run["playbook"] == "told" and run["incident"].startswith("alert-")
     assert (folder / "noted").read_text().split() == ["catalog"]
 
     end = alert(START_S + BREAKS_S + 30, status="resolved", endsAt="2026-01-05T12:05:00Z")
     assert told(up, notified(end))["taken"] == 1
+    assert [said["status"] for said in up.get(f"/api/v1/incidents/{listed['id']}")["told"]] == ["firing", "resolved"]
+    assert up.get("/api/v1/known-alerts")["alerts"][0]["status"] == "resolved"
+    assert up.get("/api/v1/known-alerts", offset=1) == {"total": 1, "alerts": [], "next": None}
     (label,) = sources.of_webhooks(up.service.chronicle.journal, 0, 2**62).labels
     assert (label.service, label.confidence, label.source) == ("catalog", sources.FIRING, "alertmanager")
     assert label.end_ns == datetime(2026, 1, 5, 12, 5, tzinfo=UTC).timestamp() * S

@@ -243,6 +243,22 @@ def add_silence(
     _add_rule("silences", {**asked, "name": name, "who": who, "why": why}, url, token, as_json)
 
 
+@silences.command("incident")
+def silence_incident(
+    name: Annotated[str, typer.Argument(help="Id of an incident or prediction.")],
+    lasts: ForOption,
+    scope: Annotated[str, typer.Option(help="incident, or services: everything of its services.")] = "incident",
+    who: WhoOption = "",
+    why: WhyOption = "",
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Silence an incident for a time, in Alertmanager where one is configured, else here."""
+    asked = {"for": lasts, "scope": scope, "who": who, "why": why}
+    _add_rule(f"incidents/{quote(name, safe='')}/silence", asked, url, token, as_json)
+
+
 @silences.command("end")
 def end_silence(
     name: NameArgument, who: WhoOption = "", why: WhyOption = "", url: UrlOption = None, token: TokenOption = None

@@ -53,6 +53,13 @@ class Desk:
         """The incident as it is then."""
         return self._incidents.incident(name) if self._decisions.mark(name, asked) else None
 
+    def silence_incident(self, name: str, asked: Any) -> dict[str, Any] | None:
+        """The silence that was made."""
+        return self._decisions.silence_incident(name, asked)
+
+    def known_alerts(self, *, limit: int, offset: int) -> dict[str, Any]:
+        return self._incidents.known_alerts(limit=limit, offset=offset)
+
     def rules(self, kind: Kind) -> dict[str, Any]:
         return self._decisions.rules(kind)
 
@@ -127,6 +134,9 @@ class Desk:
 
     def responses(self, asked: Mapping[str, str], *, limit: int, offset: int = 0) -> dict[str, Any]:
         return self._responses.responses(asked, limit=limit, offset=offset)
+
+    def chain(self, *, limit: int) -> dict[str, Any]:
+        return self._responses.chain(limit=limit)
 
     def response(self, name: str) -> dict[str, Any] | None:
         return self._responses.response(name)

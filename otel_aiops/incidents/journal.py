@@ -340,6 +340,18 @@ class Journal:
         with self._database.transaction() as connection:
             return tuple(decode(KnownAlert, json.loads(body)) for body in connection.scalars(query))
 
+    def known_page(self, *, limit: int, offset: int) -> tuple[int, tuple[KnownAlert, ...]]:
+        """(how many, alerts of others), those that began last first, each as it was told last."""
+        began = sql.func.max(KNOWN.c.starts_ns)
+        newest = sql.select(KNOWN.c.incident).group_by(KNOWN.c.incident).order_by(began.desc(), KNOWN.c.incident)
+        with self._database.transaction() as connection:
+            total = connection.scalar(sql.select(sql.func.count(KNOWN.c.incident.distinct()))) or 0
+            names = list(connection.scalars(newest.limit(limit).offset(offset)))
+            query = sql.select(KNOWN.c.incident, KNOWN.c.body).where(KNOWN.c.incident.in_(names))
+            rows = connection.execute(query.order_by(KNOWN.c.status)).all()  # firing, then resolved
+        last = {str(row.incident): row.body for row in rows}
+        return int(total), tuple(decode(KnownAlert, json.loads(last[name])) for name in names)
+
     def page(self, wanted: Filter | None = None, *, limit: int = 100, offset: int = 0) -> Page:
         """The last revisions of incidents, those that started last first."""
         where = _where(wanted or Filter())

@@ -23,6 +23,7 @@ from otel_aiops.responses.values import NAMES, filled, places, values_of
 
 S = 1_000_000_000
 DIRECT, ALIKE = "alertmanager:", "alertmanager-service:"  # begin the names of silences by what they cover, see below
+MADE_HERE = "[otel-aiops "  # in the comment of silences that people made here
 MOST_SILENCES = 100  # each is compared with every incident
 LONGEST_REGEX = 500
 REPEATED_GROUP = re.compile(r"\)[*+?{]")  # what may take for ever

@@ -67,12 +67,12 @@ class Backend(Protocol):
     def series(self, *, after: int, limit: int, source: bool) -> dict[str, Any]: ...
 
     def search(self, words: str, service: str, *, after: int, limit: int) -> dict[str, Any]:
-        """The same, of those with all words in the name of their metric or service, of all services or of one."""
+        """The same, of those with all words in their name, service or labels, of all services or of one."""
 
     def quality(self) -> dict[str, Any]: ...
 
     def pulse(self) -> dict[str, int]:
-        """Numbers that grow when something changes, by what; cheap, and from any thread at any time."""
+        """Numbers that are others when something has changed, by what; cheap, and from any thread at any time."""
 
     def explain(self, fingerprint: int) -> dict[str, Any] | None: ...
 
@@ -300,7 +300,7 @@ class _Routes:
           - {name: limit, schema: {type: integer, minimum: 1, maximum: 10000, default: 1000}}
           - offset
           - {name: format, schema: {type: string, enum: [labels, source], default: labels}}
-          - {name: search, schema: {type: string}, description: words in the name of the metric or service}
+          - {name: search, schema: {type: string}, description: "words of the name, service or labels"}
           - {name: service, schema: {type: string}, description: only this one's}
         responses: {200: {description: a page of them, returns: AllSeries}}
         """

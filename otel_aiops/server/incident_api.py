@@ -31,6 +31,10 @@ class IncidentBackend(Protocol):
 
     def mark(self, name: str, asked: Any) -> dict[str, Any] | None: ...
 
+    def silence_incident(self, name: str, asked: Any) -> dict[str, Any] | None: ...
+
+    def known_alerts(self, *, limit: int, offset: int) -> dict[str, Any]: ...
+
     def rules(self, kind: Rules) -> dict[str, Any]: ...
 
     def set_rule(self, kind: Rules, asked: Any) -> dict[str, Any]: ...
@@ -55,6 +59,7 @@ def routes(backend: IncidentBackend, max_body_bytes: int) -> list[Route]:
         Route("/api/v1/incidents", of.incidents),
         Route("/api/v1/incidents/{id}", of.incident, methods=["GET"]),
         Route("/api/v1/incidents/{id}", of.mark, methods=["POST"]),
+        Route("/api/v1/incidents/{id}/silence", of.silence_incident, methods=["POST"]),
         Route("/api/v1/incidents/{id}/timeline", of.timeline),
         Route("/api/v1/incidents/{id}/report", of.report),
         Route("/api/v1/silences", of.silences, methods=["GET"]),
@@ -64,6 +69,7 @@ def routes(backend: IncidentBackend, max_body_bytes: int) -> list[Route]:
         Route("/api/v1/maintenance", of.window, methods=["POST"]),
         Route("/api/v1/maintenance/{name}", of.end_window, methods=["DELETE"]),
         Route("/api/v1/predictions", of.predictions),
+        Route("/api/v1/known-alerts", of.known_alerts),
         Route("/api/v1/precursors", of.precursors),
         Route("/api/v1/service-graph", of.graph),
         Route("/api/v1/deployments", of.deployments),
@@ -121,6 +127,37 @@ class _Routes:
         """
         tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "an action"))
         return await self._one(request, lambda name: self._backend.mark(name, tree))
+
+    async def silence_incident(self, request: Request) -> Response:
+        """
+        summary: Silence an incident or its services for a time, in Alertmanager where there is one, else only here.
+        requestBody:
+          content:
+            application/json:
+              schema:
+                type: object
+                required: [for, who]
+                properties:
+                  for: {$ref: '#/components/schemas/Span'}
+                  scope: {type: string, enum: [incident, services], default: incident}
+                  who: {$ref: '#/components/schemas/Who'}
+                  why: {$ref: '#/components/schemas/Why'}
+        responses:
+          200: {description: "the silence, and `where` it is kept", returns: SilenceMade}
+          404: {description: no such incident}
+        """
+        tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "a silence"))
+        return await self._one(request, lambda name: self._backend.silence_incident(name, tree))
+
+    async def known_alerts(self, request: Request) -> Response:
+        """
+        summary: Alerts that Alertmanager and Grafana told of, the latest first, each as it is now.
+        parameters: [limit, offset]
+        responses: {200: {description: a page of them, returns: KnownAlerts}}
+        """
+        wanted = page(request)
+        find = partial(self._backend.known_alerts, limit=wanted.limit, offset=wanted.offset)
+        return JSONResponse(wanted.of(await run_in_threadpool(find)))
 
     async def timeline(self, request: Request) -> Response:
         """

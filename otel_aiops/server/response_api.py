@@ -23,6 +23,8 @@ class ResponseBackend(Protocol):
 
     def responses(self, asked: Mapping[str, str], *, limit: int, offset: int = 0) -> dict[str, Any]: ...
 
+    def chain(self, *, limit: int) -> dict[str, Any]: ...
+
     def response(self, name: str) -> dict[str, Any] | None: ...
 
     def vote(self, name: str, asked: Any, *, agrees: bool) -> dict[str, Any] | None: ...
@@ -37,6 +39,7 @@ def routes(backend: ResponseBackend, max_body_bytes: int) -> list[Route]:
         Route("/api/v1/playbooks", of.playbooks, methods=["GET"]),
         Route("/api/v1/playbooks/test", of.test, methods=["POST"]),
         Route("/api/v1/responses", of.responses, methods=["GET"]),
+        Route("/api/v1/responses/audit", of.audit, methods=["GET"]),
         Route("/api/v1/responses/stop", of.stop, methods=["POST"]),
         Route("/api/v1/responses/resume", of.resume, methods=["POST"]),
         Route("/api/v1/responses/{id}", of.response, methods=["GET"]),
@@ -96,6 +99,15 @@ class _Routes:
         asked, wanted = dict(request.query_params), page(request)
         find = partial(self._backend.responses, asked, limit=wanted.limit, offset=wanted.offset)
         return JSONResponse(wanted.of(await run_in_threadpool(find)))
+
+    async def audit(self, request: Request) -> Response:
+        """
+        summary: Whether the chain of the audit of responses holds, as of the last look at it, and its newest lines.
+        parameters: [limit]
+        responses: {200: {description: its state, returns: Chain}}
+        """
+        wanted = page(request)
+        return JSONResponse(await run_in_threadpool(partial(self._backend.chain, limit=wanted.limit)))
 
     async def response(self, request: Request) -> Response:
         """

@@ -180,7 +180,8 @@ _CHECK = made(Check)
 _EXECUTION = {
     **{"id": TEXT, "step": COUNT, "role": TEXT, "action": TEXT, "target": TEXT, "state": one_of(list(Standing))},
     **{"plan": TEXT, "result": TEXT, "output": TEXT, "attempts": COUNT, "began": maybe(TIME), "ended": maybe(TIME)},
-    **{"verified": maybe(one_of([one for one in Seen if one])), "verified_why": maybe(TEXT), "checks": some(_CHECK)},
+    **{"verified": maybe(one_of([one for one in Seen if one])), "verified_why": maybe(TEXT)},
+    **{"verified_until": maybe(TIME), "checks": some(_CHECK)},
     "approvals_needed": COUNT,
     "approvals": some(thing({"time": TIME, "who": TEXT, "agrees": YES, "why": TEXT})),
     "expires": maybe(TIME),
@@ -223,10 +224,18 @@ _SILENCE = {
     **{"name": TEXT, "from": maybe(TIME), "until": TIME, "active": YES, "channels": some(one_of(list(Channel)))},
     **{"severities": some(one_of(list(Severity))), "services": some(TEXT), "who": TEXT, "why": TEXT},
     "matchers": some(TEXT),
+    "ends_here": {**YES, "description": "whether it can be ended here"},
 }
 _WINDOW = {
     **{"name": TEXT, "start": TIME, "end": TIME, "every": maybe(NUMBER), "active": YES, "services": some(TEXT)},
-    **{"who": TEXT, "why": TEXT},
+    **{"who": TEXT, "why": TEXT, "ends_here": YES},
+}
+_DEED = thing(
+    {**{"number": COUNT, "time": maybe(TIME), "what": TEXT, "who": TEXT, "why": TEXT}, "response": maybe(TEXT)}
+)
+_KNOWN: Final[Mapping[str, Schema]] = {
+    **{"name": TEXT, "service": TEXT, "sender": TEXT, "status": TEXT, "start": TIME, "end": maybe(TIME)},
+    **{"labels": by_name(TEXT), "annotations": by_name(TEXT)},
 }
 _SAID = thing({"verdict": one_of(KINDS), "who": TEXT, "why": TEXT, "of": TEXT, "given": TIME})
 _NOT_ALL = [*_MODEL][3:]  # of a version that cannot be read
@@ -361,6 +370,17 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         }
     ),
     "Silence": thing(_SILENCE, optional=["matchers"]),
+    "SilenceMade": thing(
+        {**_SILENCE, "where": one_of(["Alertmanager", "otel-aiops"])},
+        optional=[name for name in _SILENCE if name not in ("name", "until")],
+    ),
+    "KnownAlerts": listed("alerts", thing({"id": TEXT, **_KNOWN})),
+    "Chain": thing(
+        {
+            **{"holds": YES, "lines": COUNT, "head": TEXT, "broken": maybe(COUNT), "why": maybe(TEXT), "checked": TIME},
+            "newest": some(_DEED),
+        }
+    ),
     "Silences": listed("silences", ref("Silence")),
     "MaintenanceWindow": thing(_WINDOW),
     "MaintenanceWindows": listed("maintenance", ref("MaintenanceWindow")),
@@ -449,7 +469,14 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         due=some(made(Need)),
     ),
     "Ordered": thing({"begins": YES, "who": TEXT, "why": TEXT}),
-    "Playbooks": listed("playbooks", _PLAYBOOK, enabled=YES, stopped=maybe(TEXT)),
+    "Playbooks": listed(
+        "playbooks",
+        _PLAYBOOK,
+        enabled=YES,
+        stopped=maybe(TEXT),
+        model_problem=maybe(TEXT),
+        waiting=COUNT,
+    ),
     "PlaybookTest": thing(
         {
             **{"incident": TEXT, "title": TEXT},
@@ -469,7 +496,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         {
             **_RESPONSE,
             "playbook_content": ANY,
-            "timeline": some(thing({"time": TIME, "what": TEXT, "who": TEXT, "why": TEXT})),
+            "timeline": some(_DEED),
         }
     ),
     "Stopped": thing({"stopped": {**maybe(TEXT), "description": "who has stopped all responses, and why"}}),

@@ -23,8 +23,8 @@ class Role(StrEnum):
 MAY: Final[Mapping[Role, str]] = {
     Role.VIEWER: "look at everything but tokens",
     Role.OPERATOR: "give verdicts, acknowledge and resolve incidents, silence, announce work, score, test playbooks",
-    Role.APPROVER: "approve and refuse what responses wait with",
-    Role.ADMIN: "change which model serves, run the lifecycle, backfill, stop and resume responses, give tokens",
+    Role.APPROVER: "approve and refuse what responses wait with, stop and resume all responses",
+    Role.ADMIN: "change which model serves, run the lifecycle, backfill, give tokens",
 }
 _ORDER: Final = tuple(Role)
 
@@ -44,7 +44,7 @@ NEEDS: Final[Mapping[Need, str]] = {
         GET /, GET /live, GET /metrics, GET /api/v1/openapi.json, GET /api/v1/me,
         GET /incidents, GET /incidents/{id}, GET /series, GET /series/{fingerprint}, GET /series/{fingerprint}/plot,
         GET /series/{fingerprint}/forecast, GET /objectives, GET /objectives/{name}, GET /models, GET /models/{id},
-        GET /feedback, GET /system,
+        GET /feedback, GET /system, GET /responses, GET /responses/{id}, GET /incidents/{id}/playbooks, GET /silences,
         GET /api/v1/status, GET /api/v1/anomalies, GET /api/v1/alerts, GET /api/v1/budgets, GET /api/v1/objectives,
         GET /api/v1/objectives/{name}, GET /api/v1/verdicts, GET /api/v1/services, GET /api/v1/quality,
         GET /api/v1/series, GET /api/v1/series/{fingerprint}, GET /api/v1/explain, GET /api/v1/forecast,
@@ -55,20 +55,25 @@ NEEDS: Final[Mapping[Need, str]] = {
         GET /api/v1/models, GET /api/v1/models/health, GET /api/v1/models/{id}, GET /api/v1/models/{id}/report,
         GET /api/v1/rollout, GET /api/v1/rollout/history, GET /api/v1/lifecycle/runs,
         GET /api/v1/feedback/queue, GET /api/v1/audit,
-        GET /api/v1/playbooks, GET /api/v1/responses, GET /api/v1/responses/{id}
+        GET /api/v1/playbooks, GET /api/v1/responses, GET /api/v1/responses/{id}, GET /api/v1/responses/audit,
+        GET /api/v1/known-alerts
     """,
     Role.OPERATOR: """
+        POST /incidents/{id}/silence, POST /silences, POST /silences/end, POST /api/v1/incidents/{id}/silence,
         POST /incidents/{id}/mark, POST /incidents/{id}/verdict, POST /series/{fingerprint}/verdict,
         POST /api/v1/incidents/{id}, POST /api/v1/incidents/{id}/verdict, POST /api/v1/verdicts,
         POST /api/v1/silences, DELETE /api/v1/silences/{name},
         POST /api/v1/maintenance, DELETE /api/v1/maintenance/{name},
         POST /api/v1/score, POST /api/v1/playbooks/test
     """,
-    Role.APPROVER: "POST /api/v1/responses/{id}/approve, POST /api/v1/responses/{id}/refuse",
+    Role.APPROVER: """
+        POST /responses/{id}/vote, POST /responses/switch,
+        POST /api/v1/responses/{id}/approve, POST /api/v1/responses/{id}/refuse,
+        POST /api/v1/responses/stop, POST /api/v1/responses/resume
+    """,
     Role.ADMIN: """
         POST /models/roll, POST /models/save, POST /models/run,
         POST /api/v1/models, POST /api/v1/rollout, POST /api/v1/lifecycle/runs, POST /api/v1/backfill,
-        POST /api/v1/responses/stop, POST /api/v1/responses/resume,
         GET /api/v1/tokens, POST /api/v1/tokens, POST /api/v1/tokens/{id}/rotate, DELETE /api/v1/tokens/{id}
     """,
 }

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from otel_aiops.server.access import Access
 from otel_aiops.server.asking import wants_page as wants_page
-from otel_aiops.server.web import incidents, models, objectives, overview, series, system
+from otel_aiops.server.web import incidents, models, objectives, overview, responses, series, silences, system
 from otel_aiops.server.web.pulse import Pulse
 from otel_aiops.server.web.render import HERE
 from otel_aiops.server.web.signing import Signing
@@ -26,7 +26,7 @@ class Shown(overview.Asked, series.Asked, objectives.Asked, models.Asked, system
     def pulse(self) -> dict[str, int]: ...
 
 
-class Decided(overview.Desk, incidents.Desk, models.Desk, Protocol):
+class Decided(overview.Desk, incidents.Desk, models.Desk, responses.Desk, silences.Desk, Protocol):
     """All that pages ask of the desk, or have it do."""
 
 
@@ -42,6 +42,8 @@ class Pages:
             series.SeriesPages(self.site, backend),
             objectives.Objectives(self.site, backend),
             models.Models(self.site, backend, desk),
+            responses.ResponsePages(self.site, desk),
+            silences.Silences(self.site, desk),
             system.System(self.site, backend),
             Signing(self.site, access),
         )

@@ -16,6 +16,7 @@ from otel_aiops.errors import BadInput
 from otel_aiops.server.access.roles import NOBODY, Identity, Needs
 from otel_aiops.server.access.sessions import Session
 from otel_aiops.server.asking import posted
+from otel_aiops.server.web.deeds import SHOWN_STEPS, bounded, deed, guarded, matching
 from otel_aiops.server.web.render import environment
 
 T = TypeVar("T")
@@ -32,13 +33,33 @@ SECTIONS: Final = (
     ("series", "/series", "Series"),
     ("objectives", "/objectives", "Objectives"),
     ("models", "/models", "Models"),
+    ("responses", "/responses", "Responses"),
+    ("silences", "/silences", "Silences"),
     ("feedback", "/feedback", "Feedback"),
     ("system", "/system", "Data and self"),
 )
+FIGURES: Final = {
+    "precision": "precision",
+    "recall": "recall",
+    "covered": "covered",
+    "delay_s": "delay in s",
+    "false_a_week": "false a week",
+    "fault_recall": "faults found",
+    "calibration_error": "calibration error",
+    "cases_wrong": "cases wrong",
+    "us_per_point": "µs a point",
+}  # of a report, those that are asked for first
 SAID: Final = {
     "acknowledge": "The incident is acknowledged.",
     "resolve": "The incident is resolved.",
     "reopen": "The incident is open again.",
+    "silence": "The silence holds.",
+    "maintenance": "The maintenance window holds.",
+    "unsilence": "It has ended.",
+    "approve": "Your approval is kept.",
+    "refuse": "It is refused.",
+    "halt": "All responses are stopped.",
+    "resume": "Responses go on.",
     "verdict": "The verdict is kept; thresholds, labels and cases follow.",
     "shadow": "The version runs beside the champion now.",
     "canary": "The version serves a share of the series now.",
@@ -58,6 +79,8 @@ class Site:
         self._templates = environment()
         self._signs_in = signs_in
         self.needs = Needs(())
+        self._templates.filters |= {"deed": deed, "matching": matching, "guarded": guarded, "bounded": bounded}
+        self._templates.globals |= {"SHOWN_STEPS": SHOWN_STEPS, "FIGURES": FIGURES}
 
     async def ask(self, question: Callable[[], T]) -> T:
         """Ask the backend without holding the event loop."""

@@ -133,7 +133,8 @@ async function send(form, button) {
     tell("The service did not answer. Nothing is known to be done; try again.", true);
   } finally {
     button?.removeAttribute("disabled");
-    if (button?.isConnected) button.focus();
+    if (button?.isConnected && button.checkVisibility()) button.focus();
+    else if (button) document.getElementById("main").focus({ preventScroll: true }); // not back to the top of the page
   }
 }
 
