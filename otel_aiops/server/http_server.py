@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from typing import Any, Final
 
@@ -52,7 +53,7 @@ class HttpServer:
         if tls:
             self._config.ssl = asyncio_context(Certificates(tls, path=f"{path}.tls"))
         self._sockets: list[Any] = []
-        self._server = uvicorn.Server(self._config)
+        self._server = _Server(self._config)
         self._thread: threading.Thread | None = None
 
     def bind(self) -> None:
@@ -84,6 +85,16 @@ class HttpServer:
             self._thread.join(grace_s + STOP_SLACK_S)
         for sock in self._sockets:
             sock.close()
+
+
+class _Server(uvicorn.Server):
+    """Cuts connections that did not end in time, which uvicorn leaves open, and lets them go of their sockets."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        for one in list(self.server_state.connections):
+            one.transport.abort()
+        await asyncio.sleep(0)
 
 
 class _Hurried(H11Protocol):
