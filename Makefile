@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint docs dashboards bench lock clean
+.PHONY: demo test lint docs dashboards screenshots bench lock clean
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"otel-aiops needs Python 3.11 or newer, this is {sys.version.split()[0]}; set PYTHON=/path/to/python3.11")'
@@ -36,6 +36,9 @@ docs: $(INSTALLED)
 
 dashboards: $(INSTALLED)
 	$(BIN)/python -m otel_aiops.dashboards grafana/dashboards
+
+screenshots: $(INSTALLED)
+	$(BIN)/python -m tests.screenshots docs/images
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

@@ -137,7 +137,7 @@ class Service:
             self.monitor.errand.start()
             self.registrar.start()
             self.retrainer.errand.start()
-            self.responder.errand.start()
+            self.responder.start()
             self.notifier.start()
             self.inbound.errand.start()
             self.silences.errand.start()
@@ -295,7 +295,7 @@ class Service:
                     self._tell_safely(entry, step)
             elif self._stopping.is_set():
                 return
-            self._look_after(idle=entry is None)
+            self._look_after_safely(idle=entry is None)
 
     def _take_in(self, entry: Entry) -> Step | None:
         """One step of the learned state, the same when a body comes and when it is read back after a crash."""
@@ -403,6 +403,14 @@ class Service:
                 self.telemetry.add("otel_aiops.signals.mended", count, reason=reason)
 
     # -- what happens beside the bodies -------------------------------------------------------------------------------
+
+    def _look_after_safely(self, *, idle: bool) -> None:
+        """A fault in what is done now and then must not stop the loop either."""
+        try:
+            self._look_after(idle=idle)
+        except Exception:
+            self.telemetry.add("otel_aiops.step.failures")
+            log.exception("what is done beside the bodies failed; it is tried again")
 
     def _look_after(self, *, idle: bool) -> None:
         now_s = time.monotonic()

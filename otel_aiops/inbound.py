@@ -64,6 +64,8 @@ class Inbound:
     def _know(self, alerts: tuple[KnownAlert, ...], sender: str) -> dict[str, Any]:
         others = [one for one in alerts if not one.ours]
         journal, now_ns = self._service.chronicle.journal, self._service.clock_ns()
+        if notices := sorted({one.notice_of for one in alerts if one.notice_of}):
+            self._service.responder.ledger.notice(notices, now_ns)
         new = journal.know(others, now_ns, most=MOST_WAITING)[0] if others else 0
         self._service.chronicle.changes["alerts"] += new
         counts = {"taken": new, "repeated": len(others) - new, "ours": len(alerts) - len(others)}

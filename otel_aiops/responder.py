@@ -20,6 +20,7 @@ from otel_aiops.incidents.journal import PLAYBOOKS
 from otel_aiops.incidents.known import KnownAlert
 from otel_aiops.incidents.suppress import Maintenance, Silence, ruled
 from otel_aiops.labels import Labels
+from otel_aiops.responses.audit import verify
 from otel_aiops.responses.engine import Engine, Settings
 from otel_aiops.responses.kinds import responders
 from otel_aiops.responses.ledger import Ledger
@@ -34,8 +35,11 @@ log = structlog.get_logger("otel_aiops")
 
 FOLDER, STOP = "responses", "stop"
 COUNT_S = 5.0  # between two looks at what waits
+VERIFY_S, FIRST_S = 3_600.0, 2.0  # between two looks at the chain of the audit, and before the first
 FORGET_S = 86_400.0
 BAD = frozenset({"failed", "unknown", "not_recovered"})
+OUTCOMES = ("asked", "done", "failed", "unknown", "refused", "dry_run", "recovered", "not_recovered")
+S = 1_000_000_000
 PREFIX = "otel_aiops.response."
 
 
@@ -47,6 +51,8 @@ class Responder:
         self.ledger = Ledger(service.config.journal, service.directory)
         failure = "incidents could not be responded to; it is tried again"
         self.errand = Errand("responses", self.look, every_s=lambda: service.config.responses.interval, failure=failure)
+        failure = "the audit of responses could not be verified; it is tried again"
+        self._auditing = Errand("audit", self.verify, every_s=lambda: VERIFY_S, failure=failure, first_s=FIRST_S)
         self.engine = Engine(
             self.ledger,
             self,
@@ -64,9 +70,16 @@ class Responder:
         """Open the ledger beside the open journal. Raises: StorageError."""
         self.ledger.open()
 
+    def start(self) -> None:
+        """Begin to respond."""
+        self._begin_counting(self._service.config)
+        self.errand.start()
+        self._auditing.start()
+
     def stop(self) -> None:
         """Begin nothing more. What is being done goes on by itself, or is found after the next start."""
         self.errand.stop()
+        self._auditing.stop()
         self.engine.close()
 
     def close(self) -> None:
@@ -75,7 +88,16 @@ class Responder:
 
     def reload(self, config: Config) -> None:
         """Go on with other playbooks and targets."""
+        self._begin_counting(config)
         self.engine.renew(self._settings(config))
+
+    def verify(self) -> None:
+        """See whether the chain of the audit holds, and say so. Raises: StorageError."""
+        found = verify(self.ledger.lines())
+        self._service.telemetry.set(PREFIX + "audit.lines", found.lines)
+        self._service.telemetry.set(PREFIX + "audit.broken", float(bool(found.broken)))
+        if found.broken:
+            log.error("the audit of responses was changed", line=found.broken, why=found.why)
 
     def look(self) -> None:
         """Begin and carry on what is due. Raises: StorageError, Overloaded."""
@@ -173,10 +195,22 @@ class Responder:
             **prometheus,
         )
 
+    def _begin_counting(self, config: Config) -> None:
+        """Have counters of all that may happen: one that came into being with its first event would hide it."""
+        self._service.telemetry.set(PREFIX + "enabled", float(config.responses.enabled))
+        kinds = {(playbook.name, action.kind) for playbook in config.playbooks for _, action in playbook.actions()}
+        for playbook, kind in sorted(kinds):
+            for outcome in OUTCOMES:
+                self._service.telemetry.add(PREFIX + "runs", 0, playbook=playbook, kind=kind, outcome=outcome)
+
     def _told(self, run: Run, one: Execution, what: str) -> None:
         self._count_due_s = 0.0
-        kind, playbook = one.action.kind, run.playbook.name
-        self._service.telemetry.add(PREFIX + "runs", playbook=playbook, kind=kind, outcome=what)
+        kind, playbook, telemetry = one.action.kind, run.playbook.name, self._service.telemetry
+        telemetry.add(PREFIX + "runs", playbook=playbook, kind=kind, outcome=what)
+        if what == "done":
+            telemetry.record(PREFIX + "delay", max(0.0, (one.ended_ns - one.made_ns) / S))
+        if what == "recovered":
+            telemetry.record(PREFIX + "recovery", max(0.0, (self.now_ns() - one.ended_ns) / S))
         (log.warning if what in BAD else log.info)(
             "response",
             playbook=playbook,
@@ -192,7 +226,11 @@ class Responder:
     def _count(self) -> None:
         telemetry = self._service.telemetry
         try:
-            telemetry.set(PREFIX + "waiting", self.ledger.waiting())
+            waiting = self.ledger.waiting()
+            longest_ns = self.now_ns() - waiting[0].asked_ns if waiting else 0
+            telemetry.set(PREFIX + "waiting", len(waiting))
+            telemetry.set(PREFIX + "waiting.longest", max(0.0, longest_ns / S))
+            telemetry.set(PREFIX + "active", self.engine.running)
             telemetry.set(PREFIX + "stopped", float(bool(self.engine.stopped())))
         except AiopsError as error:
             log.warning("what waits for approval could not be counted", error=str(error))

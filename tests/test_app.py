@@ -326,6 +326,17 @@ class TestOverload:
         up.settle()
         assert up.metric("otel_aiops_points_scored_total") == 1
 
+    def test_a_fault_beside_the_bodies_does_not_stop_the_loop(self, up: Running, monkeypatch: Any) -> None:
+        def broken(*args: Any) -> None:
+            raise KeyError("a fault for the test")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(up.service._parts), "look_after", broken)
+            wait_for(lambda: up.service.telemetry.value("otel_aiops.step.failures") > 0, "the fault")
+        up.send(Feed().gauge("a", time.time(), 1))
+        up.settle()
+        assert up.metric("otel_aiops_points_scored_total") == 1
+
 
 class TestOtherSignals:
     def test_are_logged_and_counted(self, up: Running) -> None:

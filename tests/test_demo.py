@@ -15,6 +15,8 @@ from otel_aiops.demo.live import story
 from otel_aiops.otlp.decode import decode_metrics
 from otel_aiops.otlp.points import Points
 from otel_aiops.shop import FAULTS, PODS, SERVICES, STEP_S, Shop
+from tests.tools.collector import Unavailable
+from tests.tools.prometheus import alertmanager
 
 START_S = 1_759_968_000  # a Thursday, midnight UTC
 DAY = 1440
@@ -73,9 +75,13 @@ def test_faults_are_apart() -> None:
 
 
 def test_the_demo_runs_and_says_what_was_noticed() -> None:
+    try:
+        alerts = str(alertmanager())
+    except Unavailable:
+        alerts = "/none"
     done = subprocess.run(
         [sys.executable, "-m", "otel_aiops.demo", "shop"],
-        env={**os.environ, "OTEL_AIOPS_DEMO": "short", "COLUMNS": "200"},
+        env={**os.environ, "OTEL_AIOPS_DEMO": "short", "COLUMNS": "200", "ALERTMANAGER": alerts},
         capture_output=True,
         text=True,
         check=False,
@@ -86,6 +92,12 @@ def test_the_demo_runs_and_says_what_was_noticed() -> None:
     for fault in ("slow payments", "error burst", "dead pod"):
         assert f"noticed  {fault}" in done.stdout, done.stdout
     assert " faults were noticed; there were " in done.stdout
+    wanted = ["asks  the playbook take-back: run [", "The demo approves it for you:", "done  payment runs 1.4.0 again"]
+    wanted += ["helped  the incident is resolved ", "incidents verdict"]
+    wanted[:0] = ["fires in Alertmanager, which has told our webhook"] if alerts != "/none" else []
+    at = [done.stdout.find(one) for one in wanted]
+    assert -1 not in at and at == sorted(at), done.stdout
+    assert ("There is no Alertmanager here" in done.stdout) == (alerts == "/none")
     assert "What became an incident" in done.stdout and " log records were read in " in done.stdout
     assert "/api/v1/anomalies" in done.stdout
     assert "\x1b" not in done.stdout  # no control characters where there is no terminal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,6 +193,27 @@ def test_the_audit_tells_and_verifies(up: Running) -> None:
 def test_metrics(up: Running) -> None:
     wait_for(lambda: up.metric("otel_aiops_response_waiting") == 0, "nobody to be asked")
     assert up.metric("otel_aiops_response_runs_total") >= 5 and up.metric("otel_aiops_response_stopped") == 0
+    assert up.metric("otel_aiops_response_waiting_longest_seconds") == 0
+    assert up.metric("otel_aiops_response_enabled") == 1 and up.metric("otel_aiops_response_active") >= 1
+    assert up.metric("otel_aiops_response_delay_seconds_count") >= 3
+    text = requests.get(f"http://127.0.0.1:{up.ports['api']}/metrics", timeout=10).text
+    never = 'otel_aiops_response_runs_total{kind="command",outcome="failed",playbook="heal"} 0.0'
+    assert never in text, "what may happen is counted from the start, or a rule would miss the first time"
+
+
+def test_a_changed_audit_is_noticed(up: Running) -> None:
+    up.service.responder.verify()
+    lines = up.metric("otel_aiops_response_audit_lines")
+    assert lines >= 5 and up.metric("otel_aiops_response_audit_broken") == 0
+    with sqlite3.connect(up.service.directory / "incidents.db") as database:
+        (body,) = database.execute("SELECT body FROM response_audit WHERE number = 3").fetchone()
+        database.execute("UPDATE response_audit SET body = ? WHERE number = 3", (body.replace("otel-aiops", "nobody"),))
+    up.service.responder.verify()
+    assert up.metric("otel_aiops_response_audit_broken") == 1 and up.metric("otel_aiops_response_audit_lines") == 2
+    with sqlite3.connect(up.service.directory / "incidents.db") as database:
+        database.execute("UPDATE response_audit SET body = ? WHERE number = 3", (body,))
+    up.service.responder.verify()
+    assert up.metric("otel_aiops_response_audit_lines") == lines
 
 
 def test_stop_and_resume(up: Running) -> None:

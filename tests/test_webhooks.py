@@ -59,7 +59,8 @@ def up(folder: Path) -> Iterator[Running]:
     labelled = playbook | {"name": "other", "match": {"labels": {"alertname": "Other"}}}
     command = {"name": "note", "argv": [sys.executable, "-c", APPEND, str(folder / "noted"), "{service}"]}
     more = f"responses: {json.dumps({'enabled': True, 'late': '10000d', 'commands': [command]})}\n"
-    with broken(folder, f"{more}playbooks: {json.dumps([playbook, labelled])}\n", still=True) as found:
+    own = playbook | {"name": "own", "on": "notified", "match": {"suspects": ["catalog"]}}
+    with broken(folder, f"{more}playbooks: {json.dumps([playbook, labelled, own])}\n", still=True) as found:
         yield found
 
 
@@ -103,6 +104,18 @@ def test_our_own_alerts_are_no_evidence_about_us(up: Running) -> None:
     assert told(up, notified(alert(START_S, labels=labels)), "grafana")["ours"] == 1
     assert up.metric("otel_aiops_alertmanager_received_total") >= 1
     assert not up.service.chronicle.journal.known(from_ns=round(START_S * S), until_ns=round(START_S * S) + 1)
+
+
+def test_our_own_alert_that_comes_back_begins_playbooks_about_its_incident_once(up: Running, folder: Path) -> None:
+    (one,) = up.get("/api/v1/incidents", state="open")["incidents"]
+    labels = {"alertname": "OtelAiopsIncident", "service_name": "catalog", "incident_id": one["id"]}
+    assert told(up, notified(alert(START_S, labels=labels, status="resolved")))["ours"] == 1, "no news"
+    assert not up.get("/api/v1/responses", playbook="own")["responses"]
+    for _ in range(2):
+        told(up, notified(alert(START_S, labels=labels)))
+    (run,) = wait_for(lambda: up.get("/api/v1/responses", playbook="own", state="done")["responses"], "the playbook")
+    assert (run["on"], run["incident"]) == ("notified", one["id"])
+    assert (folder / "noted").read_text().split()[-1] == "catalog"
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"alerts": 1}'])

@@ -1,6 +1,6 @@
 """Grafana dashboards as code; `python -m otel_aiops.dashboards DIRECTORY` writes them. Needs grafana-foundation-sdk."""
 
-from otel_aiops.dashboards import forecast, incident, models, overview, own, quality, series
+from otel_aiops.dashboards import forecast, incident, models, overview, own, quality, responses, series
 from otel_aiops.dashboards.board import Board
 
 BOARDS: tuple[Board, ...] = (
@@ -10,5 +10,6 @@ BOARDS: tuple[Board, ...] = (
     forecast.BOARD,
     models.BOARD,
     quality.BOARD,
+    responses.BOARD,
     own.BOARD,
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,9 +21,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from otel_aiops.demo import circle
+from otel_aiops.demo import alertmanager, circle
 from otel_aiops.demo.live import Told, tell
-from otel_aiops.demo.service import Service, running
+from otel_aiops.demo.oncall import OnCall, settings
+from otel_aiops.demo.service import Service, free_port, running
 from otel_aiops.detect.engine import prepare
 from otel_aiops.shop import FAULTS, STEP_S, Fault, Shop
 
@@ -75,15 +78,20 @@ def _shop(console: Console, stack: ExitStack) -> Callable[[], None]:
     """The first part; what it returns says where to look, and goes on at the speed of life where that is wanted."""
     short = os.environ.get("OTEL_AIOPS_DEMO") == "short"
     steps, live = (1440 + 480, 480) if short else (HISTORY_STEPS + LIVE_STEPS, LIVE_STEPS)
-    service = stack.enter_context(running())
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="otel-aiops-shop-")))
+    program, port = alertmanager.program(), free_port()
+    service = stack.enter_context(running(settings(folder, f"http://127.0.0.1:{port}" if program else "")))
     export = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{service.grpc}")).unary_unary(EXPORT)
     service.wait()
+    hook, alerts = f"{service.url}/api/v1/webhooks/alertmanager", None
+    if program is not None:
+        alerts = stack.enter_context(alertmanager.alerting(program, port, hook))
     shop = Shop(int(time.time()) // STEP_S * STEP_S - steps * STEP_S, steps, last_day=live)
     console.print(f"A shop of services reports every minute. {shop.live / 1440:g} days of its past come first, ")
     console.print(f"then {live / 60:g} hours with faults, faster than life. Every point goes over OTLP/gRPC.\n")
     minutes = LIVE_MINUTES // 2 if short else LIVE_MINUTES
     seen, took_s = _drive(console, service, export, shop, minutes)
-    told = _live(console, service, export, shop, minutes)
+    told = _live(OnCall(console, service, folder, alerts), console, service, export, shop, minutes)
     _summary(console, service, shop, seen, took_s)
     told.summary(console)
 
@@ -123,14 +131,14 @@ def _drive(console: Console, service: Service, export: Any, shop: Shop, minutes:
     return seen, time.monotonic() - began_s
 
 
-def _live(console: Console, service: Service, export: Any, shop: Shop, minutes: int) -> Told:
+def _live(on_call: OnCall, console: Console, service: Service, export: Any, shop: Shop, minutes: int) -> Told:
     """The last minutes: metrics go on as before, and there are spans and logs of every request."""
     first = shop.steps - minutes
 
     def minute(number: int) -> None:
         export(shop.request(first + number), timeout=60)
 
-    return tell(console, service, float(shop.time_s(first)), minutes, minute)
+    return tell(console, service, float(shop.time_s(first)), minutes, minute, on_call)
 
 
 def _look(console: Console, shop: Shop, anomalies: list[dict[str, Any]], seen: Seen) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from otel_aiops.demo.oncall import OnCall
 from otel_aiops.demo.service import Service
 from otel_aiops.shop import LIVE_STEP_S, Kind, LiveFault, LiveShop
 
@@ -32,18 +33,21 @@ class Told:
     logs: int = 0
     took_s: float = 0.0
     incidents: dict[str, dict[str, Any]] = field(default_factory=dict)
+    done: Mapping[str, str] = field(default_factory=dict)  # about incidents
 
     def summary(self, console: Console) -> None:
         """Print what went wrong beside what was found."""
-        table = Table("fault", "incident after", "severity", "first suspect", title="\nWhat became an incident")
+        columns = ("fault", "incident after", "severity", "first suspect", "what was done")
+        table = Table(*columns, title="\nWhat became an incident")
         for fault in self.plan:
             found = self.of(fault)
             if found is None:
-                table.add_row(fault.what, "[red]no incident[/]", "", "")
+                table.add_row(fault.what, "[red]no incident[/]", "", "", "")
                 continue
             first = next(iter(found["suspects"]), {"service": "no candidate"})
             after = f"{found['detected_at'] - fault.start_s:.0f} s"
-            table.add_row(fault.what, after, found["severity"], escape(first["service"]))
+            done = self.done.get(found["id"], "")
+            table.add_row(fault.what, after, found["severity"], escape(first["service"]), escape(done))
         console.print(table)
         console.print(f"{self.spans:,} spans and {self.logs:,} log records were read in {self.took_s:.0f} s.\n")
 
@@ -55,7 +59,7 @@ class Told:
 
 
 def story(start_s: float, minutes: float) -> tuple[LiveFault, ...]:
-    """Three faults within some minutes: a slow statement, a bad deployment, a dead pod."""
+    """Three faults within some minutes: a bad deployment, a slow statement, a dead pod."""
 
     def at(part: float) -> float:
         return start_s + round(part * minutes * 60 / LIVE_STEP_S) * LIVE_STEP_S
@@ -63,22 +67,22 @@ def story(start_s: float, minutes: float) -> tuple[LiveFault, ...]:
     charge = "payment shop.PaymentService/Charge"
     return (
         LiveFault(
-            kind=Kind.SLOW_QUERY,
-            service="postgresql",
-            table="prices",
-            start_s=at(0.35),
-            end_s=at(0.48),
-            size=30,
-            what="a statement of catalog has lost its index",
-        ),
-        LiveFault(
             kind=Kind.BAD_DEPLOY,
             service="payment",
             operation=charge,
-            start_s=at(0.62),
-            end_s=at(0.74),
+            start_s=at(0.35),
+            end_s=at(0.48),  # at the latest
             size=0.5,
             what="a new version of payment throws",
+        ),
+        LiveFault(
+            kind=Kind.SLOW_QUERY,
+            service="postgresql",
+            table="prices",
+            start_s=at(0.62),
+            end_s=at(0.74),
+            size=30,
+            what="a statement of catalog has lost its index",
         ),
         LiveFault(
             kind=Kind.PARTIAL_OUTAGE,
@@ -92,11 +96,22 @@ def story(start_s: float, minutes: float) -> tuple[LiveFault, ...]:
     )
 
 
-def tell(console: Console, service: Service, start_s: float, minutes: int, minute: Callable[[int], None]) -> Told:
+def tell(
+    console: Console,
+    service: Service,
+    start_s: float,
+    minutes: int,
+    minute: Callable[[int], None],
+    on_call: OnCall | None = None,
+) -> Told:
     """Send some minutes to the service, and print each incident when it is there; `minute` is called every minute."""
     told, began_s, session = Told(story(start_s, minutes)), time.monotonic(), requests.Session()
     shop = LiveShop(start_s, rate=RATE / LiveShop.season(start_s), plan=told.plan)
-    console.print(f"\nThe last {minutes} minutes come with spans and logs of {RATE:g} requests a second.\n")
+    console.print(f"\nThe last {minutes} minutes come with spans and logs of {RATE:g} requests a second.")
+    if on_call is not None:
+        on_call.join(shop)
+        told.done = on_call.done
+    console.print()
     steps = minutes * STEPS_A_MINUTE
     for step in range(steps):
         for fault in told.plan:
@@ -110,6 +125,8 @@ def tell(console: Console, service: Service, start_s: float, minutes: int, minut
         if step % ASK_EVERY == ASK_EVERY - 1 or step == steps - 1:
             service.settle()
             _news(console, service.incidents(), told, start_s)
+            if on_call is not None:
+                on_call.look(shop.time_s(step + 1), told.incidents.values())
     told.spans, told.logs, told.took_s = shop.spans, shop.logs, time.monotonic() - began_s
     return told
 

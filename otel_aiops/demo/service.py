@@ -22,7 +22,7 @@ class Service:
     """`otel-aiops serve` in a process of its own, on free ports of loopback; `more` is added to its configuration."""
 
     def __init__(self, folder: Path, *options: str, more: str = "") -> None:
-        self.grpc, self.http, self.api = (_free_port() for _ in range(3))
+        self.grpc, self.http, self.api = (free_port() for _ in range(3))
         self.url = f"http://127.0.0.1:{self.api}"
         self._log = folder / "otel-aiops.log"
         self.config, self.data = folder / "otel-aiops.yaml", folder / "data"
@@ -82,7 +82,8 @@ def running(more: str = "") -> Iterator[Service]:
             service.stop()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -135,6 +135,8 @@ class Responses:
             why_not.insert(0, f"on: expected {playbook.on}, the incident is {kind}")
         if (playbook.on == "alert") != incident.id.startswith(ALERT):
             why_not.insert(0, f"on: expected {playbook.on}, got {incident.id}")
+        if playbook.on == "notified" and not responder.ledger.noticed(incident.id):
+            why_not.insert(0, "on: expected notified, Alertmanager has told nobody of it here")
         if incident.suppressed_by:
             why_not.insert(0, f"the incident is suppressed by {incident.suppressed_by}")
         steps = [

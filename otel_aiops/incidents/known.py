@@ -72,6 +72,11 @@ class KnownAlert:
         """Whether it comes from what we said."""
         return ours(dict(self.labels), self.source)
 
+    @property
+    def notice_of(self) -> str:
+        """The incident of ours that it lets people know of, "" where it is none of an incident that goes on."""
+        return dict(self.labels).get("incident_id", "") if self.status == "firing" else ""
+
     def text(self) -> str:
         """In one sentence."""
         said = dict(self.annotations)

@@ -72,6 +72,7 @@ _RUNS = tuple(
 )
 _ACTIONS = (("shadow",), ("canary",), ("promote",), ("rollback",), ("stop",))
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+_TAKES = (0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14_400.0)
 _MINUTES = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 600.0)
 _HOURS = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 86400.0, 172800.0, 604800.0)
 
@@ -339,6 +340,24 @@ def _other_signals() -> Iterator[Metric]:
         yield Metric(f"otel_aiops.{name}", "gauge", unit, description)
 
 
+def _responses() -> Iterator[Metric]:
+    """How responses stand."""
+    of = "otel_aiops.response."
+    yield Metric(of + "active", "gauge", "{run}", "Playbooks that go on about an incident or an alert.")
+    yield Metric(of + "waiting", "gauge", "{action}", "Steps of playbooks that wait for approval.")
+    longest = "How long the step has waited that waits longest for approval, 0 where none waits."
+    yield Metric(of + "waiting.longest", "gauge", "s", longest)
+    yield Metric(of + "enabled", "gauge", "", "1 where responses are enabled; else all of them are dry runs.")
+    yield Metric(of + "stopped", "gauge", "", "1 while all responses are stopped.")
+    delay = "Time from when a step was to be done until it was done, waiting for approval included."
+    yield Metric(of + "delay", "histogram", "s", delay, buckets=_TAKES)
+    recovery = "Time from when a step was done until it was seen to have helped."
+    yield Metric(of + "recovery", "histogram", "s", recovery, buckets=_TAKES)
+    held = "Lines of the audit of responses that held when it was last verified, at the start and every hour."
+    yield Metric(of + "audit.lines", "gauge", "{line}", held)
+    yield Metric(of + "audit.broken", "gauge", "", "1 where a line of the audit of responses does not hold.")
+
+
 def _incidents() -> Iterator[Metric]:
     """Incidents and predictions; see `otel_aiops.desk.metrics`."""
     opened = "Incidents that were opened."
@@ -501,8 +520,7 @@ OWN_METRICS: tuple[Metric, ...] = (
         "not_recovered).",
         ("playbook", "kind", "outcome"),
     ),
-    Metric("otel_aiops.response.waiting", "gauge", "{action}", "Steps of playbooks that wait for approval."),
-    Metric("otel_aiops.response.stopped", "gauge", "", "1 while all responses are stopped."),
+    *_responses(),
     Metric(
         "otel_aiops.alertmanager.sent",
         "counter",

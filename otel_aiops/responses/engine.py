@@ -148,12 +148,17 @@ class Engine:
         """Whether something is being done."""
         return bool(self._flying)
 
+    @property
+    def running(self) -> int:
+        """How many runs go on."""
+        return len(self._open or ())
+
     def tick(self) -> None:
         """Begin what is new, and carry on what is begun as far as it goes now. Raises: StorageError."""
         if self._open is None:
             self._open = {run.id: _Open(run, self._ledger.executions(run.id)) for run in self._ledger.unfinished()}
         for _ in range(ROUNDS):
-            changed = self._take(self._open) | self._take_alerts(self._open)
+            changed = self._take(self._open) | self._take_notices(self._open) | self._take_alerts(self._open)
             poked, self._poked = self._poked, False
             now_ns = self._world.now_ns()
             for one in list(self._open.values()):
@@ -172,15 +177,7 @@ class Engine:
         Each as if those before it had not been done. A step that cannot be planned says why in its `text`.
         """
         now_ns = self._world.now_ns()
-        name = run_id(playbook.name, incident.id, "preview", 0)
-        run = Run(
-            id=name,
-            playbook=playbook,
-            version=playbook.version,
-            trigger=playbook.on,
-            incident=brief(incident),
-            made_ns=now_ns,
-        )
+        run = begun(run_id(playbook.name, incident.id, "preview", 0), playbook, playbook.on, brief(incident), now_ns)
         return [
             self._previewed(run, Begin(number, DO, step.do, step.guard), now_ns)
             for number, step in enumerate(playbook.steps)
@@ -223,19 +220,31 @@ class Engine:
                     why = f"the change of the incident is {(event_ns - at_ns) / S:.0f} s old"
                     deeds.append(Deed(time_ns=now_ns, what="passed over", who=ITSELF, why=why, details=said))
                     continue
-                runs.append(
-                    Run(
-                        id=name,
-                        playbook=playbook,
-                        version=playbook.version,
-                        trigger=trigger,
-                        incident=brief(one),
-                        made_ns=now_ns,
-                    )
-                )
+                runs.append(begun(name, playbook, trigger, brief(one), now_ns))
                 deeds.append(Deed(time_ns=now_ns, what="begun", who=ITSELF, why=one.title, run=name, details=said))
         opened.update({run.id: _Open(run, {}) for run in self._ledger.take(known, runs, deeds)})
         return True
+
+    def _take_notices(self, opened: dict[str, _Open]) -> bool:
+        """Look at incidents of which Alertmanager lets people know since then; whether there were any."""
+        names = self._ledger.notices()
+        now_ns = self._world.now_ns()
+        runs: list[Run] = []
+        deeds: list[Deed] = []
+        for incident in names:
+            one, known = self._world.incident(incident), self._ledger.known(incident)
+            if one is None or known is None:  # an alert of somebody else's incident
+                continue
+            for playbook, trigger, which in self._begun(one, known, known):
+                if trigger != "notified":
+                    continue
+                name = run_id(playbook.name, one.id, trigger, which)
+                said = {"playbook": playbook.name, "version": playbook.version, "incident": one.id, "trigger": trigger}
+                runs.append(begun(name, playbook, trigger, brief(one), now_ns))
+                deeds.append(Deed(time_ns=now_ns, what="begun", who=ITSELF, why=one.title, run=name, details=said))
+        if names:
+            opened.update({run.id: _Open(run, {}) for run in self._ledger.take([], runs, deeds, notices=names)})
+        return bool(names)
 
     def _take_alerts(self, opened: dict[str, _Open]) -> bool:
         """Look at new alerts of others; whether there were any. The same alert begins a playbook once."""
@@ -250,16 +259,7 @@ class Engine:
                     continue
                 name = run_id(playbook.name, one.id, "alert", 1)
                 said = {"playbook": playbook.name, "version": playbook.version, "alert": one.id, "trigger": "alert"}
-                runs.append(
-                    Run(
-                        id=name,
-                        playbook=playbook,
-                        version=playbook.version,
-                        trigger="alert",
-                        incident=one,
-                        made_ns=now_ns,
-                    )
-                )
+                runs.append(begun(name, playbook, "alert", one, now_ns))
                 deeds.append(Deed(time_ns=now_ns, what="begun", who=ITSELF, why=one.title, run=name, details=said))
         opened.update({run.id: _Open(run, {}) for run in self._ledger.take([], runs, deeds)} if runs else {})
         if alerts:
@@ -273,7 +273,7 @@ class Engine:
         labels: Sequence[Labels] | None = None
         for playbook in self._settings.playbooks:
             which = triggered(playbook.on, one, before, now)
-            if which is None:
+            if which is None or (playbook.on == "notified" and not self._ledger.noticed(one.id)):
                 continue
             if playbook.match.labels and labels is None:
                 labels = self._world.labels(one)
@@ -534,16 +534,21 @@ class Engine:
         return self._settings.responders[kind]
 
 
+def begun(name: str, playbook: Playbook, trigger: Trigger, incident: Incident, now_ns: int) -> Run:
+    """A run that begins now."""
+    return Run(id=name, playbook=playbook, version=playbook.version, trigger=trigger, incident=incident, made_ns=now_ns)
+
+
 def triggered(on: Trigger, one: Incident, before: Known | None, now: Known) -> int | None:
     """Which time a revision begins playbooks of this kind: the same number is the same time; None where it does not.
 
-    `opened` holds for every revision while the incident is open: a playbook may begin to match later.
+    `opened` and `notified` hold for every revision while the incident is open: a playbook may begin to match later.
     """
     if one.prediction is not None:
         stands = on == "predicted" and one.state is State.PREDICTED
         return 1 if stands else None
     was_live = before is not None and before.state in LIVE
-    if on == "opened":
+    if on in ("opened", "notified"):
         return now.since if one.state is State.OPEN else None
     if on == "updated":
         changed = before is not None and (before.severity, before.suspect) != (now.severity, now.suspect)

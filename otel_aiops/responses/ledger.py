@@ -24,6 +24,7 @@ from otel_aiops.responses.runs import (
     ASK,
     DO,
     ESCALATE,
+    LIVE,
     UNDO,
     UNFINISHED,
     Execution,
@@ -48,6 +49,13 @@ KNOWN = sql.Table(  # the newest revision of each incident that was looked at
     sql.Column("severity", sql.Text, nullable=False),
     sql.Column("suspect", sql.Text, nullable=False),
     sql.Column("since", sql.BigInteger, nullable=False),  # the revision that opened it
+)
+NOTICES = sql.Table(  # open incidents whose alert has come back from Alertmanager: it lets people know
+    "response_notices",
+    META,
+    sql.Column("incident", sql.Text, primary_key=True),
+    sql.Column("time_ns", sql.BigInteger, nullable=False, index=True),
+    sql.Column("waits", sql.Integer, nullable=False, index=True),  # 1 until it was looked at
 )
 RUNS = sql.Table(
     "response_runs",
@@ -165,12 +173,18 @@ class Ledger:
             found[one.id] = int(row.event_ns), one, _known(row)
         return list(found.values())
 
-    def take(self, known: Sequence[Known], runs: Sequence[Run], deeds: Sequence[Deed]) -> list[Run]:
-        """Note that revisions were looked at, and the runs that they begin; those that are new."""
+    def take(
+        self, known: Sequence[Known], runs: Sequence[Run], deeds: Sequence[Deed], *, notices: Sequence[str] = ()
+    ) -> list[Run]:
+        """Note that revisions and notices were looked at, and the runs that they begin; those that are new."""
         new = []
         with self._writing() as connection:
             for one in known:
                 self._know(connection, one)
+            if notices:
+                connection.execute(sql.update(NOTICES).where(NOTICES.c.incident.in_(notices)).values(waits=0))
+            over = sql.select(KNOWN.c.incident).where(KNOWN.c.state.not_in([str(one) for one in LIVE]))
+            connection.execute(sql.delete(NOTICES).where(NOTICES.c.incident.in_(over)))
             for run in runs:
                 insert = self._database.insert(RUNS).values(_run_row(run)).on_conflict_do_nothing()
                 if connection.execute(insert.returning(RUNS.c.id)).first():
@@ -178,6 +192,32 @@ class Ledger:
             names = {run.id for run in new}
             self._audit(connection, [one for one in deeds if not one.run or one.run in names])
         return new
+
+    def notice(self, incidents: Sequence[str], time_ns: int) -> None:
+        """Note that Alertmanager lets people know of incidents; it tells the same again and again."""
+        with self._writing() as connection:
+            for name in incidents:
+                row = {"incident": _column(name), "time_ns": time_ns, "waits": 1}
+                connection.execute(self._database.insert(NOTICES).values(row).on_conflict_do_nothing())
+
+    def notices(self, *, most: int = AT_ONCE) -> list[str]:
+        """Incidents with a notice that was not looked at, the oldest first."""
+        query = sql.select(NOTICES.c.incident).where(NOTICES.c.waits == 1).order_by(NOTICES.c.time_ns)
+        with self._database.transaction() as connection:
+            return [str(name) for name in connection.scalars(query.limit(most))]
+
+    def noticed(self, incident: str) -> bool:
+        """Whether Alertmanager has let people know of an incident since it opened."""
+        query = sql.select(NOTICES.c.incident).where(NOTICES.c.incident == incident)
+        with self._database.transaction() as connection:
+            return connection.scalar(query) is not None
+
+    def known(self, incident: str) -> Known | None:
+        """What was last seen of an incident."""
+        query = sql.select(*(column.label(f"k_{column.name}") for column in KNOWN.c))
+        with self._database.transaction() as connection:
+            row = connection.execute(query.where(KNOWN.c.incident == incident)).first()
+        return None if row is None else _known(row)
 
     # -- runs and executions --------------------------------------------------------------------------------------
 
@@ -224,11 +264,12 @@ class Ledger:
             found = [decode(Execution, json.loads(body)) for body in connection.scalars(query)]
         return {one.id: one for one in sorted(found, key=_order)}
 
-    def waiting(self) -> int:
-        """How many executions wait for people."""
-        query = sql.select(sql.func.count()).select_from(EXECUTIONS)
+    def waiting(self) -> list[Execution]:
+        """Executions that wait for people, those that were asked for first come first."""
+        query = sql.select(EXECUTIONS.c.body).where(EXECUTIONS.c.standing == str(Standing.WAITING))
         with self._database.transaction() as connection:
-            return int(connection.scalar(query.where(EXECUTIONS.c.standing == str(Standing.WAITING))) or 0)
+            found = [decode(Execution, json.loads(body)) for body in connection.scalars(query)]
+        return sorted(found, key=lambda one: (one.asked_ns, one.id))
 
     def write(self, *, executions: Sequence[Execution] = (), run: Run | None = None, deeds: Sequence[Deed]) -> None:
         """Write how executions and a run stand now, and what is to be said of it."""
@@ -311,6 +352,7 @@ class Ledger:
             connection.execute(sql.delete(RUNS).where(RUNS.c.id.in_(gone)))
             newest = connection.scalar(sql.select(sql.func.max(KNOWN.c.event_ns))) or 0
             connection.execute(sql.delete(KNOWN).where(KNOWN.c.event_ns < newest - self._retention_ns))
+            connection.execute(sql.delete(NOTICES).where(NOTICES.c.time_ns < now_ns - self._retention_ns))
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -371,7 +413,7 @@ class _Writing:
 
 def known_of(incident: Incident, event_ns: int, before: Known | None) -> Known:
     """What is kept of a revision."""
-    again = before is None or before.state not in ("open", "acknowledged")
+    again = before is None or before.state not in LIVE
     return Known(
         incident=incident.id,
         revision=incident.revision,

@@ -18,7 +18,7 @@ from otel_aiops.responses.values import NAMES, places, probability_of
 from otel_aiops.settings import ConfigErrors, Schema, load_named
 
 Kind = Literal["notify", "webhook", "command", "scale", "silence", "annotation", "issue"]
-Trigger = Literal["opened", "updated", "resolved", "predicted", "alert"]
+Trigger = Literal["opened", "notified", "updated", "resolved", "predicted", "alert"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TELLING = frozenset({"notify", "annotation", "issue"})  # tell people; the others change something
@@ -163,7 +163,9 @@ class Playbook:
 
     name: str = ""  # letters, digits and . _ -; each has its own
     description: str = ""  # for people; no part of the hash
-    on: Trigger = "opened"  # when it begins to match while open; updated, resolved, predicted, or alert of others
+    on: Trigger = (
+        "opened"  # when it matches while open; notified (by Alertmanager), updated, resolved, predicted, alert
+    )
     dry_run: bool = True  # only say what would be done
     match: MatchConfig = field(default_factory=MatchConfig)  # which incidents
     steps: tuple[StepConfig, ...] = ()  # in their order

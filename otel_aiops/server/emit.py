@@ -288,7 +288,8 @@ class Emitter:
             yield from encode_gauges(resources, templates, time_ns, column, scope=self._scope, ends=ends)
 
     def _end(self, rows: I32, event_ns: int) -> Iterator[Request]:
-        rows = np.array([row for row in rows.tolist() if row in self._targets], np.int32)
+        """End what is emitted of rows; one body may say several times that a series ends."""
+        rows = np.array([row for row in dict.fromkeys(rows.tolist()) if row in self._targets], np.int32)
         if not len(rows):
             return
         ones, times = np.ones(len(rows)), np.full(len(rows), event_ns, np.int64)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from otel_aiops.otlp.points import F64, I32
-from otel_aiops.shop.faults import COUNT, FIRST, ORDINAL, OWNER, Effects, LiveFault, checked, effects, pod_name
+from otel_aiops.shop.faults import COUNT, FIRST, ORDINAL, OWNER, Effects, Kind, LiveFault, checked, effects, pod_name
 from otel_aiops.shop.flows import ENTRIES, IDLE, SERVICES, demand_s
 from otel_aiops.shop.pods import POD_METRICS_EVERY, PodMetrics
 from otel_aiops.shop.simulate import LogBlock, Run, Sent, slower
@@ -47,6 +48,15 @@ class LiveShop:
     def time_s(self, step: int) -> float:
         """When a step begins."""
         return self.start_s + step * LIVE_STEP_S
+
+    def roll_back(self, service: str, time_s: float) -> str:
+        """Take back the bad deployment that a service has at a time; the version that it runs then, "" without one."""
+        bad = [one for one in self.plan if one.service == service and one.kind is Kind.BAD_DEPLOY]
+        now = [one for one in bad if one.start_s < time_s < one.end_s]
+        if not now:
+            return ""
+        self.plan = tuple(replace(one, end_s=time_s) if one in now else one for one in self.plan)
+        return effects(self.plan, time_s).versions[service]
 
     def requests(self, step: int) -> tuple[bytes, bytes, bytes]:
         """(metrics, traces, logs) that the shop sends at the end of a step, as OTLP; b"" where there is nothing."""

@@ -23,6 +23,7 @@ from otel_aiops.lifecycle.version import BUNDLE
 from tests.feed import Feed
 from tests.incident_feed import BREAKS_S, SHORT, START_S, call, feed, steps
 from tests.promql import substituted
+from tests.responses.receiver import receiving
 from tests.server.destinations import NEVER, over_grpc
 from tests.servers import Prometheus, wait_for
 from tests.test_app import Running
@@ -37,9 +38,18 @@ LEARNED_S = (int(time.time()) // HOUR_S - 24 * DAYS - 1) * HOUR_S  # whose hours
 MOVED = 24 * DAYS - 30  # hours after it
 EVERYTHING = "emit: {series: all, expected: true, interval: 1s}\n"
 ASIDE = "lifecycle: {registry: {enabled: false}, "  # what goes on beside would only take the machine's time
+RESPONDS = """
+responses:
+  {enabled: true, late: 10000d, commands: [{name: right, argv: [/bin/true]}, {name: wrong, argv: [/bin/false]}]}
+playbooks:
+- {name: told, on: alert, dry_run: false, steps: [{do: {kind: command, use: right}, verify: {within: 1h}}]}
+- {name: fails, dry_run: false, steps: [{do: {kind: command, use: wrong}}]}
+- {name: asks, dry_run: false, steps: [{do: {kind: command, use: right}, guard: {approvals: 1, expiry: 10h}}]}
+"""
 QUIET = ASIDE + "monitoring: {enabled: false}}\nselftest: {enabled: false}\n"
 WATCHED = ASIDE + "monitoring: {reference: 5d, gap: 2d, interval: 3600}}\n"
 WATCHED += "selftest: {enabled: false, max_series: 4, max_points: 240, tested: 0.5}\n"
+RECOVERED = "otel_aiops_response_recovery_seconds_count"
 FORECAST = "forecast: [{match: {name: disk}, horizon: 2h, step: 1m, interval: 15s, history: 1d, limit: 0.9}]\n"
 TIDY = "governance: {drop: [user.id]}\n"
 RETRAINED = "series: {max_series: 5}\nselftest: {enabled: false}\n"
@@ -57,10 +67,22 @@ def shop_breaks(up: Running) -> None:
     up.send(logs_of([record("x" * 200_000, at_s=BREAKS_S), record(at_s=-9_000)]), "logs")
     up.send(Feed("web").gauge("cpu", 0, 1.0))  # without a time
     at_s = START_S + BREAKS_S
+    others_alert(up)
     twice = Feed("web").gauge("cpu", at_s, 1.0)
     for one in (twice, twice, Feed("web").gauge("cpu", at_s - 60, 1.0)):
         up.send(one)
     up.settle()
+
+
+def others_alert(up: Running) -> None:
+    """A playbook acts on an alert of others, and helps; another fails, and one asks."""
+    wait_for(lambda: up.metric("otel_aiops_response_waiting") == 1, "a playbook to ask")
+    alert = {"labels": {"alertname": "Disk", "service": "cart"}, "startsAt": "2026-01-05T12:00:00Z", "fingerprint": "a"}
+    for status in ("firing", "resolved"):
+        told = {"alerts": [{**alert, "status": status, "endsAt": "2026-01-05T12:10:00Z"}]}
+        assert call(up, "POST", "webhooks/alertmanager", told).status_code == 202
+        ran = "otel_aiops_response_delay_seconds_count" if status == "firing" else RECOVERED
+        wait_for(lambda ran=ran: up.metric(ran) == 1, f"the playbook, {status}")  # type: ignore[misc]
 
 
 def disk_fills(up: Running) -> None:
@@ -135,7 +157,7 @@ def small_one_is_full(up: Running) -> None:
 
 
 LIVES: dict[str, tuple[str, Callable[[Running], None]]] = {
-    "shop": (EVERYTHING + SHORT + QUIET, shop_breaks),
+    "shop": (EVERYTHING + SHORT + QUIET + RESPONDS, shop_breaks),
     "models": (EVERYTHING + WATCHED, model_grows_old),
     "small": (RETRAINED, small_one_is_full),
     "leak": (SHORT + QUIET, leak_is_foreseen_and_comes),
@@ -152,10 +174,13 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         patched.setattr(checkup, "NICE", 0)  # or a busy machine never comes to it
         destination = stack.enter_context(over_grpc())
         destination.replies += [NEVER] * 3
+        alertmanager = stack.enter_context(receiving())
+        alertmanager.routes["GET", "/api/v2/silences"] = []
+        posts = f"alertmanager: {{to: [{{url: '{alertmanager.url}'}}]}}\n"
         sends = f"exporters: {{otlp: {{endpoint: '{destination.endpoint}', tls: {{insecure: true}}}}}}\n"
         running = {}
         for name, (config, _) in LIVES.items():
-            up = running[name] = Running(folder / name, config + (sends if name == "disk" else ""))
+            up = running[name] = Running(folder / name, config + {"disk": sends, "shop": posts}.get(name, ""))
             if name in STILL:
                 up.service.config = replace(up.service.config, service=ServiceConfig(tick_interval=HOUR_S))
             up.service.start()

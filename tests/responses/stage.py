@@ -129,6 +129,11 @@ class Stage:
         self.journal.append(incidents, self.now_ns())
         self.settle()
 
+    def notice(self, *incidents: str) -> None:
+        """Alertmanager lets people know of these."""
+        self.ledger.notice(incidents, self.now_ns())
+        self.settle()
+
     def passes(self, seconds: float) -> None:
         self.now += seconds
         self.settle()

@@ -63,6 +63,30 @@ class TestTriggers:
         stage.settle()
         assert [one.incident.id for one in stage.runs()] == ["alert-1"] and stage.lines() == ["cart"]
 
+    def test_those_of_which_alertmanager_lets_people_know(self, stage: Stage) -> None:
+        stage.with_playbooks(playbook(on="notified", match={"severity": "critical"}))
+        one = incident()
+        stage.happens(one)
+        stage.notice(one.id, "another", "another")
+        assert stage.runs() == [], "it does not match yet"
+        stage.happens(revised(one, severity=Severity.CRITICAL))
+        stage.notice(one.id)
+        assert [run.trigger for run in stage.runs()] == ["notified"] and stage.lines() == ["cart"]
+        stage.happens(incident(revision=3, state=State.RESOLVED))
+        stage.notice(one.id)  # what was sent before it was over
+        stage.now += 1000
+        stage.happens(incident(revision=4, severity=Severity.CRITICAL))
+        assert stage.lines() == ["cart"], "nobody was told that it is open again"
+        stage.notice(one.id)
+        assert stage.lines() == ["cart", "cart"] and len(stage.runs()) == 2
+
+    def test_a_notice_before_its_incident_is_looked_at_is_kept(self, stage: Stage) -> None:
+        stage.with_playbooks(playbook(on="notified"))
+        stage.notice(incident().id)
+        stage.again()
+        stage.happens(incident())
+        assert stage.lines() == ["cart"]
+
     def test_updates_and_ends(self, stage: Stage) -> None:
         stage.with_playbooks(
             playbook("more", [{"do": NOTIFY}], on="updated"), playbook("end", [{"do": NOTIFY}], on="resolved")
@@ -244,7 +268,7 @@ class TestApproval:
     def test_two_people_must_agree(self, stage: Stage, receiver: Receiver) -> None:
         stage.change(tell="ops")
         stage.happens(incident())
-        assert stage.states() == ["waiting"] and stage.ledger.waiting() == 1
+        assert stage.states() == ["waiting"] and len(stage.ledger.waiting()) == 1
         asked = receiver.asked[0].json()["message"]
         assert "heal wants to run [" in asked and f"responses approve {stage.runs()[0].id}" in asked
         assert stage.votes("ann") and not stage.votes("Ann "), "one person is one"
@@ -252,7 +276,7 @@ class TestApproval:
         assert stage.lines() == []
         assert stage.votes("bob")
         stage.passes(1)
-        assert stage.lines() == ["cart"] and stage.states() == ["done"] and stage.ledger.waiting() == 0
+        assert stage.lines() == ["cart"] and stage.states() == ["done"] and not stage.ledger.waiting()
 
     def test_one_may_refuse(self, stage: Stage) -> None:
         stage.happens(incident())

@@ -155,6 +155,17 @@ class TestSeries:
         assert [value for *_, value in found] == [None] * 6
         assert road.watch.anomalies() == []
 
+    def test_end_once_when_a_body_says_so_twice(self) -> None:
+        road = Road()
+        road.warm()
+        road.step(gauges(3, START_S + 40, p1=500), START_S + 40)
+        feed = Feed("cart", **{"service.namespace": "shop"})
+        for second in (41, 42):
+            feed.gauge("cpu", START_S + second, 0, flags=STALE, pod="p1")
+        found = road.step(feed, START_S + 42)
+        assert [value for *_, value in found] == [None] * 6
+        assert not road.expire(START_S + 1_000)
+
     def test_end_when_their_row_is_given_away(self) -> None:
         road = Road(max_series=3)
         road.pipeline = Pipeline(
