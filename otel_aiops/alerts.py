@@ -37,12 +37,12 @@ class AlertViews:
         self._service = service
         self._views = views
 
-    def alerts(self, limit: int) -> dict[str, Any]:
+    def alerts(self, limit: int, offset: int = 0) -> dict[str, Any]:
         """The series that have an alert, the highest first."""
 
         def answer() -> dict[str, Any]:
             found = self._service.pipeline.alerting.ledger.active()
-            return {"total": len(found), "alerts": [self._alert(one) for one in found[:limit]]}
+            return {"total": len(found), "alerts": [self._alert(one) for one in found[offset : offset + limit]]}
 
         return self._service.ask(answer)
 
@@ -64,12 +64,12 @@ class AlertViews:
 
         return self._service.ask(answer)
 
-    def verdicts(self, limit: int) -> dict[str, Any]:
+    def verdicts(self, limit: int, offset: int = 0) -> dict[str, Any]:
         """The newest verdicts, the newest first."""
 
         def answer() -> dict[str, Any]:
             found = self._service.pipeline.alerting.told()
-            return {"total": len(found), "verdicts": [self._told(one) for one in found[:limit]]}
+            return {"total": len(found), "verdicts": [self._told(one) for one in found[offset : offset + limit]]}
 
         return self._service.ask(answer)
 

@@ -44,7 +44,7 @@ class Chronicle:
     def __init__(self, config: JournalConfig, directory: Path, files: IncidentFiles) -> None:
         self.journal = Journal(config, directory)
         self.failed = 0  # writes that the journal refused
-        self.changes: Counter[str] = Counter()  # since the start, by what changed: incidents, verdicts, models
+        self.changes: Counter[str] = Counter()  # since the start, by what changed: incidents, alerts, verdicts, models
         self._files = files
         self._open: dict[Path, TextIO] = {}
         self._waiting: deque[tuple[int, Write]] = deque()  # how many things a write writes, and the write

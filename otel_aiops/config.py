@@ -30,6 +30,7 @@ from otel_aiops.series.align import AlignConfig
 from otel_aiops.series.disk import AuditConfig, StorageConfig
 from otel_aiops.series.table import TableConfig
 from otel_aiops.server import endpoint
+from otel_aiops.server.access import AccessConfig
 from otel_aiops.server.auth import AuthConfig
 from otel_aiops.server.emit import EmitConfig
 from otel_aiops.server.exporter import ExporterConfig
@@ -79,13 +80,34 @@ class ApiConfig:
     endpoint: str = "localhost:9464"  # host:port to listen on; :9464 is every address of the machine
     tls: TlsConfig | None = None
     auth: AuthConfig | None = None
+    access: AccessConfig | None = None
+    hosts: tuple[str, ...] = ()  # names by which it is asked, besides localhost and addresses; others are refused
     webhooks: WebhooksConfig = field(default_factory=WebhooksConfig)
     max_request_body_size: int = 64 << 20  # bytes of the largest body, before and after decompression
 
     def __post_init__(self) -> None:
         endpoint.check(self.endpoint)
+        certified = self.tls is not None and bool(self.tls.client_ca_file)
+        if not (self.auth or self.access or certified or endpoint.loopback(self.endpoint)):
+            expected = "expected access, auth or tls.client_ca_file beside it, or an address of loopback"
+            who = "everybody who reaches it could do everything"
+            raise ConfigError("endpoint", f"{expected} such as localhost:9464, got {self.endpoint!r}: {who}")
+        if self.access and self.access.certificates and not certified:
+            raise ConfigError("access.certificates", "expected tls.client_ca_file, by which they are known")
+        if self.access and self.access.users and not (self.auth and self.auth.basicauth):
+            raise ConfigError("access.users", "expected auth.basicauth, which knows their passwords")
         if not 1 <= self.max_request_body_size <= 2047 << 20:
             raise ConfigError("max_request_body_size", f"must be 1 B to 2047 MiB, got {self.max_request_body_size}")
+
+    def known_hosts(self) -> tuple[str, ...] | None:
+        """All names that it answers to, besides localhost; None is any, where nothing is at stake.
+
+        Beyond loopback a browser shows what somebody signed in with only under the name at which that was.
+        """
+        host = endpoint.split(self.endpoint)[0].lower()
+        if not self.hosts and not endpoint.loopback(self.endpoint):
+            return None
+        return tuple({one.lower() for one in (*self.hosts, host) if one})
 
 
 @dataclass(frozen=True, slots=True)

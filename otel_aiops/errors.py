@@ -3,8 +3,10 @@
 AiopsError
 ├── ConfigError      the operator must change a setting; carries the key path
 ├── BadInput         the sender must not send this again (OTLP: INVALID_ARGUMENT, HTTP 400)
-│   └── TooLarge     the body is over the size limit (OTLP: RESOURCE_EXHAUSTED, HTTP 413)
+│   ├── TooLarge     the body is over the size limit (OTLP: RESOURCE_EXHAUSTED, HTTP 413)
+│   └── WrongType    the body is of a kind that is not taken there (HTTP 415)
 ├── Unauthorized     the sender must present valid credentials (OTLP: UNAUTHENTICATED, HTTP 401)
+├── Forbidden        the sender is known, and may not (HTTP 403)
 ├── Overloaded       the sender should retry later (OTLP: UNAVAILABLE + RetryInfo, HTTP 503 + Retry-After)
 ├── StorageError     the disk refused; new data is refused as retryable until it recovers
 └── StateError       a snapshot does not fit this version and is not loaded
@@ -36,8 +38,16 @@ class TooLarge(BadInput):
     """A body is larger than the limit, before or after decompression."""
 
 
+class WrongType(BadInput):
+    """A body is of another content type or encoding than is taken."""
+
+
 class Unauthorized(AiopsError):
     """Credentials are missing or wrong."""
+
+
+class Forbidden(AiopsError):
+    """Who asks is known, and may not."""
 
 
 class Overloaded(AiopsError):

@@ -67,6 +67,7 @@ class Inbound:
         if notices := sorted({one.notice_of for one in alerts if one.notice_of}):
             self._service.responder.ledger.notice(notices, now_ns)
         new = journal.know(others, now_ns, most=MOST_WAITING)[0] if others else 0
+        self._service.chronicle.changes["alerts"] += new
         counts = {"taken": new, "repeated": len(others) - new, "ours": len(alerts) - len(others)}
         for outcome, number in counts.items():
             self._count(sender, outcome, number)
@@ -86,7 +87,7 @@ class Inbound:
             return True
         asked = [("active", "true"), ("silenced", "false"), ("inhibited", "false")]
         asked += [("receiver", re.escape(told.receiver))] if told.receiver else []
-        asked += [("filter", f"{name}={json.dumps(value)}") for name, value in told.group_labels]
+        asked += [("filter", f"{name}={json.dumps(value, ensure_ascii=False)}") for name, value in told.group_labels]
         for server in servers:
             try:
                 url = f"{joined(server.url, PATH)}?{urlencode(asked)}"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+_HIDDEN = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _Scalar = str | bool | int | float | bytes | None
 AttributeValue = _Scalar | tuple["AttributeValue", ...] | tuple[tuple[str, "AttributeValue"], ...]
 Attributes = tuple[tuple[str, AttributeValue], ...]  # sorted by key; keys are unique
@@ -118,6 +119,17 @@ def text(value: AttributeValue) -> str:
     if value is None:
         return ""
     return json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=False)
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    """A text with its control characters, also those that turn the direction of writing, written out.
+
+    What a terminal would obey, or a reader would be deceived by, is seen instead; `keep` are some that stay.
+
+    >>> visible("a\x1b[31m\u202eb\\n"), visible("a\\nb", keep="\\n") == "a\\nb"
+    ('a\\\\x1b[31m\\\\u202eb\\\\n', True)
+    """
+    return _HIDDEN.sub(lambda match: match[0] if match[0] in keep else ascii(match[0])[1:-1], text)
 
 
 def _plain(value: AttributeValue) -> object:

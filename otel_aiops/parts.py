@@ -17,7 +17,7 @@ from otel_aiops.otlp.encode_events import encode_events
 from otel_aiops.otlp.semconv import SERVICE
 from otel_aiops.pipeline import Step
 from otel_aiops.server import api
-from otel_aiops.server.auth import Authenticator
+from otel_aiops.server.access import Access
 from otel_aiops.server.emit import EmitConfig, Emitter
 from otel_aiops.server.exporter import Exporter, ExporterConfig
 from otel_aiops.server.forecasts import families_of, requests_of
@@ -64,7 +64,8 @@ class Parts:
         self._service = service
         self._config = config
         self._receiver = _receiver(service, config)
-        self._api = _api(service, config)
+        self._access = _access(service, config)
+        self._api = _api(service, config, self._access)
         self._exporter = _exporter(service, config.exporters.otlp)
         self._own: OwnExport | None = start_export(service.telemetry, config.telemetry.metrics)
         self._emitter = self._new_emitter(config.emit)
@@ -106,6 +107,7 @@ class Parts:
         if self._own:
             self._own.stop(EXPORT_STOP_S)
         self._api.stop(1.0)
+        self._access.tokens.flush()
 
     def endpoints(self) -> dict[str, str]:
         """Where everything listens, for a log line."""
@@ -143,7 +145,8 @@ class Parts:
     def _swap_servers(self, old: Config, config: Config) -> None:
         """New receiver and API where they changed. The old ones give up their ports first; senders try again."""
         receiver = _receiver(self._service, config) if config.receivers != old.receivers else None
-        api_server = _api(self._service, config) if config.api != old.api else None
+        access = _access(self._service, config) if config.api != old.api else None
+        api_server = _api(self._service, config, access) if access else None
         grace_s = config.service.shutdown_timeout
         try:
             if receiver:
@@ -151,11 +154,11 @@ class Parts:
                 receiver.bind()
                 receiver.start()
                 self._receiver = receiver
-            if api_server:
+            if api_server and access:
                 self._api.stop(1.0)
                 api_server.bind()
                 api_server.start()
-                self._api = api_server
+                self._api, self._access = api_server, access
         except AiopsError:
             self._restore_servers(old, receiver=receiver is not None, api_server=api_server is not None)
             raise
@@ -169,7 +172,7 @@ class Parts:
             self._receiver.start()
         if api_server:
             self._api.stop(0.0)
-            self._api = _api(self._service, old)
+            self._api = _api(self._service, old, self._access)
             self._api.bind()
             self._api.start()
 
@@ -310,12 +313,21 @@ def _receiver(service: Service, config: Config) -> Receiver:
     return Receiver(protocols.grpc, protocols.http, service.ingest.accept)
 
 
-def _api(service: Service, config: Config) -> HttpServer:
-    auth = Authenticator(config.api.auth, path="api.auth") if config.api.auth else None
-    views, check = Views(service), auth.check if auth else None
-    desk, closing = Desk(service, views.alone), threading.Event()
-    most, hooks = config.api.max_request_body_size, config.api.webhooks
-    application: Any = api.build(views, desk, check, most, closing=closing, webhooks=hooks)
+def _access(service: Service, config: Config) -> Access:
+    return Access(
+        config.api.access,
+        config.api.auth,
+        service.directory,
+        certificates=config.api.tls is not None and bool(config.api.tls.client_ca_file),
+        refused=lambda reason: service.telemetry.add("otel_aiops.access.refused", reason=reason),
+    )
+
+
+def _api(service: Service, config: Config, access: Access) -> HttpServer:
+    views, closing = Views(service), threading.Event()
+    desk, most, hooks = Desk(service, views.alone), config.api.max_request_body_size, config.api.webhooks
+    hosts = config.api.known_hosts()
+    application: Any = api.build(views, desk, access, most, closing=closing, webhooks=hooks, hosts=hosts)
     return HttpServer(application, config.api.endpoint, config.api.tls, path="api", closing=closing)
 
 

@@ -205,6 +205,8 @@ def _expand(tree: Any, environment: Mapping[str, str], path: str, warnings: list
     filled = _VARIABLE.sub(value_of, tree)
     whole = _VARIABLE.fullmatch(tree)
     if whole and whole.group() != "$$":
+        if "\n" in filled:  # a key in PEM, say, whose lines YAML would join
+            return filled
         scalar = yaml.safe_load(filled) if filled else None
         return filled if isinstance(scalar, dict | list) else scalar
     return filled

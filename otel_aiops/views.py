@@ -18,8 +18,9 @@ from otel_aiops.alerts import AlertViews
 from otel_aiops.errors import BadInput, Overloaded
 from otel_aiops.labels import Labels, text
 from otel_aiops.lifecycle.dataset import Datasets
-from otel_aiops.otlp.points import Kind, Stream
+from otel_aiops.otlp.points import Kind
 from otel_aiops.otlp.prometheus import MetricKind, prometheus_labels, prometheus_name
+from otel_aiops.series.search import Search
 from otel_aiops.series.wanted import Wanted
 from otel_aiops.server.emit import LIVE_NS
 from otel_aiops.watch import Anomaly, Together
@@ -96,15 +97,15 @@ class Views:
     def _anomalous(self) -> int:
         return self._service.ask(lambda: len(self._service.watch.anomalies()))
 
-    def anomalies(self, *, limit: int) -> dict[str, Any]:
+    def anomalies(self, *, limit: int, offset: int = 0) -> dict[str, Any]:
         def answer() -> dict[str, Any]:
             found = self._service.watch.anomalies()
-            return {"total": len(found), "anomalies": [self._anomaly(one) for one in found[:limit]]}
+            return {"total": len(found), "anomalies": [self._anomaly(one) for one in found[offset : offset + limit]]}
 
         return self._service.ask(answer)
 
-    def alerts(self, *, limit: int) -> dict[str, Any]:
-        return self._alerts.alerts(limit)
+    def alerts(self, *, limit: int, offset: int = 0) -> dict[str, Any]:
+        return self._alerts.alerts(limit, offset)
 
     def budgets(self) -> dict[str, Any]:
         return self._alerts.budgets()
@@ -112,8 +113,8 @@ class Views:
     def objectives(self) -> dict[str, Any]:
         return self._alerts.objectives()
 
-    def verdicts(self, *, limit: int) -> dict[str, Any]:
-        return self._alerts.verdicts(limit)
+    def verdicts(self, *, limit: int, offset: int = 0) -> dict[str, Any]:
+        return self._alerts.verdicts(limit, offset)
 
     def judge(self, tree: Any) -> dict[str, Any]:
         return self._alerts.judge(tree)
@@ -123,9 +124,11 @@ class Views:
         return self._find(Wanted(series)).row
 
     def pulse(self) -> dict[str, int]:
-        """Numbers that grow when something changes; read without waiting for the step loop."""
+        """Numbers that are others when something has changed; read without waiting for the step loop."""
         changes = self._service.chronicle.changes
-        counts = {name: changes[name] for name in ("incidents", "verdicts", "models")}
+        counts = {name: changes[name] for name in ("incidents", "alerts", "verdicts", "models")}
+        counts["responses"] = self._service.responder.ledger.changes
+        counts["runs"] = int(self._service.retrainer.busy)
         return {"telemetry": self._service.sequence, **counts}
 
     def quality(self) -> dict[str, Any]:
@@ -142,21 +145,15 @@ class Views:
         return self._service.ask(answer)
 
     def search(self, words: str, service: str, *, after: int, limit: int) -> dict[str, Any]:
-        """Series with all words in the name of their metric or service, a page at a time; some at a look."""
-        wanted, table = words.casefold().split(), self._service.pipeline.table
+        """Series with all words in their name, service or labels, a page at a time; some at a look."""
+        wanted, table = Search(words, service), self._service.pipeline.table
         page: list[dict[str, Any]] = []
-        known: dict[Stream, bool] = {}  # all series of a stream have its name and service
 
         def look(start: int) -> int:
             rows = table.live()
             rows = rows[np.searchsorted(rows, start) :][:ROWS_A_LOOK]
             for row in rows.tolist():
-                stream = table.source(row).stream
-                if stream not in known:
-                    (labels,) = table.labels_of(np.array([row], np.int32), whole=False)
-                    text = f"{labels.name} {labels.service}".casefold()
-                    known[stream] = service in ("", labels.service) and all(word in text for word in wanted)
-                if known[stream]:
+                if wanted.takes(table, row):
                     if len(page) == limit:
                         return int(row)
                     page.append(self._described(row))

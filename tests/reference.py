@@ -142,7 +142,24 @@ def _comments(schema: type) -> dict[str, str]:
     return found
 
 
+def roles() -> str:
+    """What each role may do, and the routes that ask for it; those that only look are too many to list."""
+    from otel_aiops.server.access.roles import MAY, NEEDS, Role
+
+    lines = ["| role | may | over the API and on the page |", "|---|---|---|"]
+    for role, what in MAY.items():
+        routes = [" ".join(one.split()) for one in NEEDS[role].split(",")]
+        shown = (
+            "everything that is asked by `GET`, but `/api/v1/tokens`"
+            if role is Role.VIEWER
+            else ", ".join(f"`{one}`" for one in routes)
+        )
+        lines.append(f"| {role} | {what} | {shown} |")
+    return "\n".join(lines)
+
+
 SECTIONS = {
+    "access.md": {"roles": roles},
     "commands.md": {"commands": commands},
     "api.md": {"api": api},
     "telemetry.md": {"metrics": metrics, "events": events},

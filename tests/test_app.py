@@ -140,7 +140,7 @@ class TestApi:
         assert status["series"] == 4 and status["sequence"] >= 1 and status["bytes_per_series"] <= 512
         page = up.get("/api/v1/series", limit=3)
         assert len(page["series"]) == 3
-        rest = up.get("/api/v1/series", limit=3, after=page["next"])
+        rest = up.get("/api/v1/series", limit=3, offset=page["next"])
         assert [one["stat"] for one in page["series"] + rest["series"]] == ["", "rate", "mean", "p95"]
         assert rest["next"] is None
         fingerprint = page["series"][0]["fingerprint"]

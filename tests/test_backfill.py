@@ -176,7 +176,8 @@ class Service:
     def __call__(self, path: str, q: dict[str, str], body: bytes, headers: Any) -> tuple[int, Any, dict[str, str]]:
         if path == "/api/v1/series":
             assert q["format"] == "source"
-            return 200, self._views.series(after=int(q["after"]), limit=int(q["limit"]), source=True), {}
+            page = self._views.series(after=int(q["offset"]) - 1, limit=int(q["limit"]), source=True)
+            return 200, {**page, "next": None if page["next"] is None else page["next"] + 1}, {}
         assert (path, headers["Content-Encoding"]) == ("/api/v1/backfill", "gzip")
         assert headers["Content-Type"] == "application/x-protobuf"
         plain = gzip.decompress(body)

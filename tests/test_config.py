@@ -170,3 +170,9 @@ class TestBudgets:
         with pytest.raises(ConfigError) as error:
             parse(text)
         assert said in str(error.value)
+
+
+def test_a_variable_of_several_lines_keeps_them() -> None:
+    text = "api: {tls: {cert_file: c, key_pem: '${env:KEY}'}}"
+    found = parse(text, {"KEY": "-----BEGIN KEY-----\nabc\n-----END KEY-----\n"}).config.api.tls
+    assert found and found.key_pem == "-----BEGIN KEY-----\nabc\n-----END KEY-----\n"

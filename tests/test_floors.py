@@ -95,6 +95,7 @@ HOMES = {
     },
     "prometheus_client": {"server"},
     "bcrypt": {"server"},
+    "jwt": {"server"},
     "deflate": {"server"},
     "zstandard": {"server", "series"},
 }

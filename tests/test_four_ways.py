@@ -362,12 +362,13 @@ def test_the_document_of_the_api(queues: tuple[Queues, Path]) -> None:
     routes = [route for route in api.build(nobody, nobody, None, 1).routes if isinstance(route, Route)]
     assert {route.path for route in routes if route.include_in_schema} == set(described["paths"])
     for path, operations in described["paths"].items():
-        given = operations.pop("parameters", [])
-        assert {of["name"] for of in given} == set(re.findall(r"{(\w+)}", path)) and all(of["required"] for of in given)
         for method, operation in operations.items():
             assert method in {"get", "post", "put", "delete"} and operation["summary"], path
             assert operation["responses"] and all(len(code) == 3 for code in operation["responses"]), path
             assert all(of["description"] for of in operation["responses"].values()), path
+            given = [of for of in operation.get("parameters", ()) if of["in"] == "path"]
+            assert {of["name"] for of in given} == set(re.findall(r"{(\w+)}", path)), path
+            assert all(of["required"] for of in given), path
             for parameter in operation.get("parameters", ()):
                 assert parameter["in"] in {"query", "path", "header"} and parameter["name"] and parameter["schema"]
             for content in operation.get("requestBody", {}).get("content", {}).values():

@@ -129,8 +129,8 @@ class TestShown:
 
     def test_is_described(self, up: Running) -> None:
         paths = up.get("/api/v1/openapi.json")["paths"]
-        assert set(paths["/api/v1/incidents/{id}"]) == {"get", "post", "parameters"}
-        assert set(paths["/api/v1/silences/{name}"]) == {"delete", "parameters"}
+        assert set(paths["/api/v1/incidents/{id}"]) == {"get", "post"}
+        assert set(paths["/api/v1/silences/{name}"]) == {"delete"}
 
 
 BAD = [
@@ -211,7 +211,7 @@ class TestDecided:
         assert made["active"] and made["services"] == ["shipping*"] and made["channels"] == ["errors"]
         assert made["until"] - up.service.pipeline.event_ns / 1e9 == pytest.approx(7200, abs=60)
         longer = call(up, "POST", "silences", asked | {"for": 10_800, "why": "slow"}).json()
-        assert up.get("/api/v1/silences") == {"total": 1, "silences": [longer]} and longer["why"] == "slow"
+        assert up.get("/api/v1/silences")["silences"] == [longer] and longer["why"] == "slow"
         clash = call(up, "POST", "maintenance", {"name": "migration", "for": "1h", "who": "ann"})
         assert clash.status_code == 400 and "because a silence has the name 'migration'" in clash.text
         window = call(up, "POST", "maintenance", {"for": "1h", "start": "2030-01-01", "every": "7d", "who": "bob"})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import hmac
 import json
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +20,8 @@ import requests
 
 from otel_aiops.config import Config, parse
 from otel_aiops.lifecycle import sources
+from otel_aiops.server import asking
+from tests.hostile import HOSTILE
 from tests.incident_feed import BREAKS_S, START_S, broken, call, feed, steps
 from tests.responses.receiver import receiving
 from tests.responses.stage import APPEND
@@ -76,12 +80,20 @@ def test_an_alert_is_evidence_a_label_and_begins_a_playbook_once(up: Running, fo
     texts = [finding["evidence"]["text"] for finding in up.get(f"/api/v1/incidents/{one['id']}")["findings"]]
     assert "The alert Errors of alertmanager fires: many errors" in texts
 
+    (listed,) = up.get("/api/v1/known-alerts")["alerts"]
+    shown = up.get(f"/api/v1/incidents/{listed['id']}")
+    assert [other["id"] for other in shown["evidence_of"]] == [one["id"]] and shown["state"] == "open"
+    assert shown["alert"]["labels"]["alertname"] == listed["name"] == "Errors" and listed["status"] == "firing"
+
     (run,) = wait_for(lambda: up.get("/api/v1/responses", state="done")["responses"], "the playbook")
     assert run["playbook"] == "told" and run["incident"].startswith("alert-")
     assert (folder / "noted").read_text().split() == ["catalog"]
 
     end = alert(START_S + BREAKS_S + 30, status="resolved", endsAt="2026-01-05T12:05:00Z")
     assert told(up, notified(end))["taken"] == 1
+    assert [said["status"] for said in up.get(f"/api/v1/incidents/{listed['id']}")["told"]] == ["firing", "resolved"]
+    assert up.get("/api/v1/known-alerts")["alerts"][0]["status"] == "resolved"
+    assert up.get("/api/v1/known-alerts", offset=1) == {"total": 1, "alerts": [], "next": None}
     (label,) = sources.of_webhooks(up.service.chronicle.journal, 0, 2**62).labels
     assert (label.service, label.confidence, label.source) == ("catalog", sources.FIRING, "alertmanager")
     assert label.end_ns == datetime(2026, 1, 5, 12, 5, tzinfo=UTC).timestamp() * S
@@ -111,6 +123,71 @@ def test_what_is_no_notification(up: Running, body: bytes) -> None:
     url = f"http://127.0.0.1:{up.ports['api']}/api/v1/webhooks/grafana"
     answer = requests.post(url, data=body, timeout=30)
     assert answer.status_code == 400 and "expected" in answer.json()["error"]
+
+
+NOW = "2026-01-05T12:00:00Z"
+DEEP = json.loads("[" * 900 + "]" * 900)
+ODD: dict[str, tuple[Any, int, int]] = {  # body, status, how many of its alerts could not be read
+    "deep labels": (notified({"labels": {"a": DEEP}, "startsAt": NOW}), 400, 0),
+    "deep": (notified(alert(START_S), more=DEEP), 400, 0),
+    "many": (notified(*[{}] * 10_001), 400, 0),
+    "many that are none": (notified(*[{}] * 10_000), 202, 10_000),
+    "many labels": (notified(alert(START_S, labels={f"l{k}": "v" for k in range(5_000)})), 202, 0),
+    "long": (notified(alert(START_S, labels={"a" * 100_000: "b" * 100_000}), groupKey="g" * 100_000), 202, 0),
+    "types": (notified(1, None, [], "x", {"labels": []}, {"labels": {"a": 1}, "startsAt": 5}), 202, 6),
+    "status": (notified({**alert(START_S), "status": ["firing"]}, status={"a": 1}), 202, 1),
+    "late": (notified(alert(START_S, startsAt="9999-12-31T23:59:59Z")), 202, 1),
+    "early": (notified(alert(START_S, startsAt="0001-01-01T00:00:00+14:00")), 202, 1),
+    "ends late": (notified(alert(START_S, status="resolved", endsAt="9999-12-31T23:59:59Z", fingerprint="e")), 202, 0),
+    "truncated": (notified(alert(START_S), truncatedAlerts=10**300), 202, 0),
+    "truncated otherwise": (notified(alert(START_S), truncatedAlerts=True, groupLabels=[1]), 202, 0),
+    "numbers": (notified(alert(START_S, labels={"a": 10**4000, "b": 1e308, "c": None, "d": [1]})), 202, 0),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_notifications(up: Running, name: str) -> None:
+    tree, status, unreadable = ODD[name]
+    answer = call(up, "POST", "webhooks/alertmanager", tree)
+    assert answer.status_code == status, answer.text
+    assert status != 202 or answer.json()["unreadable"] == unreadable
+    up.get("/api/v1/status")
+
+
+@pytest.mark.parametrize("name", ["tag", "ansi", "newline", "promql", "long", "unicode", "up"])
+def test_labels_that_do_harm_are_text(up: Running, name: str) -> None:
+    value = HOSTILE[name]
+    labels = {"alertname": value, "service": value, "severity": "warning", value: value}
+    found = alert(START_S, labels=labels, fingerprint=name, annotations={"summary": value}, generatorURL=value)
+    assert told(up, notified(found, groupKey=value, receiver=value, externalURL=value))["taken"] == 1
+    (known,) = [one for one in up.service.chronicle.journal.known(limit=1_000) if one.fingerprint == name]
+    assert known.service == value[:1_000] and known.name == value[:1_000]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b'{"alerts": [], "alerts": [], "version": "4", "version": "1"}', {}, 202),
+        (b'{"alerts": [{"labels": {"a": "\xff"}}]}', {}, 400),
+        (b'{"alerts": [], "x": "\\ud800"}', {}, 400),
+        (b'{"alerts": [NaN]}', {}, 400),
+        (gzip.compress(b'{"alerts": []}' + b" " * 50_000_000), {"Content-Encoding": "gzip"}, 415),
+        (b'{"alerts": []}', {"Content-Type": "text/html"}, 415),
+        (b" " * ((16 << 20) + 1), {}, 413),
+    ],
+    ids=["twice", "no UTF-8", "half a character", "no number", "bomb", "type", "large"],
+)
+def test_bodies_that_do_harm(up: Running, body: bytes, headers: dict[str, str], status: int) -> None:
+    url = f"http://127.0.0.1:{up.ports['api']}/api/v1/webhooks/alertmanager"
+    kind = {"Content-Type": "application/json"}
+    assert requests.post(url, data=body, headers=kind | headers, timeout=60).status_code == status
+
+
+def test_a_notification_that_does_not_come(up: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "BODY_S", 0.2)
+    with socket.create_connection(("127.0.0.1", up.ports["api"]), timeout=60) as sock:
+        sock.sendall(b"POST /api/v1/webhooks/grafana HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")
+        assert sock.recv(1_000).startswith(b"HTTP/1.1 408 ")
 
 
 def test_who_may_tell(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ FOLDER, FILE = "audit", "configurations.jsonl"
 MOST_LINES = 10_000
 HIDDEN = "(hidden)"
 SECRET = re.compile(
-    r"token|password|secret|header|htpasswd|credential|auth|key$|ur[li]$|\burls\.|\benv\.", re.IGNORECASE
+    r"token|password|secret|header|htpasswd|credential|auth|salt|_pem|key$|ur[li]$|\burls\.|\benv\.", re.IGNORECASE
 )
 
 

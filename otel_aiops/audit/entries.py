@@ -18,6 +18,7 @@ from otel_aiops.lifecycle import governed
 from otel_aiops.lifecycle.dataset import Datasets
 from otel_aiops.lifecycle.version import MODEL, Models
 from otel_aiops.responses.ledger import Ledger
+from otel_aiops.server.access.tokens import TokenFile
 
 S = 1_000_000_000
 KINDS = (
@@ -31,6 +32,7 @@ KINDS = (
     "rollout",
     "run",
     "response",
+    "access",
 )
 MOST = 10_000  # of each journal
 CLOCK_OF_RUNS = ("made_ns", "started_ns", "began_ns", "start_ns", "time_ns")
@@ -101,6 +103,7 @@ def trail(
         "rollout": lambda: _rollouts(journal),
         "run": lambda: _runs(directory),
         "response": lambda: _responses(ledger),
+        "access": lambda: _tokens(directory),
     }
     found: list[Entry] = []
     problems: list[str] = []
@@ -137,6 +140,14 @@ def _configs(directory: Path) -> Iterator[Entry]:
             code=one.code,
             details={"id": one.id, "machine": one.machine, "changed": details},
         )
+
+
+def _tokens(directory: Path) -> Iterator[Entry]:
+    for one in TokenFile(directory).read().values():
+        opens = ", ".join(one.paths) or "everything"
+        for event in one.events:
+            what = f"token {one.id} {event.what}: {one.role} {one.name}, for {opens}"
+            yield Entry(time_ns=event.time_ns, kind="access", what=what, who=event.who)
 
 
 def _governance(directory: Path) -> Iterator[Entry]:

@@ -167,12 +167,12 @@ class _Run:
 
     def _sources(self) -> Iterator[Source]:
         """All streams of the service, a page at a time."""
-        after: int | None = -1
-        while after is not None:
-            page = self._server.get("/api/v1/series", {"format": "source", "after": str(after), "limit": str(PAGE)})
+        offset: int | None = 0
+        while offset is not None:
+            page = self._server.get("/api/v1/series", {"format": "source", "offset": str(offset), "limit": str(PAGE)})
             try:
                 yield from map(_source, page["series"])
-                after = page["next"]
+                offset = page["next"]
             except (KeyError, TypeError, ValueError, binascii.Error) as error:
                 raise BadInput(f"otel-aiops: expected a page of series with their sources, got {error!r}") from error
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import requests
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from otel_aiops.errors import AiopsError, BadInput, Overloaded, TooLarge, Unauthorized
+from otel_aiops.responses.destinations import session
 
 TIMEOUT_S = (5.0, 300.0)  # to connect; to answer, which a large backfill takes
 TRIES = 5  # of a server that does not answer
@@ -35,9 +37,9 @@ class Api:
             raise BadInput(f"{name}: expected a URL that begins with http:// or https://, got {base_url!r}")
         self._name = name
         self._base_url = base_url.rstrip("/")
-        self._session = requests.Session()
+        self._session = session()
         if token:
-            self._session.headers["Authorization"] = f"Bearer {token}"
+            self._session.headers["Authorization"] = f"Bearer {_read(name, token)}"
         self._sleep = sleep
 
     def get(self, path: str, parameters: dict[str, str]) -> Any:
@@ -80,13 +82,16 @@ class Api:
         url, content = self._base_url + path, dict(content)
         as_text = content.pop("as_text", False)
         try:
-            answer = self._session.request(method, url, timeout=TIMEOUT_S, **content)
+            answer = self._session.request(method, url, timeout=TIMEOUT_S, allow_redirects=False, **content)
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
             raise Overloaded(f"{self._name}: {url} does not answer: {_why(error)}", retry_after_s=0.0) from error
         except requests.RequestException as error:
             raise BadInput(f"{self._name}: {url}: {error}") from error
         if answer.status_code >= 400:
             raise self._refusal(url, answer)
+        if answer.status_code >= 300:
+            where = answer.headers.get("Location", "somewhere else")[:200]
+            raise BadInput(f"{self._name}: {url} leads to {where!r}: redirects are not followed, give that address")
         if as_text:
             return answer.text
         try:
@@ -115,6 +120,16 @@ class Api:
         if code in (500, 502, 504):
             return Overloaded(message, retry_after_s=0.0)
         return BadInput(message)
+
+
+def _read(name: str, token: str) -> str:
+    """A token, or that of a file: ``@/run/secrets/token``. Raises: BadInput."""
+    if not token.startswith("@"):
+        return token
+    try:
+        return Path(token[1:]).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{name}: the file of the token cannot be read: {error}") from error
 
 
 def _why(error: requests.RequestException) -> str:

@@ -21,7 +21,8 @@ from otel_aiops.cli.recorded import plan, preview, replay, score, selftest
 from otel_aiops.cli.responses import playbooks, responses
 from otel_aiops.cli.series import explain, forecast
 from otel_aiops.cli.service import alerts, backfill, budget, check, serve, verdict
-from otel_aiops.cli.terminal import FAULT
+from otel_aiops.cli.terminal import FAULT, say
+from otel_aiops.cli.tokens import token
 from otel_aiops.cli.training import train, tune
 from otel_aiops.cli.versions import models, rollback, rollout
 from otel_aiops.errors import AiopsError
@@ -65,6 +66,7 @@ app.add_typer(feedback, name="feedback")
 app.add_typer(playbooks, name="playbooks")
 app.add_typer(responses, name="responses")
 app.add_typer(audit, name="audit")
+app.add_typer(token, name="token")
 importing.command()(vmanomaly)
 importing.command()(promql)
 
@@ -74,7 +76,7 @@ def main() -> None:
     try:
         app()
     except AiopsError as error:
-        typer.echo(f"otel-aiops: {error}", err=True)
+        say(f"otel-aiops: {error}", err=True)
         sys.exit(FAULT)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -82,7 +84,7 @@ def main() -> None:
 
 def _version(wanted: bool) -> None:  # as typer calls it
     if wanted:
-        typer.echo(f"otel-aiops {__version__}")
+        say(f"otel-aiops {__version__}")
         raise typer.Exit
 
 

@@ -21,6 +21,7 @@ from otel_aiops.cli.terminal import (
     moment,
     prepare,
     print_texts,
+    say,
     show,
 )
 
@@ -64,9 +65,9 @@ def trail(
         for one in found["entries"]
     ]
     print_texts(("time", "kind", "who", "what", "why", "data", "code"), rows)
-    typer.echo(counted(found["total"], "change"))
+    say(counted(found["total"], "change"))
     for problem in found["problems"]:
-        typer.echo(f"note: {problem}", err=True)
+        say(f"note: {problem}", err=True)
 
 
 @audit.command("why")
@@ -105,7 +106,7 @@ def why(
     finally:
         if journal is not None:
             journal.close()
-    typer.echo(json.dumps(found.to_json()) if as_json else "\n".join(lines(found)))
+    say(json.dumps(found.to_json()) if as_json else "\n".join(lines(found)))
     if not found.equal:
         raise typer.Exit(NO)
 
@@ -132,7 +133,7 @@ def verify(
     directory = data_dir or Path(settings.storage.directory)
     ledger = _ledger(settings, directory)
     if ledger is None:
-        typer.echo(f"{directory}: there is no audit of responses")
+        say(f"{directory}: there is no audit of responses")
         return
     try:
         found = verified(ledger.lines(), head)
@@ -141,11 +142,11 @@ def verify(
     if as_json:
         show(asdict(found))
     elif found.broken:
-        typer.echo(f"line {found.broken} is broken: {found.why}; the {found.lines} lines before it hold")
+        say(f"line {found.broken} is broken: {found.why}; the {found.lines} lines before it hold")
     elif not found.known:
-        typer.echo(f"{found.lines} lines hold, but none of them has the hash {head}: some are missing at the end")
+        say(f"{found.lines} lines hold, but none of them has the hash {head}: some are missing at the end")
     else:
-        typer.echo(f"{found.lines} lines hold, the head is {found.head}")
+        say(f"{found.lines} lines hold, the head is {found.head}")
     if found.broken or not found.known:
         raise typer.Exit(NO)
 

@@ -31,6 +31,7 @@ from otel_aiops.cli.terminal import (
     post,
     prepare,
     print_texts,
+    say,
     show,
     span,
 )
@@ -107,17 +108,17 @@ def run(
             made = of.named(made, who=who, why=why, origin=origin)
             wanted = of.planned(made, time.time_ns())
         except (BadInput, ConfigError) as error:
-            typer.echo(f"otel-aiops: {error}", err=True)
+            say(f"otel-aiops: {error}", err=True)
             raise typer.Exit(USAGE) from None
         if plan:
-            typer.echo(json.dumps({"id": wanted.id, **wanted.to_json()}) if as_json else "\n".join(wanted.lines(made)))
+            say(json.dumps({"id": wanted.id, **wanted.to_json()}) if as_json else "\n".join(wanted.lines(made)))
             return
         runs = Runs(directory)
         with runs.alone(who):
             try:
                 one = of.begun(runs, wanted, made, resume=resume, now_ns=time.time_ns())
             except BadInput as error:
-                typer.echo(f"otel-aiops: {error}", err=True)
+                say(f"otel-aiops: {error}", err=True)
                 raise typer.Exit(USAGE) from None
             _announce(one, wanted, made)
             prepare()
@@ -138,9 +139,9 @@ def status(config: ConfigOption = None, data_dir: DataDirOption = None, as_json:
     if as_json:
         show({"holder": holder, "newest": found[0].summary() if found else None})
         return
-    typer.echo(f"a run goes on: {holder}" if holder else "no run goes on")
+    say(f"a run goes on: {holder}" if holder else "no run goes on")
     if found:
-        typer.echo(_line(found[0], running=bool(holder)))
+        say(_line(found[0], running=bool(holder)))
 
 
 @lifecycle.command("list")
@@ -173,7 +174,7 @@ def show_run(
     if as_json:
         show(one.to_json() | {"summary": one.summary()})
         return
-    typer.echo(_line(one, running=bool(runs.holder())))
+    say(_line(one, running=bool(runs.holder())))
     rows = []
     for step in one.steps:
         took = span((step.ended_ns - step.began_ns) / 1e9) if step.ended_ns else ""
@@ -253,21 +254,21 @@ def _announce(one: Run, wanted: Plan, made: Circle) -> None:
     from otel_aiops.lifecycle.circle import Plan
 
     for line in Plan.from_json(one.plan).lines(made):
-        typer.echo(line, err=True)
+        say(line, err=True)
     done = [step.name for step in one.steps if step.ended]
     if not one.unfinished:
-        typer.echo(f"this was done before, at {moment(one.began_ns / 1e9)}; --new does it again", err=True)
+        say(f"this was done before, at {moment(one.began_ns / 1e9)}; --new does it again", err=True)
     elif one.attempts:
-        typer.echo(f"going on with run {one.id}; done: {', '.join(done) or 'nothing yet'}", err=True)
+        say(f"going on with run {one.id}; done: {', '.join(done) or 'nothing yet'}", err=True)
 
 
 def _failed(runs: Runs, one: Run, error: Exception, as_json: bool) -> None:
     """Say what went wrong, and how to go on; ends with exit code 3."""
     from otel_aiops.errors import AiopsError, StorageError
 
-    typer.echo(f"otel-aiops: {error}", err=True)
+    say(f"otel-aiops: {error}", err=True)
     room = "make room on the disk, then " if isinstance(error, StorageError) else ""
-    typer.echo(f"nothing was registered by halves; {room}the same command goes on with run {one.id}", err=True)
+    say(f"nothing was registered by halves; {room}the same command goes on with run {one.id}", err=True)
     if as_json:
         with suppress(AiopsError):
             one = runs.load(one.id)
@@ -285,7 +286,7 @@ def _result(done: Run, as_json: bool) -> None:
         for name in ("evaluate", "gate", "quality") if done.state == REFUSED else ("evaluate", "register", "rollout"):
             step = done.step(name)
             if step is not None and (done.state != REFUSED or name == "evaluate" or step.state == REFUSED):
-                typer.echo(step.words)
+                say(step.words)
     if done.state == REFUSED:
         raise typer.Exit(NO)
 
@@ -354,7 +355,7 @@ def gate_change(
         before, after = (_setup(one, objective, families, path) for one, path in ((was, base), (now, config)))
         held = _held_out(was, before, data, data_dir, dataset, days, labels)
     except (BadInput, ConfigError) as error:
-        typer.echo(f"otel-aiops: {error}", err=True)
+        say(f"otel-aiops: {error}", err=True)
         raise typer.Exit(USAGE) from None
     prepare()
     limits = was.lifecycle.evaluation
@@ -370,7 +371,7 @@ def gate_change(
             processes=workers.processes(),
             progress=progress,
         )
-    typer.echo(json.dumps(found.to_json()) if as_json else found.markdown())
+    say(json.dumps(found.to_json()) if as_json else found.markdown())
     if not found.passed:
         raise typer.Exit(NO)
 

@@ -23,6 +23,7 @@ from otel_aiops.cli.terminal import (
     labels_of,
     load_config,
     print_texts,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def build(
             progress=progress,
         )
     for note in notes:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     _show(made, as_json)
     if not made.trainable:
         raise typer.Exit(NO)
@@ -111,7 +112,7 @@ def list_datasets(config: ConfigOption = None, data_dir: DataDirOption = None, a
     datasets = _datasets(config, data_dir)
     found, damaged = datasets.list(), datasets.damaged()
     if as_json:
-        typer.echo(json.dumps({"datasets": [one.summary() for one in found], "damaged": damaged}))
+        say(json.dumps({"datasets": [one.summary() for one in found], "damaged": damaged}))
         return
     print_texts(
         ("id", "from", "to", "series", "points", "MiB", "good", "made", "by", "why"),
@@ -124,7 +125,7 @@ def list_datasets(config: ConfigOption = None, data_dir: DataDirOption = None, a
         ],
     )
     for name, why in damaged.items():
-        typer.echo(f"{name}: {why}", err=True)
+        say(f"{name}: {why}", err=True)
 
 
 @dataset.command("show")
@@ -142,9 +143,9 @@ def verify(
     """Read every byte of a dataset again and say what was changed or is missing; exit code 1 when anything is."""
     problems = _datasets(config, data_dir).verify(name)
     if as_json:
-        typer.echo(json.dumps({"id": name, "problems": problems}))
+        say(json.dumps({"id": name, "problems": problems}))
     else:
-        typer.echo("\n".join(problems) or f"{name}: every byte is as it was")
+        say("\n".join(problems) or f"{name}: every byte is as it was")
     if problems:
         raise typer.Exit(NO)
 
@@ -159,14 +160,14 @@ def delete(name: IdArgument, config: ConfigOption = None, data_dir: DataDirOptio
     datasets = _datasets(config, data_dir)
     by = cited(data_dir or Path(settings.storage.directory))
     if name in by:
-        typer.echo(f"dataset {name} stays: the model versions {', '.join(by[name])} cite it", err=True)
+        say(f"dataset {name} stays: the model versions {', '.join(by[name])} cite it", err=True)
         raise typer.Exit(NO)
     try:
         datasets.delete(name, cited=by)
     except BadInput as error:
-        typer.echo(str(error), err=True)
+        say(str(error), err=True)
         raise typer.Exit(NO) from None
-    typer.echo(f"{name}: deleted")
+    say(f"{name}: deleted")
 
 
 def _datasets(config: Path | None, data_dir: Path | None) -> Datasets:
@@ -240,17 +241,17 @@ class _around:
 
 def _show(made: Manifest, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(made.to_json() | {"trainable": made.trainable}))
+        say(json.dumps(made.to_json() | {"trainable": made.trainable}))
         return
     of = made.profile
-    typer.echo(f"dataset {made.id}, {_time(made.window.start_ns)} to {_time(made.window.end_ns)}")
-    typer.echo(f"made by {made.who or 'nobody named'} at {_time(made.made_ns)}{': ' + made.why if made.why else ''}")
-    typer.echo(
+    say(f"dataset {made.id}, {_time(made.window.start_ns)} to {_time(made.window.end_ns)}")
+    say(f"made by {made.who or 'nobody named'} at {_time(made.made_ns)}{': ' + made.why if made.why else ''}")
+    say(
         f"{made.rows} points of {made.series} series in {len(made.pieces)} segments, {made.bytes / 2**20:.1f} MiB;"
         f" {_counted('label', made.labels)}; {_counted('exclusion', made.exclusions)}, of {of.rows_excluded} points"
     )
     if of.hours_empty or made.lost:
-        typer.echo(f"of {of.hours} hours {of.hours_empty} have no data, {len(made.lost)} a damaged segment")
+        say(f"of {of.hours} hours {of.hours_empty} have no data, {len(made.lost)} a damaged segment")
     shown = ("missing", "duplicate", "non_finite", "constant", "counter")
     print_texts(
         ("service", "series", "points", "interval", *(name.replace("_", " ") for name in shown)),
@@ -260,12 +261,12 @@ def _show(made: Manifest, as_json: bool) -> None:
         ],
     )
     for rule in made.governance:
-        typer.echo(f"governance: {json.dumps(dict(rule), sort_keys=True)}")
-    typer.echo("good enough to learn from" if made.gate.passed else "not good enough to learn from:")
+        say(f"governance: {json.dumps(dict(rule), sort_keys=True)}")
+    say("good enough to learn from" if made.gate.passed else "not good enough to learn from:")
     for reason in made.gate.reasons:
-        typer.echo(f"  {reason}")
+        say(f"  {reason}")
     if made.forced:
-        typer.echo(f"used all the same, {made.forced}")
+        say(f"used all the same, {made.forced}")
 
 
 def _counted(what: str, many: Sequence[Label] | Sequence[Exclusion]) -> str:

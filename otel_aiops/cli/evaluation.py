@@ -20,6 +20,7 @@ from otel_aiops.cli.terminal import (
     load_config,
     prepare,
     print_table,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -76,16 +77,16 @@ def evaluate(
     wanted = find_objective(objective, settings)
     report = _evaluated(settings, directory, version, dataset, against, wanted, labels)
     if as_json:
-        typer.echo(json.dumps(report.to_json()))
+        say(json.dumps(report.to_json()))
         return
     columns = [side.figures() for side in report.sides]
     rows = [(words, *(_text(shown, [one[name] for name in names]) for one in columns)) for words, names, shown in SHOWN]
     print_table(("", *(f"{side.role} {side.name}" for side in report.sides)), rows)
     if report.feedback is not None:
-        typer.echo(f"what verdicts changed: {report.feedback.sentence()}")
+        say(f"what verdicts changed: {report.feedback.sentence()}")
     for note in report.notes:
-        typer.echo(f"note: {note}", err=True)
-    typer.echo(str(directory / "lifecycle" / "models" / version / "report.html"))
+        say(f"note: {note}", err=True)
+    say(str(directory / "lifecycle" / "models" / version / "report.html"))
 
 
 def gate(
@@ -122,7 +123,7 @@ def gate(
         report = _evaluated(settings, directory, version, dataset, against, wanted, None)
     wanted = wanted or _judging(settings, report.objective)
     verdict = decide(report, settings.lifecycle.gate, wanted.cost if wanted else None)
-    typer.echo(json.dumps(verdict.to_json()) if as_json else verdict.markdown())
+    say(json.dumps(verdict.to_json()) if as_json else verdict.markdown())
     if not verdict.passed:
         raise typer.Exit(NO)
 
@@ -177,7 +178,7 @@ def backtest(
             progress=progress,
         )
     if as_json:
-        typer.echo(json.dumps(found.to_json()))
+        say(json.dumps(found.to_json()))
     else:
         _tell(found)
 
@@ -187,14 +188,14 @@ def _tell(found: Backtest) -> None:
 
     from otel_aiops.lifecycle.page import series_text
 
-    typer.echo(found.sentence())
+    say(found.sentence())
     for one in found.after.missed:
         began = datetime.fromtimestamp(one.start_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M")
         where = ", ".join((*one.services, *map(series_text, one.series))) or "all"
         also = "" if one in found.newly_missed else f" (missed by {found.before.name} too)"
-        typer.echo(f"  missed: {one.name}, {began} UTC, {where}{also}")
+        say(f"  missed: {one.name}, {began} UTC, {where}{also}")
     if found.drawn_of > found.series:
-        typer.echo(f"  of {found.drawn_of} series {found.series} were drawn")
+        say(f"  of {found.drawn_of} series {found.series} were drawn")
 
 
 def _evaluated(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from otel_aiops.cli.terminal import ConfigOption, DataDirOption, load_config, prepare
+from otel_aiops.cli.terminal import ConfigOption, DataDirOption, load_config, prepare, say
 from otel_aiops.cli.versions import IdArgument
 
 
@@ -37,8 +37,8 @@ def export(
         from otel_aiops.lifecycle.export import export as run
 
         found = run(models, name, out, loaded.pipeline())
-        typer.echo(f"{found.model} and {found.scorer}: {found.series} series; {', '.join(found.detectors)}")
-        typer.echo(f"without {'; '.join(found.without)}")
+        say(f"{found.model} and {found.scorer}: {found.series} series; {', '.join(found.detectors)}")
+        say(f"without {'; '.join(found.without)}")
     if rules is not None:
         from otel_aiops.config import duration
         from otel_aiops.lifecycle.rules import refusals
@@ -50,6 +50,6 @@ def export(
         made = write(name, models.trained(name), every=every)
         with storage_errors(f"exporting to {rules}"), whole_file(rules) as file:
             file.write(made.text.encode())
-        typer.echo(f"{rules}: rules for {made.series} series")
+        say(f"{rules}: rules for {made.series} series")
         for line in refusals(made):
-            typer.echo(line)
+            say(line)

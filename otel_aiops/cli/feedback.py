@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from otel_aiops.cli.terminal import JsonOption, TokenOption, UrlOption, ask, counted, moment, print_texts, show
+from otel_aiops.cli.terminal import JsonOption, TokenOption, UrlOption, ask, counted, moment, print_texts, say, show
 
 feedback = typer.Typer(help="What a running service would like to be told.", no_args_is_help=True)
 
@@ -30,7 +30,7 @@ def queue(
     print_texts(("worth", "series", "since", "because"), rows)
     for one in found["queue"]:
         at = f"{one['since']:.0f}"
-        typer.echo(f"otel-aiops verdict {one['fingerprint']} {at} VERDICT")
+        say(f"otel-aiops verdict {one['fingerprint']} {at} VERDICT")
     if found["queue"]:
-        typer.echo("VERDICT: real, false, expected, or duplicate with --of and the id of the other incident")
-    typer.echo(f"{len(found['queue'])} of {counted(found['alerts'], 'alert')}")
+        say("VERDICT: real, false, expected, or duplicate with --of and the id of the other incident")
+    say(f"{len(found['queue'])} of {counted(found['alerts'], 'alert')}")

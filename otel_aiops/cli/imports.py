@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from otel_aiops.cli.terminal import NO, USAGE
+from otel_aiops.cli.terminal import NO, USAGE, say
 from otel_aiops.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ def _convert(convert: Callable[[str], Imported], source: Path, output: Path | No
     try:
         found = convert(source.read_text(encoding="utf-8"))
     except (ConfigError, OSError, UnicodeDecodeError) as error:
-        typer.echo(f"error: {source}: {error}", err=True)
+        say(f"error: {source}: {error}", err=True)
         raise typer.Exit(USAGE) from None
     if output:
         output.write_text(found.config_yaml, encoding="utf-8")
     else:
-        typer.echo(found.config_yaml, nl=False)
+        say(found.config_yaml, nl=False)
     for note in found.notes:
-        typer.echo(f"{'lost' if note in found.lost else 'note'}: {note}", err=True)
+        say(f"{'lost' if note in found.lost else 'note'}: {note}", err=True)
     if found.lost:
         raise typer.Exit(NO)

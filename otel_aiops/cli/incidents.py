@@ -20,6 +20,7 @@ from otel_aiops.cli.terminal import (
     moment,
     post,
     print_texts,
+    say,
     service,
     show,
     span,
@@ -68,7 +69,7 @@ def list_incidents(
             for one in found["incidents"]
         ],
     )
-    typer.echo(f"{found['total']} incidents")
+    say(f"{found['total']} incidents")
 
 
 @incidents.command("show")
@@ -80,12 +81,12 @@ def show_incident(
     if as_json:
         show(one)
         return
-    typer.echo(f"{one['title']}\n{one['summary']}\n")
-    typer.echo(f"{one['state']}, {one['severity']}, since {moment(one['start'])}, {_lasted(one)}")
+    say(f"{one['title']}\n{one['summary']}\n")
+    say(f"{one['state']}, {one['severity']}, since {moment(one['start'])}, {_lasted(one)}")
     for key, words in (("services", "shown by"), ("blast_radius", "reaches")):
-        typer.echo(f"{words}: {', '.join(one[key]) or 'nobody'}")
+        say(f"{words}: {', '.join(one[key]) or 'nobody'}")
     if one["suppressed_by"]:
-        typer.echo(f"suppressed by {one['suppressed_by']}")
+        say(f"suppressed by {one['suppressed_by']}")
     _print_suspects(one["suspects"])
     _print_findings(one["findings"])
     if one["similar_incidents"]:
@@ -95,7 +96,7 @@ def show_incident(
         print_texts(("similar incident", "start", "what", "cause then"), rows)
     for decision in one["decisions"]:
         why = f": {decision['why']}" if decision["why"] else ""
-        typer.echo(f"{moment(decision['time'])} {decision['action']} by {decision['who']}{why}")
+        say(f"{moment(decision['time'])} {decision['action']} by {decision['who']}{why}")
 
 
 @incidents.command("timeline")
@@ -136,7 +137,7 @@ def export(
     if output:
         output.write_text(text, encoding="utf-8")
     else:
-        typer.echo(text, nl=False)
+        say(text, nl=False)
 
 
 @incidents.command("ack")
@@ -195,7 +196,7 @@ def judge(
     if as_json:
         show(found)
     else:
-        typer.echo(f"{found['incident']}: {found['verdict']}, said of {found['series']} series")
+        say(f"{found['incident']}: {found['verdict']}, said of {found['series']} series")
 
 
 @incidents.command("precursors")
@@ -210,12 +211,12 @@ def precursors(
     rows = [(one["type"], one["incidents"], *_learned(one), _before(one)) for one in found["types"]]
     print_texts(("type", "incidents", "Brier", "base rate's", "lead", "what comes before"), rows)
     if found["problem"]:
-        typer.echo(found["problem"])
+        say(found["problem"])
     if not found["enabled"]:
-        typer.echo("incidents.precursors.enabled is false")
+        say("incidents.precursors.enabled is false")
     elif not found["types"]:
         learned = "no incidents yet" if found["trained_at"] else "nothing was learned yet"
-        typer.echo(f"{learned}; {found['needed']} of a type are needed")
+        say(f"{learned}; {found['needed']} of a type are needed")
 
 
 @silences.command("list")
@@ -240,6 +241,22 @@ def add_silence(
     """Silence incidents for a time; they are still found and kept."""
     asked = {"for": lasts, "services": services or [], "channels": channel or [], "severities": severity or []}
     _add_rule("silences", {**asked, "name": name, "who": who, "why": why}, url, token, as_json)
+
+
+@silences.command("incident")
+def silence_incident(
+    name: Annotated[str, typer.Argument(help="Id of an incident or prediction.")],
+    lasts: ForOption,
+    scope: Annotated[str, typer.Option(help="incident, or services: everything of its services.")] = "incident",
+    who: WhoOption = "",
+    why: WhyOption = "",
+    url: UrlOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Silence an incident for a time, in Alertmanager where one is configured, else here."""
+    asked = {"for": lasts, "scope": scope, "who": who, "why": why}
+    _add_rule(f"incidents/{quote(name, safe='')}/silence", asked, url, token, as_json)
 
 
 @silences.command("end")
@@ -293,10 +310,10 @@ def predictions(
         return
     rows = [_predicted(one) for one in found["standing"]]
     print_texts(("id", "what", "probability", "in", "between", "said at"), rows)
-    typer.echo(f"{found['total']['standing']} stand")
+    say(f"{found['total_standing']} stand")
     for what, record in found["records"].items():
         median = f", median time before: {span(record['lead_s']['p50'])}" if record["lead_s"]["count"] else ""
-        typer.echo(f"{what}: {record['hits']} came true, {record['misses']} did not{median}")
+        say(f"{what}: {record['hits']} came true, {record['misses']} did not{median}")
     rows = [
         (what, f"{one['predicted']:.2f}", f"{one['happened']:.2f}", one["count"])
         for what, record in found["records"].items()
@@ -316,8 +333,8 @@ def advice(
         show(found)
         return
     for line in [*(one["text"] for one in found["advice"]), *found["foreseen"]]:
-        typer.echo(line)
-    typer.echo(f"{found['total']} pieces of advice from {found['series']} series")
+        say(line)
+    say(f"{found['total']} pieces of advice from {found['series']} series")
 
 
 def graph(url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False) -> None:
@@ -337,7 +354,7 @@ def graph(url: UrlOption = None, token: TokenOption = None, as_json: JsonOption 
         for one in found["edges"]
     ]
     print_texts(("caller", "callee", "kind", "calls/s", "errors"), rows)
-    typer.echo(f"{len(found['nodes'])} nodes, {len(found['edges'])} edges")
+    say(f"{len(found['nodes'])} nodes, {len(found['edges'])} edges")
 
 
 def _mark(name: str, asked: Mapping[str, str], url: str | None, token: str | None, as_json: bool) -> None:
@@ -345,7 +362,7 @@ def _mark(name: str, asked: Mapping[str, str], url: str | None, token: str | Non
     if as_json:
         show(found)
     else:
-        typer.echo(f"{found['id']} is {found['state']}: {found['title']}")
+        say(f"{found['id']} is {found['state']}: {found['title']}")
 
 
 def _list_rules(kind: str, columns: tuple[str, ...], url: str | None, token: str | None, as_json: bool) -> None:
@@ -361,13 +378,13 @@ def _add_rule(kind: str, asked: Mapping[str, Any], url: str | None, token: str |
     if as_json:
         show(made)
     else:
-        typer.echo(f"{made['name']} holds until {moment(made.get('until') or made.get('end'))}")
+        say(f"{made['name']} holds until {moment(made.get('until') or made.get('end'))}")
 
 
 def _end_rule(kind: str, name: str, asked: dict[str, str], url: str | None, token: str | None) -> None:
     with service(url, token) as api:
         api.delete(f"/api/v1/{kind}/{quote(name, safe='')}", {key: value for key, value in asked.items() if value})
-    typer.echo(f"{name} is over")
+    say(f"{name} is over")
 
 
 def _cell(key: str, value: Any) -> str:
@@ -384,7 +401,7 @@ def _cell(key: str, value: Any) -> str:
 
 def _print_suspects(suspects: list[dict[str, Any]]) -> None:
     if not suspects:
-        typer.echo("No candidate for the cause: no service has evidence enough.")
+        say("No candidate for the cause: no service has evidence enough.")
         return
     rows = [
         (str(rank), one["service"], _place(one), f"{one['confidence']:.0%}", one["reason"])

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from otel_aiops.cli.terminal import NO, JsonOption, TokenOption, UrlOption, ask, print_texts, show
+from otel_aiops.cli.terminal import NO, JsonOption, TokenOption, UrlOption, ask, print_texts, say, show
 from otel_aiops.errors import ConfigError
 
 objectives = typer.Typer(
@@ -25,7 +25,7 @@ MaybePath = Annotated[Path | None, typer.Argument(help="A YAML file, or a folder
 def check(path: PathArgument) -> None:
     """Check files of objectives: every error names the file, the key, what was expected and what came."""
     for one in _of_files(path):
-        typer.echo(f"{one['name']}: ok, {one['id']}")
+        say(f"{one['name']}: ok, {one['id']}")
 
 
 @objectives.command("list")
@@ -56,13 +56,13 @@ def show_objective(
     """Show an objective with everything that it says."""
     found = {one["name"]: one for one in _found(path, url, token)}
     if name not in found:
-        typer.echo(f"no objective is called {name}; there are {', '.join(found) or 'none'}", err=True)
+        say(f"no objective is called {name}; there are {', '.join(found) or 'none'}", err=True)
         raise typer.Exit(NO)
     if as_json:
         show(found[name])
         return
     for key, value in _lines(found[name]):
-        typer.echo(f"{key:<14}{value}")
+        say(f"{key:<14}{value}")
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
@@ -111,7 +111,7 @@ def _of_files(path: Path) -> list[dict[str, Any]]:
         return [one.plain_values() for one in load_objectives(path)]
     except ConfigError as error:
         for line in str(error).splitlines():
-            typer.echo(f"error: {line}", err=True)
+            say(f"error: {line}", err=True)
         raise typer.Exit(NO) from None
 
 

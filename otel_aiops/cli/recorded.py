@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from otel_aiops.cli.terminal import NO, ConfigOption, DataDirOption, bar, load_config, prepare, print_table
+from otel_aiops.cli.terminal import NO, ConfigOption, DataDirOption, bar, load_config, prepare, print_table, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ def replay(
     prepare()
     with bar("replay") as progress:
         summary = run(paths, Pipeline(load_config(config).pipeline()), progress=progress)
-    typer.echo(summary.text(top=top))
+    say(summary.text(top=top))
 
 
 def preview(
@@ -52,7 +52,7 @@ def preview(
     with bar("preview") as progress:
         found = run(paths, load_config(config).pipeline(), days=days, progress=progress)
     if as_json:
-        typer.echo(found.json())
+        say(found.json())
     else:
         _print_preview(found)
 
@@ -100,7 +100,7 @@ def score(
     prepare()
     with bar("score") as progress:
         summary = score_file(source, output, loaded.pipeline(), made=made, progress=progress)
-    typer.echo(summary.text())
+    say(summary.text())
 
 
 def _scorer(model: str, config: Config, data_dir: Path | None) -> Callable[[Sequence[str]], Apart]:
@@ -133,10 +133,10 @@ def selftest(
     with bar("selftest") as progress:
         outcome = run(loaded, paths or (), directory=directory, seed=seed, progress=progress)
     if as_json:
-        typer.echo(json.dumps(outcome.plain_values()))
+        say(json.dumps(outcome.plain_values()))
     else:
         print_table(SELFTEST_COLUMNS, outcome.table())
-        typer.echo("\n".join(outcome.verdict()))
+        say("\n".join(outcome.verdict()))
     if outcome.report.verdict():
         raise typer.Exit(NO)
 
@@ -192,6 +192,6 @@ def plan(
             objectives=wanted,
             progress=progress,
         )
-    typer.echo(result.json() if output is Format.json else result.text())
+    say(result.json() if output is Format.json else result.text())
     if not result.feasible:
         raise typer.Exit(NO)

@@ -20,6 +20,7 @@ from otel_aiops.cli.terminal import (
     moment,
     post,
     print_texts,
+    say,
     show,
 )
 
@@ -74,9 +75,9 @@ def check_playbooks(path: CheckPath = None, config: ConfigOption = None) -> None
         found = found or settings.playbooks
         check_playbooks(found, settings.responses.known(), promql=settings.responses.prometheus is not None)
     for one in found:
-        typer.echo(f"{one.name}: ok, {one.version}")
+        say(f"{one.name}: ok, {one.version}")
     if not found:
-        typer.echo("there are no playbooks")
+        say("there are no playbooks")
 
 
 @playbooks.command("test")
@@ -95,7 +96,7 @@ def test_playbooks(
     if as_json:
         show(found)
     else:
-        typer.echo(f"{found['incident']}: {found['title']}")
+        say(f"{found['incident']}: {found['title']}")
         for one in found["playbooks"]:
             _print_tested(one)
     if not any(one["matches"] for one in found["playbooks"]):
@@ -123,7 +124,7 @@ def list_responses(
         for one in found["responses"]
     ]
     print_texts(("id", "began", "playbook", "state", "incident", "title", "last"), rows)
-    typer.echo(f"{found['total']} responses")
+    say(f"{found['total']} responses")
 
 
 @responses.command("show")
@@ -135,8 +136,8 @@ def show_response(
     if as_json:
         show(found)
         return
-    typer.echo(f"{found['id']}: {found['playbook']} ({found['version']}), {found['state']}")
-    typer.echo(f"incident {found['incident']}, {found['severity']}: {found['title']}")
+    say(f"{found['id']}: {found['playbook']} ({found['version']}), {found['state']}")
+    say(f"incident {found['incident']}, {found['severity']}: {found['title']}")
     for one in found["steps"]:
         _print_step(one)
     rows = [(moment(one["time"]), one["what"], one["who"], one["why"]) for one in found["timeline"]]
@@ -163,7 +164,7 @@ def refuse(
 def stop(who: WhoOption, why: WhyOption = "", url: UrlOption = None, token: TokenOption = None) -> None:
     """Stop all responses at once, those that wait too, until they are resumed."""
     found = post(url, token, "responses/stop", {"who": who, "why": why})
-    typer.echo(f"all responses are stopped: {found['stopped']}")
+    say(f"all responses are stopped: {found['stopped']}")
 
 
 @responses.command()
@@ -171,9 +172,9 @@ def resume(who: WhoOption, why: WhyOption = "", url: UrlOption = None, token: To
     """Let responses go on; what was refused meanwhile stays so."""
     found = post(url, token, "responses/resume", {"who": who, "why": why})
     if found["stopped"]:
-        typer.echo(f"responses are still stopped: {found['stopped']}", err=True)
+        say(f"responses are still stopped: {found['stopped']}", err=True)
         raise typer.Exit(NO)
-    typer.echo("responses go on")
+    say("responses go on")
 
 
 def _of_files(path: Path) -> list[dict[str, Any]]:
@@ -193,28 +194,28 @@ def _matching(match: dict[str, Any]) -> str:
 
 def _tell_switches(found: dict[str, Any]) -> None:
     if not found["enabled"]:
-        typer.echo("responses are not enabled (responses.enabled): everything is a dry run")
+        say("responses are not enabled (responses.enabled): everything is a dry run")
     if found["stopped"]:
-        typer.echo(f"all responses are stopped: {found['stopped']}")
+        say(f"all responses are stopped: {found['stopped']}")
 
 
 def _print_tested(one: dict[str, Any]) -> None:
     if not one["matches"]:
-        typer.echo(f"\n{one['name']}: does not match")
+        say(f"\n{one['name']}: does not match")
         for why in one["why_not"]:
-            typer.echo(f"  {why}")
+            say(f"  {why}")
         return
-    typer.echo(f"\n{one['name']} (on {one['on']}, {one['version']}): matches")
+    say(f"\n{one['name']} (on {one['on']}, {one['version']}): matches")
     for step in one["steps"]:
-        typer.echo(f"  {step['step']}. {step['action']}: {MARKS[step['verdict']]}")
+        say(f"  {step['step']}. {step['action']}: {MARKS[step['verdict']]}")
         if step["plan"]:
-            typer.echo(f"     {step['plan']}")
+            say(f"     {step['plan']}")
         for check in step["checks"]:
-            typer.echo(f"     {'+' if check['holds'] else '-'} {check['name']}: {check['text']}")
+            say(f"     {'+' if check['holds'] else '-'} {check['name']}: {check['text']}")
 
 
 def _print_step(one: dict[str, Any]) -> None:
-    typer.echo(f"\n{one['step']}. {one['role']} {one['action']}: {one['state']}")
+    say(f"\n{one['step']}. {one['role']} {one['action']}: {one['state']}")
     lines = [
         ("plan", one["plan"]),
         ("result", one["result"]),
@@ -229,9 +230,9 @@ def _print_step(one: dict[str, Any]) -> None:
         lines.append(("waits for", f"{missing} more to approve it, until {moment(one['expires'])}"))
     for name, text in lines:
         if text:
-            typer.echo(f"   {name}: {text}")
+            say(f"   {name}: {text}")
     for line in one["output"].splitlines()[-10:]:
-        typer.echo(f"   | {line}")
+        say(f"   | {line}")
 
 
 def _last(one: dict[str, Any]) -> str:
@@ -248,4 +249,4 @@ def _said(found: dict[str, Any]) -> None:
             agreed = sum(vote["agrees"] for vote in one["approvals"])
             refused = next((vote["who"] for vote in one["approvals"] if not vote["agrees"]), "")
             rest = f"refused by {refused}" if refused else f"{agreed} of {one['approvals_needed']} approvals"
-            typer.echo(f"{found['id']}: {one['action']}: {rest}")
+            say(f"{found['id']}: {one['action']}: {rest}")

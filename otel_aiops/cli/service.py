@@ -21,6 +21,7 @@ from otel_aiops.cli.terminal import (
     counted,
     moment,
     print_table,
+    say,
     service,
     show,
 )
@@ -57,11 +58,11 @@ def check(config: Annotated[Path, typer.Argument(help="The YAML configuration to
         loaded = load(config)
     except ConfigError as error:
         for line in str(error).splitlines():
-            typer.echo(f"error: {line}", err=True)
+            say(f"error: {line}", err=True)
         raise typer.Exit(NO) from None
     for warning in loaded.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"{config}: ok")
+        say(f"warning: {warning}", err=True)
+    say(f"{config}: ok")
 
 
 def backfill(
@@ -92,7 +93,7 @@ def backfill(
     )
     with bar("backfill") as progress:
         result = job.run(progress=progress)
-    typer.echo(result.text())
+    say(result.text())
     if not result.learned:
         raise typer.Exit(NO)
 
@@ -116,8 +117,8 @@ def alerts(
         ],
     )
     for one in found["alerts"]:
-        typer.echo(f"{one['series']}: {one['reason'] or 'no point has come since the restart'}")
-    typer.echo(counted(found["total"], "alert"))
+        say(f"{one['series']}: {one['reason'] or 'no point has come since the restart'}")
+    say(counted(found["total"], "alert"))
 
 
 def budget(url: UrlOption = None, token: TokenOption = None, as_json: JsonOption = False) -> None:
@@ -179,7 +180,7 @@ def verdict(
         return
     for one in found["verdicts"]:
         from_where = {"alert": "its alert", "history": "its recorded score", "given": "what was given"}[one["source"]]
-        typer.echo(f"learned: {one['verdict']} at {one['ratio']:.2f} thresholds, from {from_where}")
+        say(f"learned: {one['verdict']} at {one['ratio']:.2f} thresholds, from {from_where}")
 
 
 def _numbers(tree: dict[str, float], *names: str) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from otel_aiops.labels import visible
+
 if TYPE_CHECKING:
     from otel_aiops.batch.client import Api
     from otel_aiops.config import Config
@@ -29,7 +31,9 @@ DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", "-d", help="Where state is kept; overrides storage.directory.")
 ]
 UrlOption = Annotated[str | None, typer.Option(help="A running otel-aiops; without files, --data-dir: localhost:9464.")]
-TokenOption = Annotated[str | None, typer.Option(help="Bearer token for otel-aiops.", envvar="OTEL_AIOPS_TOKEN")]
+TokenOption = Annotated[
+    str | None, typer.Option(help="Bearer token for otel-aiops; @FILE reads one.", envvar="OTEL_AIOPS_TOKEN")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LimitOption = Annotated[int, typer.Option(help="How many to list at most.", min=0, max=1_000)]
 WhoOption = Annotated[str, typer.Option(help="Who decides so.", envvar="USER")]
@@ -67,7 +71,7 @@ def labels_of(paths: Iterable[Path] | None) -> tuple[Label, ...]:
     try:
         return tuple(one for path in paths or () for one in read_labels(path))
     except BadInput as error:
-        typer.echo(f"otel-aiops: {error}", err=True)
+        say(f"otel-aiops: {error}", err=True)
         raise typer.Exit(USAGE) from None
 
 
@@ -75,7 +79,7 @@ def prepare() -> None:
     """Have the detection at hand, and say on standard error when that takes a while."""
     from otel_aiops.detect.engine import prepare as run
 
-    run(lambda text: typer.echo(text, err=True))
+    run(lambda text: say(text, err=True))
 
 
 @contextmanager
@@ -103,9 +107,14 @@ def post(url: str | None, token: str | None, what: str, asked: Mapping[str, Any]
         return api.post(f"/api/v1/{what}", body, {"Content-Type": "application/json"})
 
 
+def say(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print text of which some has come from elsewhere: nothing in it is obeyed by the terminal."""
+    typer.echo(visible(text, keep="\n\t"), err=err, nl=nl)
+
+
 def show(found: object) -> None:
     """Print text as it is, and anything else as JSON."""
-    typer.echo(found if isinstance(found, str) else json.dumps(found))
+    say(found if isinstance(found, str) else json.dumps(found))
 
 
 @contextmanager
@@ -121,7 +130,7 @@ def bar(what: str) -> Iterator[Callable[[float, float, str], None]]:
         task = shown.add_task(what)
 
         def tell(done: float, total: float, text: str) -> None:
-            shown.update(task, completed=done, total=total, description=escape(f"{what} {text}"))
+            shown.update(task, completed=done, total=total, description=escape(visible(f"{what} {text}")))
 
         yield tell
 
@@ -137,7 +146,7 @@ def print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(visible(cell)) for cell in row))
     Console().print(table)
 
 
@@ -152,7 +161,7 @@ def print_texts(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     for number, column in enumerate(columns):
         table.add_column(column, overflow="fold", no_wrap=not number)
     for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
+        table.add_row(*(escape(visible(str(cell), keep="\n")) for cell in row))
     Console().print(table)
 
 

@@ -18,6 +18,7 @@ from otel_aiops.cli.terminal import (
     load_config,
     prepare,
     print_texts,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def train(
     settings = Settings(known.detection, families_of(family or known.lifecycle.families))
     with _tracking(known, data_dir) as tracking:
         version = _trained(dataset, settings, known, data_dir, wanted, processes, (parent, who, why), tracking)
-    typer.echo(json.dumps(version.to_json()) if as_json else f"{version.id}: {version.signature.series} series")
+    say(json.dumps(version.to_json()) if as_json else f"{version.id}: {version.signature.series} series")
 
 
 def tune(
@@ -168,12 +169,12 @@ def _tracking(known: Config, data_dir: Path | None) -> Tracking:
     from otel_aiops.lifecycle.tracking import Tracking
 
     directory = data_dir or Path(known.storage.directory)
-    return Tracking(directory, known.lifecycle.registry, lambda text: typer.echo(f"note: {text}", err=True))
+    return Tracking(directory, known.lifecycle.registry, lambda text: say(f"note: {text}", err=True))
 
 
 def _show(tuned: Tuned, version: ModelVersion | None, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(tuned.plain_values() | {"version": version.id if version else None}))
+        say(json.dumps(tuned.plain_values() | {"version": version.id if version else None}))
         return
     rows = []
     for one in tuned.trials[:SHOWN]:
@@ -183,12 +184,12 @@ def _show(tuned: Tuned, version: ModelVersion | None, as_json: bool) -> None:
     print_texts(
         ("trial", "folds", "cost", "recall", "false a week", *(name.replace("_", " ") for name in _NAMES)), rows
     )
-    typer.echo(f"{len(tuned.trials)} trials on {tuned.series} series; trial {tuned.best.number} is the best")
+    say(f"{len(tuned.trials)} trials on {tuned.series} series; trial {tuned.best.number} is the best")
     for name in _NAMES:
-        typer.echo(f"  {name}: {getattr(tuned.best.settings.detection, name)}")
-    typer.echo(f"  families: {', '.join(tuned.best.settings.to_json().get('families', {})) or 'none'}")
+        say(f"  {name}: {getattr(tuned.best.settings.detection, name)}")
+    say(f"  families: {', '.join(tuned.best.settings.to_json().get('families', {})) or 'none'}")
     if version:
-        typer.echo(f"{version.id}: {version.signature.series} series")
+        say(f"{version.id}: {version.signature.series} series")
 
 
 _NAMES = ("threshold", "warmup_points", "memory_points", "adapt_after", "seasons", "preset", "sensitivity")

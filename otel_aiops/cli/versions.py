@@ -24,6 +24,7 @@ from otel_aiops.cli.terminal import (
     moment,
     post,
     print_texts,
+    say,
     show,
     span,
 )
@@ -51,7 +52,7 @@ def list_models(url: UrlOption = None, token: TokenOption = None, as_json: JsonO
         for one in found["models"]
     ]
     print_texts(("version", "role", "registry", "series", "learned until", "why"), rows)
-    typer.echo(counted(found["total"], "version"))
+    say(counted(found["total"], "version"))
 
 
 @models.command("show")
@@ -65,9 +66,9 @@ def show_model(name: IdArgument, url: UrlOption = None, token: TokenOption = Non
     settings = {f"settings.{key}": value for key, value in found["settings"]["detection"].items()}
     for key, value in {**told, "learned until": _until(found), **settings, "digest": found["digest"]}.items():
         if value not in ("", None):
-            typer.echo(f"{key:26} {value}")
+            say(f"{key:26} {value}")
     for key, value in _reported(found):
-        typer.echo(f"{key:26} {value}")
+        say(f"{key:26} {value}")
 
 
 def _reported(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -97,12 +98,12 @@ def health(url: UrlOption = None, token: TokenOption = None, as_json: JsonOption
 
 def _tell_health(found: dict[str, Any]) -> None:
     at = moment(found["time"]) if found["time"] else "never"
-    typer.echo(f"version {found['version'] or 'none, what the service has learned'}, looked at {at}")
-    typer.echo(f"the input is compared with {found['reference'] or 'nothing'}\n")
+    say(f"version {found['version'] or 'none, what the service has learned'}, looked at {at}")
+    say(f"the input is compared with {found['reference'] or 'nothing'}\n")
     print_texts(("what", "now", "expected"), list(_figures(found)))
     drifted = [one for one in found["groups"] if one["looks"]]
     if drifted:
-        typer.echo("")
+        say("")
         rows = [
             (
                 one["service"],
@@ -116,11 +117,11 @@ def _tell_health(found: dict[str, Any]) -> None:
         ]
         print_texts(("service", "metric", "drift of", "spreads", "of series", "looks"), rows)
     for note in found["notes"]:
-        typer.echo(f"not known: {note}")
+        say(f"not known: {note}")
     for problem in found["problems"]:
-        typer.echo(f"problem: {problem}")
+        say(f"problem: {problem}")
     if not found["problems"]:
-        typer.echo("nothing is wrong")
+        say("nothing is wrong")
 
 
 def _figures(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -162,7 +163,7 @@ def save(
     if as_json:
         show(found)
     else:
-        typer.echo(f"{found['id']}: {found['series']} series")
+        say(f"{found['id']}: {found['series']} series")
 
 
 @models.command("register")
@@ -186,7 +187,7 @@ def register(
     if as_json:
         show(asdict(found))
     else:
-        typer.echo(f"{name}: version {found.number} of {settings.lifecycle.registry.name} in {registry.place}")
+        say(f"{name}: version {found.number} of {settings.lifecycle.registry.name} in {registry.place}")
 
 
 @rollout.command("show")
@@ -279,12 +280,12 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         show(found)
         return
-    typer.echo(f"champion: {found['champion'] or 'what the service has learned, without a version yet'}")
+    say(f"champion: {found['champion'] or 'what the service has learned, without a version yet'}")
     if found["other"] is None:
-        typer.echo("nothing runs beside it" + (f"; before it was {found['previous']}" if found["previous"] else ""))
+        say("nothing runs beside it" + (f"; before it was {found['previous']}" if found["previous"] else ""))
         return
     share = f", which serves {found['share']:.1%} of the series" if found["share"] else ""
-    typer.echo(f"beside it: {found['other']} as {found['role']}{share}")
+    say(f"beside it: {found['other']} as {found['role']}{share}")
     compared = found["comparison"]
     rows = [
         (word, *(_number(compared[side][key]) for side in ("champion", "other")))
@@ -299,12 +300,12 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
         )
     ]
     print_texts((f"in {span(86_400 * compared['days'])}", "champion", found["role"]), rows)
-    typer.echo(f"{compared['alerts_of_both']} alerts of the champion were also alerts of the other one")
+    say(f"{compared['alerts_of_both']} alerts of the champion were also alerts of the other one")
     for reason in (found["advice"] or {"reasons": ()})["reasons"]:
-        typer.echo(f"advice: {found['advice']['action'] or 'wait'}, because {reason}")
+        say(f"advice: {found['advice']['action'] or 'wait'}, because {reason}")
     for side, word in (("only_champion", "only the champion"), ("only_other", f"only the {found['role']}")):
         for one in compared[side]:
-            typer.echo(f"{word}: {moment(one['since'])} {one['series']}, {one['peak']:.1f} thresholds")
+            say(f"{word}: {moment(one['since'])} {one['series']}, {one['peak']:.1f} thresholds")
 
 
 def _until(one: dict[str, Any]) -> str:

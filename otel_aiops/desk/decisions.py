@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from otel_aiops.desk import asked as get
 from otel_aiops.desk.live import Live
 from otel_aiops.errors import BadInput, ConfigError
-from otel_aiops.incidents.incident import Channel, Severity
-from otel_aiops.incidents.suppress import Action, Decision, Maintenance, Matcher, Silence
-from otel_aiops.responses.alertmanager import ALIKE, DIRECT
+from otel_aiops.incidents.incident import Channel, Incident, Severity
+from otel_aiops.incidents.suppress import SERVICE_LABELS, Action, Decision, Maintenance, Matcher, Silence
+from otel_aiops.responses.alertmanager import ALIKE, DIRECT, LONGEST_REGEX, MADE_HERE
 
 if TYPE_CHECKING:
     from otel_aiops.app import Service
 
 Kind = Literal["silences", "maintenance"]
 MARKS = (Action.ACKNOWLEDGE, Action.RESOLVE, Action.REOPEN)
+SCOPES = INCIDENT, SERVICES = "incident", "services"
 NAME = re.compile(r"[\w.:-]{1,100}")
 KEYS: Mapping[Kind, tuple[str, ...]] = {
     "silences": ("name", "until", "for", "from", "services", "channels", "severities", "who", "why"),
@@ -67,18 +70,37 @@ class Decisions:
         for rule in self._live.rules():
             if rule.name == name and not isinstance(rule, _TYPES[kind]):
                 raise BadInput(f"name: expected another, because a {_WORDS[type(rule)]} has the name {name!r}")
-        why = get.text(asked, "why")
-        if kind == "silences":
-            silence = self._silence(name, asked, who)
-            decision = Decision(action=Action.SILENCE, who=who, why=why, time_ns=self._event_ns, silence=silence)
-        else:
-            window = self._window(name, asked, who)
-            decision = Decision(action=Action.MAINTENANCE, who=who, why=why, time_ns=self._event_ns, maintenance=window)
-        self._decide(decision)
-        made = next((one for one in self._live.rules() if one.name == name), None)
-        if made is None:
-            raise BadInput("expected fewer silences and maintenance windows; their limit is reached")
-        return self._shown(made)
+        rule = self._silence(name, asked, who) if kind == "silences" else self._window(name, asked, who)
+        return self._begun(rule)
+
+    def silence_incident(self, name: str, asked: Any) -> dict[str, Any] | None:
+        """Silence an incident or its services for a time: in Alertmanager where there is one, else here.
+
+        None where there is no such incident. Raises: BadInput, Overloaded where Alertmanager does not answer.
+        """
+        asked = get.known_keys(asked, ("scope", "for", "who", "why"))
+        who, why, lasts_s = get.text(asked, "who", needed=True), get.text(asked, "why"), get.seconds(asked, "for")
+        scope = get.text(asked, "scope") or SCOPES[0]
+        if scope not in SCOPES:
+            raise BadInput(f"scope: expected one of {', '.join(SCOPES)}, got {scope[:100]!r}")
+        if not lasts_s:
+            raise BadInput("for: expected how long it lasts, such as 2h, got nothing")
+        incident = self._live.find(name) or self._service.chronicle.journal.get(name)
+        if incident is None:
+            return None
+        matchers = _matchers(incident, scope)
+        if self._service.config.alertmanager.to:
+            made = self._service.silences.make(matchers, lasts_s=lasts_s, who=who, why=why, incident=incident.id)
+            rules = {rule.name: rule for rule in self._live.rules()}
+            taken = rules.get(DIRECT + made)
+            later = {"name": DIRECT + made, "until": self._service.clock_ns() / 1e9 + lasts_s}  # not taken over yet
+            return {**(self._shown(taken) if taken else later), "where": "Alertmanager"}
+        until_ns = self._live.now_ns() + round(lasts_s * 1e9)
+        rule = Silence(name=f"s-{secrets.token_hex(4)}", until_ns=until_ns, matchers=matchers, who=who, why=why)
+        if scope == SERVICES:  # of alerts of others too
+            services = tuple(glob.escape(service) for service in incident.services)
+            rule = replace(rule, matchers=(), services=services)
+        return {**self._begun(rule), "where": "otel-aiops"}
 
     def end(self, kind: Kind, name: str, asked: Mapping[str, str]) -> bool:
         """End a silence or a maintenance window; False where there is none. Raises: BadInput."""
@@ -87,10 +109,29 @@ class Decisions:
         if not any(rule.name == name and isinstance(rule, _TYPES[kind]) for rule in self._live.rules()):
             return False
         if name.startswith((DIRECT, ALIKE)):
-            raise BadInput(f"name: {name!r} is a silence of Alertmanager; end it there")
+            return self._end_there(name)
         if kind == "maintenance" and self._configured(name):
             raise BadInput(f"name: {name!r} is in the configuration; take it out of incidents.grouping.maintenance")
         self._decide(Decision(action=Action.UNSILENCE, who=who, why=why, time_ns=self._event_ns, name=name))
+        return True
+
+    def _begun(self, rule: Silence | Maintenance) -> dict[str, Any]:
+        """Have a rule hold from now on; the rule as it is then. Raises: BadInput."""
+        silence, window = (rule, None) if isinstance(rule, Silence) else (None, rule)
+        action = Action.SILENCE if silence else Action.MAINTENANCE
+        at_ns, who, why = self._event_ns, rule.who, rule.why
+        self._decide(Decision(action=action, who=who, why=why, time_ns=at_ns, silence=silence, maintenance=window))
+        made = next((one for one in self._live.rules() if one.name == rule.name), None)
+        if made is None:
+            raise BadInput("expected fewer silences and maintenance windows; their limit is reached")
+        return self._shown(made)
+
+    def _end_there(self, name: str) -> bool:
+        """End a silence in Alertmanager that was made here. Raises: BadInput for another's, Overloaded."""
+        rule = next((one for one in self._live.rules() if one.name == name), None)
+        if rule is None or MADE_HERE not in rule.why:
+            raise BadInput(f"name: {name!r} is a silence of Alertmanager; end it there")
+        self._service.silences.end(name.removeprefix(DIRECT))
         return True
 
     # -- one decision -------------------------------------------------------------------------------------------------
@@ -142,9 +183,15 @@ class Decisions:
     def _configured(self, name: str) -> bool:
         return any(window.name == name for window in self._service.config.incidents.grouping.maintenance)
 
+    def _ends_here(self, rule: Silence | Maintenance) -> bool:
+        if isinstance(rule, Maintenance):
+            return not self._configured(rule.name)
+        return not rule.name.startswith((DIRECT, ALIKE)) or MADE_HERE in rule.why
+
     def _shown(self, rule: Silence | Maintenance) -> dict[str, Any]:
         """A rule in the words that it was asked for with."""
-        now_ns, told = self._live.now_ns(), {"services": list(rule.services), "who": rule.who, "why": rule.why}
+        now_ns, ends_here = self._live.now_ns(), self._ends_here(rule)
+        told = {"services": list(rule.services), "who": rule.who, "why": rule.why, "ends_here": ends_here}
         if isinstance(rule, Maintenance):
             times: dict[str, Any] = {
                 "start": rule.start_ns / 1e9,
@@ -157,6 +204,21 @@ class Decisions:
             only["matchers"] = [_matcher(one) for one in rule.matchers]
         times = {"from": rule.from_ns / 1e9 or None, "until": rule.until_ns / 1e9}
         return {"name": rule.name, **times, "active": rule.from_ns <= now_ns < rule.until_ns, **only, **told}
+
+
+def _matchers(incident: Incident, scope: str) -> tuple[Matcher, ...]:
+    """What the alert of an incident is known by, or every alert of its services. Raises: BadInput."""
+    if scope == INCIDENT:
+        return (Matcher(name="incident_id", value=incident.id),)
+    services = incident.services
+    if not services:
+        raise BadInput("scope: expected incident, because this one names no service, got services")
+    if len(services) == 1:
+        return (Matcher(name=SERVICE_LABELS[0], value=services[0]),)
+    value = "|".join(map(re.escape, services))
+    if len(value) > LONGEST_REGEX:
+        raise BadInput("scope: expected incident, because the names of its services are too long, got services")
+    return (Matcher(name=SERVICE_LABELS[0], value=value, regex=True),)
 
 
 _TYPES: Mapping[Kind, type[Silence] | type[Maintenance]] = {"silences": Silence, "maintenance": Maintenance}

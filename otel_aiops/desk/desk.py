@@ -53,6 +53,13 @@ class Desk:
         """The incident as it is then."""
         return self._incidents.incident(name) if self._decisions.mark(name, asked) else None
 
+    def silence_incident(self, name: str, asked: Any) -> dict[str, Any] | None:
+        """The silence that was made."""
+        return self._decisions.silence_incident(name, asked)
+
+    def known_alerts(self, *, limit: int, offset: int) -> dict[str, Any]:
+        return self._incidents.known_alerts(limit=limit, offset=offset)
+
     def rules(self, kind: Kind) -> dict[str, Any]:
         return self._decisions.rules(kind)
 
@@ -62,20 +69,20 @@ class Desk:
     def end_rule(self, kind: Kind, name: str, asked: Mapping[str, str]) -> dict[str, Any] | None:
         return {"ended": name} if self._decisions.end(kind, name, asked) else None
 
-    def predictions(self, *, limit: int) -> dict[str, Any]:
-        return self._incidents.predictions(limit=limit)
+    def predictions(self, *, limit: int, offset: int = 0) -> dict[str, Any]:
+        return self._incidents.predictions(limit=limit, offset=offset)
 
-    def precursors(self, *, limit: int) -> dict[str, Any]:
-        return self._precursors.precursors(limit=limit)
+    def precursors(self, *, limit: int, offset: int = 0) -> dict[str, Any]:
+        return self._precursors.precursors(limit=limit, offset=offset)
 
     def graph(self) -> dict[str, Any]:
         return self._surroundings.graph()
 
-    def deployments(self, asked: Mapping[str, str], *, limit: int) -> dict[str, Any]:
-        return self._surroundings.deployments(asked, limit=limit)
+    def deployments(self, asked: Mapping[str, str], *, limit: int, offset: int = 0) -> dict[str, Any]:
+        return self._surroundings.deployments(asked, limit=limit, offset=offset)
 
-    def advice(self, *, limit: int) -> dict[str, Any]:
-        return self._surroundings.advice(limit=limit)
+    def advice(self, *, limit: int, offset: int = 0) -> dict[str, Any]:
+        return self._surroundings.advice(limit=limit, offset=offset)
 
     def models(self) -> dict[str, Any]:
         return self._versions.models()
@@ -98,14 +105,14 @@ class Desk:
     def save_model(self, asked: Any) -> dict[str, Any]:
         return self._versions.save(asked)
 
-    def runs(self, *, limit: int) -> dict[str, Any]:
-        return self._retraining.runs(limit=limit)
+    def runs(self, *, limit: int, offset: int = 0) -> dict[str, Any]:
+        return self._retraining.runs(limit=limit, offset=offset)
 
     def order_run(self, asked: Any) -> dict[str, Any]:
         return self._retraining.order(asked)
 
-    def rollouts(self, *, limit: int) -> dict[str, Any]:
-        return self._versions.history(limit=limit)
+    def rollouts(self, *, limit: int, offset: int = 0) -> dict[str, Any]:
+        return self._versions.history(limit=limit, offset=offset)
 
     def judge_incident(self, name: str, asked: Any) -> dict[str, Any] | None:
         return self._feedback.judge(name, asked)
@@ -113,8 +120,8 @@ class Desk:
     def feedback_queue(self, *, limit: int) -> dict[str, Any]:
         return self._feedback.queue(limit=limit)
 
-    def audit(self, asked: Mapping[str, str], *, limit: int) -> dict[str, Any]:
-        return self._feedback.audit(asked, limit=limit)
+    def audit(self, asked: Mapping[str, str], *, limit: int, offset: int = 0) -> dict[str, Any]:
+        return self._feedback.audit(asked, limit=limit, offset=offset)
 
     def score(self, asked: Any) -> dict[str, Any] | None:
         return self._scores.score(asked)
@@ -125,8 +132,11 @@ class Desk:
     def test_playbooks(self, asked: Any) -> dict[str, Any] | None:
         return self._responses.test(asked)
 
-    def responses(self, asked: Mapping[str, str], *, limit: int) -> dict[str, Any]:
-        return self._responses.responses(asked, limit=limit)
+    def responses(self, asked: Mapping[str, str], *, limit: int, offset: int = 0) -> dict[str, Any]:
+        return self._responses.responses(asked, limit=limit, offset=offset)
+
+    def chain(self, *, limit: int) -> dict[str, Any]:
+        return self._responses.chain(limit=limit)
 
     def response(self, name: str) -> dict[str, Any] | None:
         return self._responses.response(name)

@@ -66,20 +66,21 @@ class Feedback:
         proposals = propose(alerts, told, event_ns, most=limit)
         return {"alerts": len(alerts), "queue": [_shown(one) for one in proposals]}
 
-    def audit(self, asked: Mapping[str, str], *, limit: int) -> dict[str, Any]:
+    def audit(self, asked: Mapping[str, str], *, limit: int, offset: int = 0) -> dict[str, Any]:
         """Who changed what. Raises: BadInput."""
         from otel_aiops.audit.entries import since_of, trail
 
-        return trail(
+        found = trail(
             self._service.directory,
             self._service.chronicle.journal,
             since_ns=since_of(get.text(asked, "since"), self._service.clock_ns()),
             kinds=get.texts(asked, "kind"),
             who=get.text(asked, "who"),
-            limit=limit,
+            limit=limit + offset,
             registrations=self._registered,
             ledger=self._service.responder.ledger,
         ).to_json()
+        return {**found, "entries": found["entries"][offset:], "problems": list(found["problems"])}
 
     def _registered(self) -> list[dict[str, str]]:
         """What the service knows of the registry, without waiting for it."""

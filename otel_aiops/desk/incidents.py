@@ -15,6 +15,7 @@ from otel_aiops.errors import BadInput, StorageError
 from otel_aiops.incidents.codec import to_line
 from otel_aiops.incidents.incident import Channel, Incident, Severity, State
 from otel_aiops.incidents.journal import Filter, Journal
+from otel_aiops.incidents.known import ALERT, KnownAlert
 from otel_aiops.incidents.markdown import post_mortem
 from otel_aiops.incidents.reliability import Reliability
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 STANDING = frozenset({State.OPEN, State.ACKNOWLEDGED, State.PREDICTED})  # what the pipeline has all of
 NEAR_NS = 86_400_000_000_000  # an alert began so long before its incident at most
+MOST_LOOKED_AT = 50  # incidents near an alert
 DECIDED = (State.RESOLVED, State.MERGED, State.EXPIRED)  # of predictions
 
 
@@ -66,11 +68,40 @@ class IncidentViews:
         )
 
     def incident(self, name: str) -> dict[str, Any] | None:
-        """All of one, with what is known of similar ones; None where there is none."""
+        """All of one, with what is known of similar ones; of an alert of others, with it. None where there is none."""
+        if name.startswith(ALERT):
+            return self._alert(name)
         incident = self._find(name)
         if incident is None:
             return None
         return {**to_line(incident), **self._beside(incident)}
+
+    def known_alerts(self, *, limit: int, offset: int) -> dict[str, Any]:
+        """Alerts that others told of, those that began last first, each as it was told last."""
+        total, found = self._journal.known_page(limit=limit, offset=offset)
+        return {"total": total, "alerts": [{"id": one.incident, **_told_by(one)} for one in found]}
+
+    def _alert(self, name: str) -> dict[str, Any] | None:
+        """An alert of others as what playbooks act on, what was told of it, and incidents that it is evidence of."""
+        told, incident = self._journal.known(incident=name), self._service.responder.incident(name)
+        if not told or incident is None:
+            return None
+        last = told[-1]
+        return {
+            **to_line(incident),
+            **self._beside(incident),
+            "alert": {**_told_by(last), "group": last.group, "source": last.source or None},
+            "told": [{"status": one.status, "group": one.group, **_times(one)} for one in told],
+            "evidence_of": [brief(one) for one in self._with_evidence(last)],
+        }
+
+    def _with_evidence(self, alert: KnownAlert) -> list[Incident]:
+        if not alert.service:
+            return []
+        key, until_ns = alert.finding(alert.starts_ns).key, (alert.ends_ns or self._live.now_ns()) + NEAR_NS
+        wanted = Filter(service=alert.service, from_ns=max(alert.starts_ns - NEAR_NS, 1), until_ns=until_ns)
+        found = self._journal.page(wanted, limit=MOST_LOOKED_AT).incidents
+        return [one for one in found if any(finding.key == key for finding in one.findings)]
 
     def _beside(self, incident: Incident) -> dict[str, Any]:
         """Similar incidents, and what operators decided and said of this one; empty while no journal can be read."""
@@ -112,11 +143,11 @@ class IncidentViews:
 
     # -- predictions --------------------------------------------------------------------------------------------------
 
-    def predictions(self, *, limit: int) -> dict[str, Any]:
+    def predictions(self, *, limit: int, offset: int = 0) -> dict[str, Any]:
         """Those that stand and those that are decided, and how good they have been."""
         standing = [one for one in self._live.standing() if one.prediction is not None]
         standing.sort(key=lambda one: (one.prediction.lead_s if one.prediction else 0.0, one.id))
-        past = self._journal.page(Filter(states=DECIDED, predicted=True), limit=limit)
+        past = self._journal.page(Filter(states=DECIDED, predicted=True), limit=limit, offset=offset)
         analysis = self._service.pipeline.analysis
 
         def records() -> dict[str, Any]:
@@ -127,7 +158,8 @@ class IncidentViews:
         return {
             "standing": [brief(one) for one in standing[:limit]],
             "decided": [brief(one) for one in past.incidents],
-            "total": {"standing": len(standing), "decided": past.total},
+            "total": past.total,
+            "total_standing": len(standing),
             **self._service.ask(records),
         }
 
@@ -149,6 +181,16 @@ def _record(reliability: Reliability) -> dict[str, Any]:
         "reliability": bins,
         "lead_s": {"count": len(lead_s), **dict(zip(("p10", "p50", "p90"), quantiles, strict=True))},
     }
+
+
+def _told_by(one: KnownAlert) -> dict[str, Any]:
+    """An alert in the words of who told of it."""
+    named = {"name": one.name, "service": one.service, "sender": one.sender, "status": one.status}
+    return {**named, **_times(one), "labels": dict(one.labels), "annotations": dict(one.annotations)}
+
+
+def _times(one: KnownAlert) -> dict[str, Any]:
+    return {"start": one.starts_ns / 1e9, "end": one.ends_ns / 1e9 or None}
 
 
 def _number(value: float) -> float | None:

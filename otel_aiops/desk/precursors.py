@@ -19,7 +19,7 @@ class PrecursorViews:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def precursors(self, *, limit: int) -> dict[str, Any]:
+    def precursors(self, *, limit: int, offset: int = 0) -> dict[str, Any]:
         """All types of incidents that have been, those with a model first, then those with most incidents."""
         report = self._service.trainer.report
         models = self._service.ask(lambda: self._service.pipeline.analysis.forewarning.models)
@@ -30,7 +30,7 @@ class PrecursorViews:
         found.sort(key=lambda row: (not row["model"], -row["incidents"], row["type"]))
         return {
             "total": len(found),
-            "types": found[:limit],
+            "types": found[offset : offset + limit],
             "needed": config.least_incidents,
             "enabled": config.enabled,
             "trained_at": report.time_ns / 1e9 if report.time_ns else None,

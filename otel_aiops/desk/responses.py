@@ -6,21 +6,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from otel_aiops.desk import asked as get
+from otel_aiops.desk.chain import Chain, told_of
 from otel_aiops.desk.live import Live
 from otel_aiops.errors import BadInput
 from otel_aiops.incidents.incident import Incident
 from otel_aiops.incidents.known import ALERT
 from otel_aiops.responses.audit import Deed
 from otel_aiops.responses.guard import Check, people
-from otel_aiops.responses.playbook import Playbook
-from otel_aiops.responses.runs import Execution, Run, RunState, Standing, Vote, guard_of
+from otel_aiops.responses.ledger import Tally
+from otel_aiops.responses.playbook import Playbook, StepConfig
+from otel_aiops.responses.runs import Execution, Run, RunState, Seen, Standing, Vote, guard_of
 
 if TYPE_CHECKING:
     from otel_aiops.app import Service
 
 KEYS = ("who", "why")
 TEST_KEYS = ("incident", "playbook")
-RUN_KEYS = ("state", "incident", "playbook", "limit")
 
 
 class Responses:
@@ -29,16 +30,24 @@ class Responses:
     def __init__(self, service: Service, live: Live) -> None:
         self._service = service
         self._live = live
+        self._chain = Chain(service)
 
     def playbooks(self) -> dict[str, Any]:
-        """What is done about which incidents, and whether it is done at all."""
-        config = self._service.config
+        """What is done about which incidents, whether it is done at all, and how it went so far."""
+        config, responder = self._service.config, self._service.responder
+        tallies = responder.ledger.tallies()
         return {
             "enabled": config.responses.enabled,
-            "stopped": self._service.responder.engine.stopped() or None,
+            "stopped": responder.engine.stopped() or None,
+            "model_problem": responder.model_problem() or None,
+            "waiting": responder.ledger.waiting(),
             "total": len(config.playbooks),
-            "playbooks": [_playbook(one) for one in config.playbooks],
+            "playbooks": [_playbook(one, tallies.get(one.name)) for one in config.playbooks],
         }
+
+    def chain(self, *, limit: int) -> dict[str, Any]:
+        """Whether the audit of responses holds, and its newest lines."""
+        return self._chain.told(limit=limit)
 
     def test(self, asked: Any) -> dict[str, Any] | None:
         """What would be done about an incident now; None where there is none. Raises: BadInput."""
@@ -54,7 +63,7 @@ class Responses:
         tested = [self._tested(one, incident) for one in playbooks if wanted in ("", one.name)]
         return {"incident": incident.id, "title": incident.title, "playbooks": tested}
 
-    def responses(self, asked: Mapping[str, str], *, limit: int) -> dict[str, Any]:
+    def responses(self, asked: Mapping[str, str], *, limit: int, offset: int = 0) -> dict[str, Any]:
         """Runs, the newest first, without what their steps said. Raises: BadInput."""
         states = get.words(asked, "state", RunState)
         total, runs = self._service.responder.ledger.runs(
@@ -62,6 +71,7 @@ class Responses:
             playbook=get.text(asked, "playbook"),
             states=[str(one) for one in states],
             limit=limit,
+            offset=offset,
         )
         return {"total": total, "responses": [self._run(one) for one in runs]}
 
@@ -71,8 +81,7 @@ class Responses:
         run = ledger.run(name)
         if run is None:
             return None
-        deeds = [one.deed() for one in ledger.lines(run=run.id)]
-        timeline = [{"time": one.time_ns / 1e9, "what": one.what, "who": one.who, "why": one.why} for one in deeds]
+        timeline = [told_of(one) for one in ledger.lines(run=run.id)]
         return {**self._run(run), "playbook_content": run.playbook.plain_values(), "timeline": timeline}
 
     def vote(self, name: str, asked: Any, *, agrees: bool) -> dict[str, Any] | None:
@@ -179,6 +188,7 @@ class Responses:
             "ended": one.ended_ns / 1e9 if one.ended_ns else None,
             "verified": str(one.seen) or None,
             "verified_why": one.seen_text or None,
+            "verified_until": one.looked_until_ns / 1e9 if one.seen is Seen.PENDING else None,
             "checks": [_check(check) for check in one.checks],
             "approvals_needed": guard.approvals if guard is not None else 0,
             "approvals": [_vote(vote) for vote in votes],
@@ -186,8 +196,31 @@ class Responses:
         }
 
 
-def _playbook(one: Playbook) -> dict[str, Any]:
-    return {**one.plain_values(), "version": one.version}
+def _playbook(one: Playbook, tally: Tally | None) -> dict[str, Any]:
+    """What it says, what its guards come to where they say nothing, and how its runs ended."""
+    return {
+        **one.plain_values(),
+        "version": one.version,
+        "guards": [_guards(step) for step in one.steps],
+        "runs": dict(tally.by_state) if tally else {},
+        "last_run": tally.newest_ns / 1e9 if tally else None,
+    }
+
+
+def _guards(step: StepConfig) -> dict[str, Any]:
+    """The guards of a step as they hold, defaults of its kind put in."""
+    guard, defaults = step.guard, step.do.defaults
+    return {
+        "cooldown": defaults.cooldown if guard.cooldown is None else guard.cooldown,
+        "most": defaults.most if guard.most is None else guard.most,
+        "per": guard.per,
+        "targets": defaults.targets if guard.targets is None else guard.targets,
+        "share": guard.share if step.do.kind == "scale" else None,
+        "windows": len(guard.windows),
+        "approvals": guard.approvals,
+        "expiry": guard.expiry if guard.approvals else None,
+        "healthy": defaults.healthy if guard.healthy is None else guard.healthy,
+    }
 
 
 def _vote(vote: Vote) -> dict[str, Any]:

@@ -21,12 +21,12 @@ class Retraining:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def runs(self, *, limit: int) -> dict[str, Any]:
+    def runs(self, *, limit: int, offset: int = 0) -> dict[str, Any]:
         """The runs of this data directory, the newest first, and whether one goes on or is due."""
         retrainer = self._service.retrainer
         found, holder = retrainer.runs.list(), retrainer.runs.holder()
         shown = []
-        for one in found[:limit]:
+        for one in found[offset : offset + limit]:
             state = "interrupted" if one.state == "running" and not holder else one.state
             steps = [{key: value for key, value in asdict(step).items() if key != "inputs"} for step in one.steps]
             shown.append({**one.summary(), "state": state, "steps": steps})

@@ -55,7 +55,7 @@ class Surroundings:
             ],
         }
 
-    def deployments(self, asked: Mapping[str, str], *, limit: int) -> dict[str, Any]:
+    def deployments(self, asked: Mapping[str, str], *, limit: int, offset: int = 0) -> dict[str, Any]:
         """Changes of what runs, the latest first. Raises: BadInput."""
         from_ns = get.time_ns(asked, "from", self._live.now_ns())
         service = get.text(asked, "service")
@@ -72,11 +72,11 @@ class Surroundings:
                     "time": one.time_ns / 1e9,
                     "resource": one.resource,
                 }
-                for one in wanted[:limit]
+                for one in wanted[offset : offset + limit]
             ],
         }
 
-    def advice(self, *, limit: int) -> dict[str, Any]:
+    def advice(self, *, limit: int, offset: int = 0) -> dict[str, Any]:
         """Requests and limits of containers that do not fit what was used, and shortages that are predicted."""
         config = AdviceConfig()
         with self._alone():
@@ -85,7 +85,9 @@ class Surroundings:
         soon = foreseen([one for one in self._live.standing() if one.prediction is not None])
         return {
             "total": len(found),
-            "advice": [{key: _number(value) for key, value in asdict(one).items()} for one in found[:limit]],
+            "advice": [
+                {key: _number(value) for key, value in asdict(one).items()} for one in found[offset : offset + limit]
+            ],
             "foreseen": list(soon[:limit]),
             "series": min(len(labels), MOST_USES),
             "left_out": max(0, len(labels) - MOST_USES),

@@ -93,9 +93,10 @@ class Versions:
             "advice": None if advice is None else {"action": advice.action, "reasons": list(advice.reasons)},
         }
 
-    def history(self, *, limit: int) -> dict[str, Any]:
+    def history(self, *, limit: int, offset: int = 0) -> dict[str, Any]:
         """What was done with versions, the latest first, each with its evidence. Raises: StorageError."""
-        return {"rollouts": [_told(one) for one in self._service.chronicle.journal.rollouts(limit=limit)]}
+        total, found = self._service.chronicle.journal.rollout_page(limit=limit, offset=offset)
+        return {"total": total, "rollouts": [_told(one) for one in found]}
 
     def roll(self, asked: Any) -> dict[str, Any]:
         """Change which versions run. Raises: BadInput, StateError when a version is not what was registered."""

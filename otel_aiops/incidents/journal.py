@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ LATER = (VERDICTS, ROLLOUTS, ALERTS, KNOWN)  # tables that journals of earlier r
 class JournalConfig:
     """Where incidents are kept, and for how long. Without a URL they are in an SQLite file of the data directory."""
 
-    url: str = ""  # sqlite:… or postgresql:…; without it incidents.db in storage.directory
+    url: str = field(default="", repr=False)  # sqlite:… or postgresql:…; without it incidents.db in storage.directory
     retention: float = 400 * 86_400.0  # s after its last change that an incident is kept
     wait: float = 5.0  # for a database that another process has locked
 
@@ -260,9 +260,14 @@ class Journal:
 
     def rollouts(self, *, limit: int = 100) -> tuple[Rollout, ...]:
         """What was done with model versions, the latest first; kept for good."""
-        query = sql.select(ROLLOUTS.c.body).order_by(ROLLOUTS.c.number.desc()).limit(limit)
+        return self.rollout_page(limit=limit)[1]
+
+    def rollout_page(self, *, limit: int, offset: int = 0) -> tuple[int, tuple[Rollout, ...]]:
+        """(how many there are, a page of them), the latest first."""
+        query = sql.select(ROLLOUTS.c.body).order_by(ROLLOUTS.c.number.desc()).limit(limit).offset(offset)
         with self._database.transaction() as connection:
-            return tuple(Rollout.from_bytes(body.encode()) for body in connection.scalars(query))
+            total = connection.scalar(sql.select(sql.func.count()).select_from(ROLLOUTS)) or 0
+            return total, tuple(Rollout.from_bytes(body.encode()) for body in connection.scalars(query))
 
     def raised(self, notes: Sequence[AlertNote]) -> None:
         """Write with what alerts began, all or none; what was told first stays, however often it is repeated."""
@@ -334,6 +339,18 @@ class Journal:
         query = query.order_by(KNOWN.c.starts_ns, KNOWN.c.incident, KNOWN.c.status).limit(limit)
         with self._database.transaction() as connection:
             return tuple(decode(KnownAlert, json.loads(body)) for body in connection.scalars(query))
+
+    def known_page(self, *, limit: int, offset: int) -> tuple[int, tuple[KnownAlert, ...]]:
+        """(how many, alerts of others), those that began last first, each as it was told last."""
+        began = sql.func.max(KNOWN.c.starts_ns)
+        newest = sql.select(KNOWN.c.incident).group_by(KNOWN.c.incident).order_by(began.desc(), KNOWN.c.incident)
+        with self._database.transaction() as connection:
+            total = connection.scalar(sql.select(sql.func.count(KNOWN.c.incident.distinct()))) or 0
+            names = list(connection.scalars(newest.limit(limit).offset(offset)))
+            query = sql.select(KNOWN.c.incident, KNOWN.c.body).where(KNOWN.c.incident.in_(names))
+            rows = connection.execute(query.order_by(KNOWN.c.status)).all()  # firing, then resolved
+        last = {str(row.incident): row.body for row in rows}
+        return int(total), tuple(decode(KnownAlert, json.loads(last[name])) for name in names)
 
     def page(self, wanted: Filter | None = None, *, limit: int = 100, offset: int = 0) -> Page:
         """The last revisions of incidents, those that started last first."""

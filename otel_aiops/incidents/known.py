@@ -19,7 +19,9 @@ Status = Literal["firing", "resolved"]
 Pairs = tuple[tuple[str, str], ...]
 
 S = 1_000_000_000
+FURTHEST_NS = 9_000_000_000 * S  # the year 2255: later times are none, and no int64
 MOST = 10_000  # alerts of one notification
+MOST_CUT = 1_000_000  # that it says to have left out
 ALERT = "alert-"  # begins the ids of alerts where playbooks know them
 LONGEST = 1_000  # characters of a text
 # Rules over our own metrics: what was learned of them is what we said before, which is no truth about us.
@@ -150,13 +152,13 @@ def read(tree: Any) -> Told:
     sender = "grafana" if "orgId" in tree or str(tree.get("version", "")) == "1" else "alertmanager"
     group = str(tree.get("groupKey", ""))[:LONGEST]
     found = [alert for one in listed if (alert := alert_of(one, sender, group, tree.get("status"))) is not None]
-    truncated = tree.get("truncatedAlerts")
+    cut = tree.get("truncatedAlerts")
     return Told(
         sender=sender,
         group=group,
         receiver=str(tree.get("receiver", ""))[:LONGEST],
         group_labels=_pairs(tree.get("groupLabels")),
-        truncated=truncated if isinstance(truncated, int) and truncated > 0 else 0,
+        truncated=min(cut, MOST_CUT) if type(cut) is int and cut > 0 else 0,
         alerts=tuple(found),
         unreadable=len(listed) - len(found),
     )
@@ -208,7 +210,8 @@ def time_ns(said: Any) -> int:
     """
     try:
         at = datetime.fromisoformat(said)
-        return max(0, round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000_000) * 1_000)
+        found = round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000_000) * 1_000
+        return found if 0 < found < FURTHEST_NS else 0
     except (TypeError, ValueError, OverflowError):
         return 0
 

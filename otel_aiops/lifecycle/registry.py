@@ -46,7 +46,8 @@ class RegistryConfig:
     """Where MLflow is. What it does not answer in time is tried again later, and serving never waits for it."""
 
     enabled: bool = True  # tell it of versions, of who serves, and of what is tried
-    uri: str = ""  # of its tracking server or database; "" is MLFLOW_TRACKING_URI, or a file in the data directory
+    # of its tracking server or database; "" is MLFLOW_TRACKING_URI, or a file in the data directory
+    uri: str = field(default="", repr=False)
     name: str = NAME  # of the registered model
     timeout: float = 30.0  # for one change with its process, and for what is still to be told of trials at the end
     retry: float = 300.0  # after a failure
@@ -98,7 +99,7 @@ class Registry:
         >>> Registry(Path("."), RegistryConfig(uri="https://ann:secret@mlflow:5000/x")).place
         'https://mlflow:5000/x'
         """
-        return re.sub(r"//[^/]*@", "//", self.uri)
+        return _bare(self.uri)
 
     @property
     def exists(self) -> bool:
@@ -230,7 +231,7 @@ class Registry:
         except AiopsError:
             raise
         except Exception as error:  # of MLflow, its database, and the network: it has no common root
-            raise Overloaded(f"registry {self.place}: {str(error).splitlines()[0][:300]}") from error
+            raise Overloaded(f"registry {self.place}: {_bare(str(error).splitlines()[0])[:300]}") from error
 
     def _open(self) -> MlflowClient:
         if self.uri.startswith("sqlite:"):
@@ -335,7 +336,7 @@ def tell(job: Job, stopped: Callable[[], bool] = lambda: False) -> list[Register
                     raise Overloaded(f"registry: no answer within {job.config.timeout:g} s") from None
     if child.returncode == 0:
         return [Registered(**{**one, "aliases": tuple(one["aliases"])}) for one in json.loads(out)]
-    lines = words.decode("utf-8", "replace").strip().splitlines() or [f"it ended with {child.returncode}"]
+    lines = _bare(words.decode("utf-8", "replace")).strip().splitlines() or [f"it ended with {child.returncode}"]
     raise (StateError if child.returncode == CHANGED else Overloaded)(lines[-1][:300])
 
 
@@ -374,3 +375,12 @@ def _alone(directory: Path) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+def _bare(text: str) -> str:
+    """A text without the passwords in its addresses, which MLflow repeats in what it says.
+
+    >>> _bare("cannot reach https://ann:secret@mlflow:5000/x")
+    'cannot reach https://mlflow:5000/x'
+    """
+    return re.sub(r"//[^/\s]*@", "//", text)

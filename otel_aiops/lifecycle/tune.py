@@ -93,12 +93,12 @@ def tune(
 
     Every fold is learned from its beginning on, each point scored before it is learned, and judged on its newest
     quarter, which begins where the fold before ends: recall of labelled events and of faults put in, at the threshold
-    that keeps the objective's budget, over all its folds together. Trials that surely cost more than the best one by
-    then do not go on to the next fold (racing; Birattari et al., A Racing Algorithm for Configuring Metaheuristics,
-    2002). The settings that one begins with are judged in all folds, and stay the best unless others cost less by
-    over one standard error over all series, and more in less than half of the folds. The newest part of the window is
-    not read. With `tried` each judgement is kept there as soon as it is made, and none that is there is made
-    again.
+    that keeps the objective's budget, over all its folds together. Without labelled events, trials that surely cost
+    more than the best one by then do not go on to the next fold (racing; Birattari et al., A Racing Algorithm for
+    Configuring Metaheuristics, 2002); with some all do, because a fold with few of them says little of the next. The
+    settings that one begins with are judged in all folds, and stay the best unless others cost less by over one
+    standard error over all series, and more in less than half of the folds. The newest part of the window is not read.
+    With `tried` each judgement is kept there as soon as it is made, and none that is there is made again.
     Raises: BadInput when the gate of the dataset says no, or nothing is in scope, or Optuna is not installed.
     """
     tuning = tuning or TuneConfig()
@@ -197,6 +197,7 @@ def _raced(study: Study, trials: Sequence[Trial], processes: int, tried: Tried |
     known = {one.number: one for one in trials}
     parts: dict[int, list[Judged]] = {number: [] for number in known}
     of, left = (study.cost, study.a_week), list(known)
+    labelled = any(label.kind == ANOMALY for label in study.labels)
     for fold in range(len(study.ends_ns)):
         settings = {number: known[number].settings for number in left}
         step = partial(_step, tell, fold, len(study.ends_ns))
@@ -206,7 +207,8 @@ def _raced(study: Study, trials: Sequence[Trial], processes: int, tried: Tried |
             losses = tuple(whole.losses(*of).tolist())
             known[number] = replace(known[number], folds=folds, figures=whole.figures(*of), losses=losses)
         best = min((known[number] for number in left), key=lambda one: (one.cost, one.number))
-        left = [number for number in left if not number or not _less(best, known[number], SURE)]
+        if not labelled:
+            left = [number for number in left if not number or not _less(best, known[number], SURE)]
     return list(known.values())
 
 

@@ -55,6 +55,11 @@ class Metric:
         return prometheus_name(self.name, self.unit, self.kind)
 
 
+# Why a request to the API or the page was refused.
+REFUSALS = (
+    *("missing", "unknown", "expired", "revoked", "rate", "issuer"),
+    *("role", "path", "host", "origin", "csrf"),
+)
 _SERIES = (SOURCE_METRIC, MODEL, STAT)
 _RECEIVER = ("receiver", "transport")
 _EXPORTER = ("exporter",)
@@ -580,6 +585,15 @@ OWN_METRICS: tuple[Metric, ...] = (
     *_selftest(),
     Metric(
         "otel_aiops.config.reload.success", "gauge", "", "1 when the last reload of the configuration worked, else 0."
+    ),
+    Metric(
+        "otel_aiops.access.refused",
+        "counter",
+        "{request}",
+        "Requests to the API and the page that were refused, by why: missing, unknown, expired, revoked or rate "
+        "(credentials), issuer, role, path, host, origin or csrf.",
+        (REASON,),
+        begins=tuple((one,) for one in REFUSALS),
     ),
     Metric("otel_aiops.config.reload.timestamp", "gauge", "s", "When the configuration was last loaded, unix time."),
     Metric("otel_aiops.build.info", "gauge", "", "Always 1; says what runs.", ("version", "python")),

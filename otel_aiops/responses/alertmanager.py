@@ -23,6 +23,7 @@ from otel_aiops.responses.values import NAMES, filled, places, values_of
 
 S = 1_000_000_000
 DIRECT, ALIKE = "alertmanager:", "alertmanager-service:"  # begin the names of silences by what they cover, see below
+MADE_HERE = "[otel-aiops "  # in the comment of silences that people made here
 MOST_SILENCES = 100  # each is compared with every incident
 LONGEST_REGEX = 500
 REPEATED_GROUP = re.compile(r"\)[*+?{]")  # what may take for ever
@@ -30,6 +31,7 @@ PATH = "api/v2/alerts"
 VALID = 4  # resends that an alert outlives, as Prometheus has it
 RESOLVED_S = 300.0  # that an end is told again and again
 LONGEST_LABEL, LONGEST_TEXT = 200, 2_000
+LONGEST_PART = 100  # characters of a value in a link
 SUSPECTS = 3
 STANDING = frozenset({State.OPEN, State.ACKNOWLEDGED, State.PREDICTED})
 OURS = frozenset({"alertname", "incident_id", "service_name", "severity", "predicted"})
@@ -70,6 +72,8 @@ class AlertmanagersConfig:
         for name in places(self.runbook):
             if name not in NAMES:
                 raise ConfigError("runbook", f"{{{name}}} is not a known value; known here: {', '.join(NAMES)}")
+        if places(self.runbook):
+            check_link(self.runbook)
         urls = [one.url for one in self.to]
         if len(set(urls)) != len(urls):
             raise ConfigError("to", "expected each address once")
@@ -330,9 +334,23 @@ def _key(said: Mapping[str, str], longest: int) -> Key:
     return tuple(sorted((name, value) for name, value in clean.items() if value.strip()))
 
 
+def check_link(template: str) -> None:
+    """See that values can only stand in the path, query or fragment of a link. Raises: ConfigError."""
+    scheme, _, rest = template.partition("://")
+    host, _, _ = rest.replace("?", "/").replace("#", "/").partition("/")
+    if scheme not in ("http", "https") or not host or places(scheme + host):
+        expected = "expected http:// or https://, a host without values, and values only behind it"
+        raise ConfigError("runbook", f"{expected}, got {template[:200]!r}")
+
+
 def _runbook(template: str, incident: Incident) -> str:
-    values = {name: quote(value, safe="", errors="replace") for name, value in values_of(incident).items()}
-    return filled(template, values)
+    """A link with values in it, each inside its part of the path: "." and ".." would lead out of it."""
+    values = {
+        name: quote(value[:LONGEST_PART], safe="", errors="replace") if value.strip(".") else "_" * len(value)
+        for name, value in values_of(incident).items()
+    }
+    link = filled(template, values)
+    return link if len(link) <= LONGEST_TEXT else ""  # a part of a link leads elsewhere
 
 
 def _span(seconds: float) -> str:

@@ -121,9 +121,15 @@ def send(
 ) -> Answer:
     """Ask, again where that may help and does no harm. Raises: Unreachable also for an answer over 299.
 
-    Not `repeatable` is what must not be done twice: it is asked again only where surely nothing was done.
+    Not `repeatable` is what must not be done twice: it is asked again only where surely nothing was done. `url` is
+    below that of the configuration: nothing else is ever asked.
     """
     import tenacity
+
+    from otel_aiops.responses.destinations import is_below
+
+    if url and not is_below(url, config.url):
+        raise Unreachable(f"expected an address below {shown(config.url)}, got {shown(url)}", perhaps=False)
 
     def attempt() -> Answer:
         asked = _Asked(method, url or config.url, body, {**config.headers, **(headers or {})}, most_bytes)
@@ -165,23 +171,30 @@ def _once(config: HttpConfig, asked: _Asked, repeatable: bool) -> Answer:
     url = asked.url
     import requests
 
+    from otel_aiops.responses.destinations import session
+
     try:
-        with requests.request(
-            asked.method,
-            url,
-            data=asked.body,
-            headers={"User-Agent": "otel-aiops", **asked.headers},
-            timeout=config.timeout,
-            allow_redirects=False,
-            stream=True,
-            verify=config.ca_file or True,
-            cert=(config.cert_file, config.key_file) if config.cert_file else None,
-            auth=(config.username, config.password) if config.username else _as_it_is,
-        ) as response:
+        with (
+            session() as client,
+            client.request(
+                asked.method,
+                url,
+                data=asked.body,
+                headers={"User-Agent": "otel-aiops", **asked.headers},
+                timeout=config.timeout,
+                allow_redirects=False,
+                stream=True,
+                verify=config.ca_file or True,
+                cert=(config.cert_file, config.key_file) if config.cert_file else None,
+                auth=(config.username, config.password) if config.username else _as_it_is,
+            ) as response,
+        ):
             answer = Answer(response.status_code, response.raw.read(asked.most_bytes, decode_content=True) or b"")
     except requests.exceptions.ConnectTimeout as error:
         raise _Again(f"{shown(url)} cannot be reached in {config.timeout:g} s", perhaps=False) from error
     except requests.RequestException as error:
+        if why := _forbidden(error):
+            raise Unreachable(f"{shown(url)} is not asked: {why}", perhaps=False) from error
         begun = not _refused(error)
         text = f"{shown(url)} cannot be asked: {_said(error)}"
         raise (_Again if repeatable or not begun else Unreachable)(text, perhaps=begun) from error
@@ -206,6 +219,15 @@ def _refused(error: Exception) -> bool:
     inner = error.args[0] if error.args else error
     reason = inner.reason if isinstance(inner, MaxRetryError) else inner
     return isinstance(reason, NewConnectionError | NameResolutionError)
+
+
+def _forbidden(error: Exception) -> str:
+    """Why an address is not asked, "" where it is."""
+    from otel_aiops.responses.destinations import Forbidden
+
+    inner = error.args[0] if error.args else error
+    reason = getattr(inner, "reason", None)
+    return str(reason.__cause__ or reason)[:SHOWN] if isinstance(reason, Forbidden) else ""
 
 
 def _said(error: Exception) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,14 @@ class Known:
     since: int
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many runs of a playbook stand in each state, and when the newest began."""
+
+    by_state: Mapping[str, int]
+    newest_ns: int
+
+
 class Ledger:
     """One process writes; any thread may. Any method may raise StorageError: then nothing was written."""
 
@@ -117,6 +125,7 @@ class Ledger:
         what = "ledger of responses"
         self._database = Database(config.url, folder / FILE, wait_s=config.wait, what=what, durable=True)
         self._lock = threading.Lock()
+        self.changes = 0  # since the start: how often something was written
 
     def open(self) -> None:
         """Connect beside an open journal. The first time, incidents that are there already are known."""
@@ -219,7 +228,7 @@ class Ledger:
             return [_run(body) for body in connection.scalars(query.order_by(RUNS.c.made_ns, RUNS.c.id))]
 
     def runs(
-        self, *, incident: str = "", playbook: str = "", states: Sequence[str] = (), limit: int = 100
+        self, *, incident: str = "", playbook: str = "", states: Sequence[str] = (), limit: int = 100, offset: int = 0
     ) -> tuple[int, list[Run]]:
         """(how many, runs), the newest first."""
         wanted = [RUNS.c.incident == incident] if incident else []
@@ -227,8 +236,20 @@ class Ledger:
         wanted += [RUNS.c.state.in_(states)] if states else []
         with self._database.transaction() as connection:
             total = connection.scalar(sql.select(sql.func.count()).select_from(RUNS).where(*wanted)) or 0
-            query = sql.select(RUNS.c.body).where(*wanted).order_by(RUNS.c.made_ns.desc(), RUNS.c.id).limit(limit)
-            return int(total), [_run(body) for body in connection.scalars(query)]
+            query = sql.select(RUNS.c.body).where(*wanted).order_by(RUNS.c.made_ns.desc(), RUNS.c.id)
+            return int(total), [_run(body) for body in connection.scalars(query.limit(limit).offset(offset))]
+
+    def tallies(self) -> dict[str, Tally]:
+        """How the runs of each playbook ended, by its name."""
+        query = sql.select(RUNS.c.playbook, RUNS.c.state, sql.func.count(), sql.func.max(RUNS.c.made_ns))
+        found: dict[str, Tally] = {}
+        with self._database.transaction() as connection:
+            rows = connection.execute(query.group_by(RUNS.c.playbook, RUNS.c.state).order_by(RUNS.c.state)).all()
+        for playbook, state, number, newest_ns in rows:
+            before = found.get(playbook, Tally({}, 0))
+            by_state = {**before.by_state, str(state): int(number)}
+            found[str(playbook)] = Tally(by_state, max(before.newest_ns, int(newest_ns)))
+        return found
 
     def run(self, name: str) -> Run | None:
         """One by its id."""
@@ -336,7 +357,10 @@ class Ledger:
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _writing(self) -> _Writing:
-        return _Writing(self._lock, self._database)
+        return _Writing(self._lock, self._database, self._written)
+
+    def _written(self) -> None:
+        self.changes += 1
 
     def _audit(self, connection: sql.Connection, deeds: Sequence[Deed]) -> None:
         if not deeds:
@@ -366,8 +390,8 @@ class Ledger:
 class _Writing:
     """A transaction that is the only one of this process: the chain of the audit has one end."""
 
-    def __init__(self, lock: threading.Lock, database: Database) -> None:
-        self._lock, self._transaction = lock, database.transaction()
+    def __init__(self, lock: threading.Lock, database: Database, written: Callable[[], None]) -> None:
+        self._lock, self._transaction, self._written = lock, database.transaction(), written
 
     def __enter__(self) -> sql.Connection:
         self._lock.acquire()
@@ -379,7 +403,10 @@ class _Writing:
 
     def __exit__(self, *exc: Any) -> bool | None:
         try:
-            return self._transaction.__exit__(*exc)
+            held = self._transaction.__exit__(*exc)
+            if exc[0] is None:
+                self._written()
+            return held
         finally:
             self._lock.release()
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from otel_aiops.errors import ConfigError
+from otel_aiops.labels import visible
 from otel_aiops.responses.order import Ended, Lost, Order, Outcome, target_of
 from otel_aiops.responses.values import filled
 
 MOST_TEXT = 4_000
+_MENTION = re.compile(r"@(?=\w)|<(?=[!@#])")  # @channel, and <!here> or <@U1> of Slack
 ATTEMPTS = 3
 TEXT = "{summary}\n\nseverity {severity}, first suspect {suspect} ({probability}), since {start}, incident {id}"
 
@@ -80,6 +83,12 @@ def _targets(urls: tuple[str, ...]) -> list[Any]:
 def _tell(target: Any, order: Order) -> bool:
     import apprise
 
+    from otel_aiops.responses.destinations import check_host
+
+    try:
+        check_host(str(getattr(target, "host", None) or ""), getattr(target, "port", None))
+    except ValueError:
+        return False
     text = {"title": _title(order), "body": _body(order), "body_format": apprise.NotifyFormat.TEXT}
     return bool(target.notify(**text, notify_type=_kind(order)))
 
@@ -92,8 +101,18 @@ def _kind(order: Order) -> Any:
 
 
 def _title(order: Order) -> str:
-    return order.values["title"][:200]
+    return " ".join(quiet(order.values["title"]).split())[:200]
 
 
 def _body(order: Order) -> str:
-    return filled(order.action.text or TEXT, order.values)[:MOST_TEXT]
+    values = {name: quiet(value) for name, value in order.values.items()}
+    return filled(order.action.text or TEXT, values)[:MOST_TEXT]
+
+
+def quiet(value: str) -> str:
+    """A value that calls nobody and hides nothing: what a chat takes for a mention is broken.
+
+    >>> quiet("@channel <!here> a@b.c").replace(chr(0x200B), "~")
+    '@~channel <~!here> a@~b.c'
+    """
+    return _MENTION.sub(lambda match: f"{match[0]}\u200b", visible(value, keep="\n"))

@@ -52,20 +52,17 @@ class Silencer:
     def run(self, order: Order) -> Outcome:
         config, now_s = target_of(self._alertmanagers, order), self._clock_ns() / 1e9
         comment = filled(order.action.text or "{title}", order.values)[:500]
-        tree = {
-            "matchers": self._matchers(order),
-            "startsAt": _time(now_s),
-            "endsAt": _time(now_s + order.action.duration),
-            "createdBy": f"otel-aiops, playbook {order.playbook}",
-            "comment": f"{comment} [{order.id}]",
-        }
-        body, headers = json.dumps(tree).encode(), {"Content-Type": "application/json"}
+        tree = silence(
+            self._matchers(order),
+            now_s,
+            now_s + order.action.duration,
+            who=f"otel-aiops, playbook {order.playbook}",
+            why=f"{comment} [{order.id}]",
+        )
         try:
-            answer = send("POST", config.to, joined(config.to.url, PATH), body=body, headers=headers, repeatable=False)
+            name = post(config.to, tree)
         except Unreachable as error:
             return error.outcome()
-        made = answer.tree()
-        name = made.get("silenceID", "") if isinstance(made, dict) else ""
         return Outcome(ended=Ended.DONE, text=f"silence {name} until {tree['endsAt']}")
 
     def lost(self, order: Order) -> Outcome | Lost:
@@ -88,8 +85,26 @@ class Silencer:
             value = filled(template, order.values)
             if not value.strip():
                 raise Refused(f"the label {label} of the silence would be empty: {template} is not known")
-            found.append({"name": label, "value": value, "isRegex": False, "isEqual": True})
+            found.append(matcher(label, value))
         return found
+
+
+def matcher(name: str, value: str, *, regex: bool = False) -> dict[str, Any]:
+    """A condition on a label, as Alertmanager reads it."""
+    return {"name": name, "value": value, "isRegex": regex, "isEqual": True}
+
+
+def silence(matchers: list[dict[str, Any]], from_s: float, until_s: float, *, who: str, why: str) -> dict[str, Any]:
+    """A silence as it is posted; times in unix seconds."""
+    times = {"startsAt": _time(from_s), "endsAt": _time(until_s)}
+    return {"matchers": matchers, **times, "createdBy": who, "comment": why}
+
+
+def post(to: HttpConfig, tree: Mapping[str, Any]) -> str:
+    """Have an Alertmanager keep a silence; its id there. Never twice. Raises: Unreachable."""
+    body, headers = json.dumps(tree).encode(), {"Content-Type": "application/json"}
+    made = send("POST", to, joined(to.url, PATH), body=body, headers=headers, repeatable=False).tree()
+    return str(made.get("silenceID", "")) if isinstance(made, dict) else ""
 
 
 def _time(unix_s: float) -> str:

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.schemas import SchemaGenerator
 
-from otel_aiops import __version__
-from otel_aiops.errors import BadInput, ConfigError, Overloaded, StateError, TooLarge, Unauthorized
-from otel_aiops.server import feedback_api, incident_api, lifecycle_api, response_api, webhook_api
-from otel_aiops.server.asking import integer, posted, posted_json, required
-from otel_aiops.server.auth import user_of
+from otel_aiops.errors import BadInput, ConfigError, Overloaded, StateError, TooLarge, WrongType
+from otel_aiops.server import feedback_api, incident_api, lifecycle_api, response_api, token_api, webhook_api
+from otel_aiops.server.access import Access, Gate
+from otel_aiops.server.access.roles import NEEDS, PROBE, Needs
+from otel_aiops.server.asking import FURTHEST, in_own_name, integer, page, posted, posted_json, required
 from otel_aiops.server.feedback_api import FeedbackBackend
 from otel_aiops.server.incident_api import IncidentBackend
 from otel_aiops.server.lifecycle_api import LifecycleBackend
+from otel_aiops.server.openapi import allowed, described, strict
 from otel_aiops.server.response_api import ResponseBackend
 from otel_aiops.server.shield import Shield
 from otel_aiops.server.web import Pages, wants_page
@@ -31,8 +33,10 @@ from otel_aiops.server.webhook_api import Doorkeeper, WebhookBackend, WebhooksCo
 
 Handler = Callable[[Request, Exception], Response]
 
+FINGERPRINT = re.compile("[0-9a-fA-F]{16}")
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-OPEN_PATHS = frozenset({"/", "/-/healthy", "/-/ready"})  # orchestrators ask these without credentials
+# Orchestrators ask these without credentials.
+OPEN_PATHS = frozenset({"/", *(one.split()[1] for one in NEEDS[PROBE].split(","))})
 
 
 class Backend(Protocol):
@@ -45,15 +49,15 @@ class Backend(Protocol):
 
     def metrics(self) -> bytes: ...
 
-    def anomalies(self, *, limit: int) -> dict[str, Any]: ...
+    def anomalies(self, *, limit: int, offset: int = 0) -> dict[str, Any]: ...
 
-    def alerts(self, *, limit: int) -> dict[str, Any]: ...
+    def alerts(self, *, limit: int, offset: int = 0) -> dict[str, Any]: ...
 
     def budgets(self) -> dict[str, Any]: ...
 
     def objectives(self) -> dict[str, Any]: ...
 
-    def verdicts(self, *, limit: int) -> dict[str, Any]: ...
+    def verdicts(self, *, limit: int, offset: int = 0) -> dict[str, Any]: ...
 
     def judge(self, tree: Any) -> dict[str, Any]:
         """Take in one verdict or a list of them."""
@@ -63,12 +67,12 @@ class Backend(Protocol):
     def series(self, *, after: int, limit: int, source: bool) -> dict[str, Any]: ...
 
     def search(self, words: str, service: str, *, after: int, limit: int) -> dict[str, Any]:
-        """The same, of those with all words in the name of their metric or service, of all services or of one."""
+        """The same, of those with all words in their name, service or labels, of all services or of one."""
 
     def quality(self) -> dict[str, Any]: ...
 
     def pulse(self) -> dict[str, int]:
-        """Numbers that grow when something changes, by what; cheap, and from any thread at any time."""
+        """Numbers that are others when something has changed, by what; cheap, and from any thread at any time."""
 
     def explain(self, fingerprint: int) -> dict[str, Any] | None: ...
 
@@ -92,20 +96,21 @@ class Desk(IncidentBackend, LifecycleBackend, FeedbackBackend, ResponseBackend, 
 def build(
     backend: Backend,
     desk: Desk,
-    authenticate: Callable[[str | None], None] | None,
+    access: Access | None,
     max_body_bytes: int,
     *,
     closing: threading.Event | None = None,
     webhooks: WebhooksConfig | None = None,
+    hosts: Collection[str] | None = None,
 ) -> Starlette:
-    """The ASGI application. `authenticate` takes the Authorization header and raises Unauthorized.
+    """The ASGI application; without `access` nobody must sign in. `hosts` are all that it answers to, None is any.
 
     `closing` is set when the server is to end, and then what would answer without end does.
     """
     routes = _Routes(backend, max_body_bytes)
-    pages = Pages(backend, desk, closing or threading.Event())
-    middleware = [Middleware(Shield)]
-    middleware += [Middleware(_Guard, authenticate=authenticate)] if authenticate else []
+    access = access or Access(None, None, Path())
+    pages = Pages(backend, desk, closing or threading.Event(), access)
+    webhook_keeper = Doorkeeper(webhooks or WebhooksConfig(), guarded=not access.open)
 
     def first(request: Request) -> Awaitable[Response]:
         return pages.overview(request) if wants_page(request) else routes.ready(request)
@@ -113,67 +118,84 @@ def build(
     def problem(status: int) -> Handler:
         return _for_people(pages, status, _problem(status))
 
+    known: list[BaseRoute] = [
+        Route("/", _described(first, routes.ready)),
+        *pages.routes(),
+        *strict(_api(routes, desk, webhook_keeper, access, max_body_bytes)),
+    ]
+    pages.site.needs = needs = Needs(known)
     return Starlette(
-        routes=[
-            Route("/", _described(first, routes.ready)),
-            *pages.routes(),
-            Route("/-/healthy", routes.healthy),
-            Route("/-/ready", routes.ready),
-            Route("/metrics", routes.metrics),
-            Route("/api/v1/status", routes.status),
-            Route("/api/v1/anomalies", routes.anomalies),
-            Route("/api/v1/alerts", routes.alerts),
-            Route("/api/v1/budgets", routes.budgets),
-            Route("/api/v1/objectives", routes.objectives),
-            Route("/api/v1/objectives/{name}", routes.objective),
-            Route("/api/v1/verdicts", routes.verdicts, methods=["GET"]),
-            Route("/api/v1/verdicts", routes.judge, methods=["POST"]),
-            *incident_api.routes(desk, max_body_bytes),
-            *lifecycle_api.routes(desk, max_body_bytes),
-            *feedback_api.routes(desk, max_body_bytes),
-            *response_api.routes(desk, max_body_bytes),
-            *webhook_api.routes(desk, Doorkeeper(webhooks or WebhooksConfig(), authenticate), max_body_bytes),
-            Route("/api/v1/services", routes.services),
-            Route("/api/v1/quality", routes.quality),
-            Route("/api/v1/series", routes.series),
-            Route("/api/v1/series/{fingerprint}", routes.explain),
-            Route("/api/v1/explain", routes.why),
-            Route("/api/v1/forecast", routes.forecast),
-            Route("/api/v1/backfill", routes.backfill, methods=["POST"]),
-            Route("/api/v1/selftest", routes.selftest),
-            Route("/api/v1/datasets", routes.datasets),
-            Route("/api/v1/datasets/{id}", routes.dataset),
-            Route("/api/v1/openapi.json", routes.openapi, include_in_schema=False),
+        routes=known,
+        middleware=[
+            Middleware(Shield, hosts=hosts, refused=access.refused),
+            Middleware(Gate, access=access, needs=needs, tell=pages.site.problem),
         ],
-        middleware=middleware,
         exception_handlers={
             BadInput: problem(400),
             ConfigError: problem(400),  # of a value in a query
             StateError: problem(409),  # what is kept is not what was written
             TooLarge: problem(413),
+            WrongType: problem(415),
             Overloaded: _for_people(pages, 503, _overloaded),
             404: _for_people(pages, 404, _not_found),
-            405: problem(405),
+            HTTPException: _for_people(pages, 405, _refused),
         },
     )
+
+
+def _api(of: _Routes, desk: Desk, doorkeeper: Doorkeeper, access: Access, max_body_bytes: int) -> list[Route]:
+    """What programs ask, in the order of the documents."""
+    return [
+        Route("/-/healthy", of.healthy),
+        Route("/-/ready", of.ready),
+        Route("/metrics", of.metrics),
+        Route("/api/v1/status", of.status),
+        Route("/api/v1/anomalies", of.anomalies),
+        Route("/api/v1/alerts", of.alerts),
+        Route("/api/v1/budgets", of.budgets),
+        Route("/api/v1/objectives", of.objectives),
+        Route("/api/v1/objectives/{name}", of.objective),
+        Route("/api/v1/verdicts", of.verdicts, methods=["GET"]),
+        Route("/api/v1/verdicts", of.judge, methods=["POST"]),
+        *incident_api.routes(desk, max_body_bytes),
+        *lifecycle_api.routes(desk, max_body_bytes),
+        *feedback_api.routes(desk, max_body_bytes),
+        *response_api.routes(desk, max_body_bytes),
+        *webhook_api.routes(desk, doorkeeper, max_body_bytes),
+        *token_api.routes(access, max_body_bytes),
+        Route("/api/v1/services", of.services),
+        Route("/api/v1/quality", of.quality),
+        Route("/api/v1/series", of.series),
+        Route("/api/v1/series/{fingerprint}", of.explain),
+        Route("/api/v1/explain", of.why),
+        Route("/api/v1/forecast", of.forecast),
+        Route("/api/v1/backfill", of.backfill, methods=["POST"]),
+        Route("/api/v1/selftest", of.selftest),
+        Route("/api/v1/datasets", of.datasets),
+        Route("/api/v1/datasets/{id}", of.dataset),
+        Route("/api/v1/openapi.json", of.openapi, include_in_schema=False),
+    ]
 
 
 class _Routes:
     def __init__(self, backend: Backend, max_body_bytes: int) -> None:
         self._backend = backend
         self._max_body_bytes = max_body_bytes
+        self._document: bytes | memoryview | None = None
 
     async def healthy(self, request: Request) -> Response:
         """
         summary: The process is up.
-        responses: {200: {description: up}}
+        responses: {200: {description: up, text: text/plain}}
         """
         return PlainTextResponse("otel-aiops is healthy\n")
 
     async def ready(self, request: Request) -> Response:
         """
         summary: The service takes telemetry.
-        responses: {200: {description: ready}, 503: {description: not ready and why}}
+        responses:
+          200: {description: ready, text: text/plain}
+          503: {description: not ready and why, text: text/plain}
         """
         why = self._backend.not_ready()
         if why:
@@ -183,53 +205,53 @@ class _Routes:
     async def metrics(self, request: Request) -> Response:
         """
         summary: Scores and own telemetry in Prometheus text format; scrape it with honor_labels.
-        responses: {200: {description: Prometheus text format 0.0.4}}
+        responses: {200: {description: Prometheus text format 0.0.4, text: text/plain}}
         """
         return Response(await run_in_threadpool(self._backend.metrics), media_type=METRICS_TYPE)
 
     async def status(self, request: Request) -> Response:
         """
         summary: What is received, known and scored, and where state is kept.
-        responses: {200: {description: a JSON object}}
+        responses: {200: {description: what it does and has done since the start, returns: Status}}
         """
         return JSONResponse(await run_in_threadpool(self._backend.status))
 
     async def anomalies(self, request: Request) -> Response:
         """
         summary: The series that are over their threshold now, the strangest first, each with its reason.
-        parameters: [{in: query, name: limit, schema: {type: integer, default: 100}}]
-        responses: {200: {description: "an object with a list `anomalies`"}}
+        parameters: [limit, offset]
+        responses: {200: {description: a page of them, returns: Anomalies}}
         """
-        limit = integer(request, "limit", 100, 10_000)
-        return JSONResponse(await run_in_threadpool(lambda: self._backend.anomalies(limit=limit)))
+        return await _paged(request, self._backend.anomalies)
 
     async def alerts(self, request: Request) -> Response:
         """
         summary: The series that have an alert under their budget, the highest first, with threshold and reason.
-        parameters: [{in: query, name: limit, schema: {type: integer, default: 100}}]
-        responses: {200: {description: "an object with a list `alerts`"}}
+        parameters: [limit, offset]
+        responses: {200: {description: a page of them, returns: Alerts}}
         """
-        limit = integer(request, "limit", 100, 10_000)
-        return JSONResponse(await run_in_threadpool(lambda: self._backend.alerts(limit=limit)))
+        return await _paged(request, self._backend.alerts)
 
     async def budgets(self, request: Request) -> Response:
         """
         summary: Every alert budget, the alerts that are wanted a week beside those that were and those to come.
-        responses: {200: {description: "an object with a list `budgets`, the default one last"}}
+        parameters: [limit, offset]
+        responses: {200: {description: "a page of them, the default one last", returns: Budgets}}
         """
-        return JSONResponse(await run_in_threadpool(self._backend.budgets))
+        return await _cut(request, "budgets", self._backend.budgets)
 
     async def objectives(self, request: Request) -> Response:
         """
         summary: Every objective with its hash, its series in scope, and its alerts of the last week against its budget.
-        responses: {200: {description: "an object with a list `objectives`"}}
+        parameters: [limit, offset]
+        responses: {200: {description: a page of them, returns: Objectives}}
         """
-        return JSONResponse(await run_in_threadpool(self._backend.objectives))
+        return await _cut(request, "objectives", self._backend.objectives)
 
     async def objective(self, request: Request) -> Response:
         """
         summary: One objective by its name.
-        responses: {200: {description: a JSON object}, 404: {description: no such objective}}
+        responses: {200: {description: the objective, returns: Objective}, 404: {description: no such objective}}
         """
         name = request.path_params["name"]
         found = (await run_in_threadpool(self._backend.objectives))["objectives"]
@@ -242,11 +264,10 @@ class _Routes:
     async def verdicts(self, request: Request) -> Response:
         """
         summary: The newest verdicts of operators, and what they have moved.
-        parameters: [{in: query, name: limit, schema: {type: integer, default: 100}}]
-        responses: {200: {description: "an object with a list `verdicts`, the newest first"}}
+        parameters: [limit, offset]
+        responses: {200: {description: "a page of them, the newest first", returns: Verdicts}}
         """
-        limit = integer(request, "limit", 100, 10_000)
-        return JSONResponse(await run_in_threadpool(lambda: self._backend.verdicts(limit=limit)))
+        return await _paged(request, self._backend.verdicts)
 
     async def judge(self, request: Request) -> Response:
         """
@@ -255,41 +276,36 @@ class _Routes:
           content:
             application/json:
               schema:
-                type: object
-                required: [series, time, verdict]
-                properties:
-                  series: {type: string, description: 'fingerprint, or name{key="value"}'}
-                  time: {description: ISO 8601 or unix seconds}
-                  verdict: {type: string, enum: [true_alert, false_alert, missed, duplicate, expected, real, "false"]}
-                  of: {type: string, description: "of a duplicate, the id of the incident that it is a part of"}
-                  ratio: {type: number, description: alert score in thresholds, where nothing is known of the time}
-                  by: {type: string}
-                  note: {type: string}
-        responses: {200: {description: what was learned}, 400: {description: what was expected}}
+                anyOf:
+                  - {$ref: '#/components/schemas/VerdictAsked'}
+                  - {type: array, minItems: 1, maxItems: 1000, items: {$ref: '#/components/schemas/VerdictAsked'}}
+        responses: {200: {description: what was learned, returns: Learned}}
         """
-        tree = await posted_json(request, self._max_body_bytes, "a verdict, or a list of them,")
+        asked = await posted_json(request, self._max_body_bytes, "a verdict, or a list of them,")
+        tree = in_own_name(request, asked, "by")
         return JSONResponse(await run_in_threadpool(lambda: self._backend.judge(tree)))
 
     async def services(self, request: Request) -> Response:
         """
         summary: The services whose series were looked at together, the strangest first, with what contributed and why.
-        responses: {200: {description: "an object with a list `services`"}}
+        parameters: [limit, offset]
+        responses: {200: {description: a page of them, returns: Services}}
         """
-        return JSONResponse(await run_in_threadpool(self._backend.services))
+        return await _cut(request, "services", self._backend.services)
 
     async def series(self, request: Request) -> Response:
         """
         summary: The scored series, a page at a time.
         parameters:
-          - {in: query, name: after, schema: {type: integer, default: -1}, description: "`next` of the page before"}
-          - {in: query, name: limit, schema: {type: integer, default: 1000}}
-          - {in: query, name: format, schema: {type: string, enum: [labels, source], default: labels}}
-          - {in: query, name: search, schema: {type: string}, description: words in the name of the metric or service}
-          - {in: query, name: service, schema: {type: string}, description: only this one's}
-        responses: {200: {description: "an object with a list `series` and `next`, null on the last page"}}
+          - {name: limit, schema: {type: integer, minimum: 1, maximum: 10000, default: 1000}}
+          - offset
+          - {name: format, schema: {type: string, enum: [labels, source], default: labels}}
+          - {name: search, schema: {type: string}, description: "words of the name, service or labels"}
+          - {name: service, schema: {type: string}, description: only this one's}
+        responses: {200: {description: a page of them, returns: AllSeries}}
         """
-        after = integer(request, "after", -1, 2**31)
-        limit = integer(request, "limit", 1000, 10_000)
+        after = integer(request, "offset", 0, FURTHEST) - 1  # the row before the first one that is wanted
+        limit = integer(request, "limit", 1000, 10_000, least=1)
         form = request.query_params.get("format", "labels")
         if form not in ("labels", "source"):
             raise BadInput(f"format: expected labels or source, got {form!r}")
@@ -297,28 +313,30 @@ class _Routes:
         if (words or service) and form == "source":
             raise BadInput("format: expected labels with `search` or `service`, got 'source'")
         if words or service:
-            found = await run_in_threadpool(lambda: self._backend.search(words, service, after=after, limit=limit))
-            return JSONResponse(found)
-        page = await run_in_threadpool(lambda: self._backend.series(after=after, limit=limit, source=form == "source"))
-        return JSONResponse(page)
+            look = partial(self._backend.search, words, service, after=after, limit=limit)
+        else:
+            look = partial(self._backend.series, after=after, limit=limit, source=form == "source")
+        found = await run_in_threadpool(look)
+        following = None if found["next"] is None else found["next"] + 1
+        return JSONResponse({"total": None, **found, "next": following})
 
     async def quality(self, request: Request) -> Response:
         """
         summary: What the stream of every service is like since the start, gaps to two senders, and who fills the table.
-        responses: {200: {description: "an object with a list `services`, and `series`: the table of series"}}
+        parameters: [limit, offset]
+        responses: {200: {description: "a page of services, and `series`: the table of series", returns: Quality}}
         """
-        return JSONResponse(await run_in_threadpool(self._backend.quality))
+        return await _cut(request, "services", self._backend.quality)
 
     async def explain(self, request: Request) -> Response:
         """
         summary: One series by its fingerprint, with its last score, band and reason, its alerts and verdicts.
-        responses: {200: {description: a JSON object}, 404: {description: no such series}}
+        responses: {200: {description: the series, returns: OneSeries}, 404: {description: no such series}}
         """
         text = request.path_params["fingerprint"]
-        try:
-            fingerprint = int(text, 16)
-        except ValueError:
-            raise BadInput(f"fingerprint: expected 16 hexadecimal digits, got {text!r}") from None
+        if not FINGERPRINT.fullmatch(text):
+            raise BadInput(f"fingerprint: expected 16 hexadecimal digits, got {text[:100]!r}")
+        fingerprint = int(text, 16)
         found = await run_in_threadpool(lambda: self._backend.explain(fingerprint))
         if found is None:
             return JSONResponse({"error": f"no series has the fingerprint {text}"}, 404)
@@ -328,9 +346,11 @@ class _Routes:
         """
         summary: Why a series had its score at a time, with the points around it and similar moments.
         parameters:
-          - {in: query, name: series, required: true, schema: {type: string}, description: "fingerprint, or a name"}
-          - {in: query, name: time, schema: {type: string, default: now}, description: "ISO 8601, now or -2h"}
-        responses: {200: {description: a JSON object}, 400: {description: not exactly one series, or no point then}}
+          - {name: series, required: true, schema: {type: string, minLength: 1}, description: "fingerprint, or a name"}
+          - {name: time, schema: {type: string, default: now}, description: "ISO 8601, now or -2h"}
+        responses:
+          200: {description: why, returns: Explanation}
+          400: {description: "not exactly one series, or no point then"}
         """
         series, time = required(request, "series"), request.query_params.get("time", "now")
         return JSONResponse(await run_in_threadpool(lambda: self._backend.why(series, time)))
@@ -339,12 +359,14 @@ class _Routes:
         """
         summary: What is to come of a series, with interval, method and skill, and when it reaches a limit.
         parameters:
-          - {in: query, name: series, required: true, schema: {type: string}, description: "fingerprint, or a name"}
-          - {in: query, name: horizon, schema: {type: string, default: 1d}}
-          - {in: query, name: step, schema: {type: string}, description: "as 5m; without it, by the horizon"}
-          - {in: query, name: limit, schema: {type: number}}
-          - {in: query, name: direction, schema: {type: string, enum: [above, below], default: above}}
-        responses: {200: {description: a JSON object}, 400: {description: not exactly one series, or too few points}}
+          - {name: series, required: true, schema: {type: string, minLength: 1}, description: "fingerprint, or a name"}
+          - {name: horizon, schema: {type: string, default: 1d}}
+          - {name: step, schema: {type: string}, description: "as 5m; without it, by the horizon"}
+          - {name: limit, schema: {type: number}, description: say when this value is reached}
+          - {name: direction, schema: {type: string, enum: [above, below], default: above}}
+        responses:
+          200: {description: what is to come, returns: Forecast}
+          400: {description: "not exactly one series, or too few points"}
         """
         series, asked = required(request, "series"), dict(request.query_params)
         return JSONResponse(await run_in_threadpool(lambda: self._backend.forecast(series, asked)))
@@ -352,8 +374,8 @@ class _Routes:
     async def backfill(self, request: Request) -> Response:
         """
         summary: Learn series anew from their past; the body is an OTLP metrics request with all their history.
-        requestBody: {content: {application/x-protobuf: {schema: {type: string, format: binary}}}}
-        responses: {200: {description: how many points were learned}, 400: {description: not a metrics request}}
+        requestBody: {required: false, content: {application/x-protobuf: {schema: {type: string, format: binary}}}}
+        responses: {200: {description: how many points were learned, returns: Backfilled}}
         """
         body = await posted(request, self._max_body_bytes)
         compression = request.headers.get("content-encoding", "identity")
@@ -362,7 +384,7 @@ class _Routes:
     async def selftest(self, request: Request) -> Response:
         """
         summary: The newest self-test, what it found of each fault that it put in, and what is wrong in plain words.
-        responses: {200: {description: a JSON object}, 404: {description: no test has ended yet}}
+        responses: {200: {description: the report, returns: SelfTest}, 404: {description: no test has ended yet}}
         """
         report = await run_in_threadpool(self._backend.selftest)
         if report is None:
@@ -372,14 +394,15 @@ class _Routes:
     async def datasets(self, request: Request) -> Response:
         """
         summary: The datasets that models may learn from, the newest first, and what the quality gate says of each.
-        responses: {200: {description: "an object with a list `datasets`, and `damaged`: those that cannot be read"}}
+        parameters: [limit, offset]
+        responses: {200: {description: "a page of them, and `damaged`: those that cannot be read", returns: Datasets}}
         """
-        return JSONResponse(await run_in_threadpool(self._backend.datasets))
+        return await _cut(request, "datasets", self._backend.datasets)
 
     async def dataset(self, request: Request) -> Response:
         """
         summary: One dataset by its id, the whole manifest with segments, labels, exclusions and profile.
-        responses: {200: {description: a JSON object}, 404: {description: no such dataset}}
+        responses: {200: {description: the dataset, returns: Dataset}, 404: {description: no such dataset}}
         """
         name = request.path_params["id"]
         found = await run_in_threadpool(lambda: self._backend.dataset(name))
@@ -388,41 +411,22 @@ class _Routes:
         return JSONResponse(found)
 
     async def openapi(self, request: Request) -> Response:
-        return JSONResponse(described(request.app.routes))
+        if self._document is None:  # it takes a moment, and is always the same
+            self._document = JSONResponse(await run_in_threadpool(described, request.app.routes)).body
+        return Response(self._document, media_type="application/json")
 
 
-def described(routes: list[BaseRoute]) -> dict[str, Any]:
-    """The OpenAPI document of these routes; what stands in a path in braces is a text."""
-    generator = SchemaGenerator({"openapi": "3.1.0", "info": {"title": "otel-aiops", "version": __version__}})
-    found: dict[str, Any] = generator.get_schema(routes=routes)
-    for path, operations in found["paths"].items():
-        if names := re.findall(r"{(\w+)}", path):
-            text = {"type": "string"}
-            operations["parameters"] = [
-                {"in": "path", "name": name, "required": True, "schema": text} for name in names
-            ]
-    return found
+async def _paged(request: Request, find: Callable[..., dict[str, Any]]) -> Response:
+    """A page of a list of which the backend makes no more."""
+    wanted = page(request)
+    found = await run_in_threadpool(partial(find, limit=wanted.limit, offset=wanted.offset))
+    return JSONResponse(wanted.of(found))
 
 
-class _Guard(BaseHTTPMiddleware):
-    """Ask for credentials everywhere but at the health checks; webhooks ask by themselves."""
-
-    def __init__(self, app: Any, authenticate: Callable[[str | None], None]) -> None:
-        super().__init__(app)
-        self._authenticate = authenticate
-
-    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        path = request.url.path
-        if (path not in OPEN_PATHS and not path.startswith(webhook_api.PREFIX)) or (
-            path == "/" and wants_page(request)
-        ):
-            authorization = request.headers.get("authorization")
-            try:
-                await run_in_threadpool(self._authenticate, authorization)
-            except Unauthorized as error:
-                return JSONResponse({"error": str(error)}, 401, {"WWW-Authenticate": 'Basic realm="otel-aiops"'})
-            request.state.user = user_of(authorization)
-        return await call_next(request)
+async def _cut(request: Request, key: str, find: Callable[[], dict[str, Any]]) -> Response:
+    """A page of a short list."""
+    wanted = page(request)
+    return JSONResponse(wanted.cut(await run_in_threadpool(find), key))
 
 
 def _for_people(pages: Pages, status: int, plain: Handler) -> Handler:
@@ -452,6 +456,13 @@ def _problem(status: int) -> Handler:
         return JSONResponse({"error": str(getattr(error, "detail", error))}, status)
 
     return answer
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    status, headers = getattr(error, "status_code", 500), dict(getattr(error, "headers", None) or {})
+    if status == 405:
+        headers["Allow"] = allowed(request.app.routes, request.url.path)
+    return JSONResponse({"error": str(getattr(error, "detail", error))}, status, headers)
 
 
 def _overloaded(request: Request, error: Exception) -> Response:

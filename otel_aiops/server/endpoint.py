@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 from contextlib import closing
 
@@ -32,6 +33,19 @@ def check(endpoint: str) -> None:
         split(endpoint)
     except ConfigError as error:
         raise ConfigError("endpoint", error.message) from None
+
+
+def loopback(endpoint: str) -> bool:
+    """Whether an endpoint is of this machine only, as far as can be seen without asking anybody for a name.
+
+    >>> loopback("localhost:1"), loopback("127.0.0.2:1"), loopback("[::1]:1"), loopback(":1"), loopback("10.0.0.1:1")
+    (True, True, True, False, False)
+    """
+    host = split(endpoint)[0]
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def addresses(endpoint: str, *, path: str) -> list[tuple[str, int]]:

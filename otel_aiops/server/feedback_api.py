@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from starlette.concurrency import run_in_threadpool
@@ -10,10 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from otel_aiops.errors import BadInput
-from otel_aiops.server.asking import integer, posted_json
+from otel_aiops.server.asking import in_own_name, page, posted_json
 
-AUDIT_KEYS = ("since", "kind", "who", "limit")
+MOST_PROPOSED = 100
 
 
 class FeedbackBackend(Protocol):
@@ -23,7 +23,7 @@ class FeedbackBackend(Protocol):
 
     def feedback_queue(self, *, limit: int) -> dict[str, Any]: ...
 
-    def audit(self, asked: Mapping[str, str], *, limit: int) -> dict[str, Any]: ...
+    def audit(self, asked: Mapping[str, str], *, limit: int, offset: int = 0) -> dict[str, Any]: ...
 
 
 def routes(backend: FeedbackBackend, max_body_bytes: int) -> list[Route]:
@@ -53,15 +53,14 @@ class _Routes:
                 properties:
                   verdict: {type: string, enum: [real, "false", duplicate, expected]}
                   of: {type: string, description: "of a duplicate, the incident that it is a part of"}
-                  who: {type: string}
-                  why: {type: string}
+                  who: {$ref: '#/components/schemas/Who'}
+                  why: {$ref: '#/components/schemas/Why'}
         responses:
-          200: {description: what was learned}
-          400: {description: what was expected}
+          200: {description: what was learned, returns: Judged}
           404: {description: no such incident}
         """
         name = request.path_params["id"]
-        tree = await posted_json(request, self._max_body_bytes, "a verdict")
+        tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "a verdict"))
         found = await run_in_threadpool(lambda: self._backend.judge_incident(name, tree))
         if found is None:
             return JSONResponse({"error": f"no incident has the id {name[:100]}"}, 404)
@@ -70,24 +69,26 @@ class _Routes:
     async def queue(self, request: Request) -> Response:
         """
         summary: The few alerts of which a verdict would teach most, the best first, each with its reasons.
-        parameters: [{in: query, name: limit, schema: {type: integer, default: 5}}]
-        responses: {200: {description: "an object with a list `queue`"}}
+        parameters:
+          - {name: limit, schema: {type: integer, minimum: 0, maximum: 100, default: 5}}
+          - offset
+        responses: {200: {description: a page of them, returns: Queue}}
         """
-        limit = integer(request, "limit", 5, 100)
-        return JSONResponse(await run_in_threadpool(lambda: self._backend.feedback_queue(limit=limit)))
+        wanted = page(request, limit=5, most=MOST_PROPOSED)
+        found = await run_in_threadpool(lambda: self._backend.feedback_queue(limit=MOST_PROPOSED))
+        return JSONResponse(wanted.cut(found, "queue"))
 
     async def audit(self, request: Request) -> Response:
         """
         summary: Who changed what, when, on which data and with which code, the newest first.
         parameters:
-          - {in: query, name: since, schema: {type: string}, description: "ISO 8601, or 7d for so long ago"}
-          - {in: query, name: kind, schema: {type: string}, description: "config, verdict, decision …; more by comma"}
-          - {in: query, name: who, schema: {type: string}}
-          - {in: query, name: limit, schema: {type: integer, default: 100}}
-        responses: {200: {description: "an object with a list `entries`"}, 400: {description: what was expected}}
+          - {name: since, schema: {type: string}, description: "ISO 8601, or 7d for so long ago"}
+          - {name: kind, schema: {type: string}, description: "config, verdict, decision …; more by comma"}
+          - {name: who, schema: {type: string}}
+          - limit
+          - offset
+        responses: {200: {description: a page of them, returns: Audit}}
         """
-        asked = dict(request.query_params)
-        if unknown := sorted(set(asked) - set(AUDIT_KEYS)):
-            raise BadInput(f"{unknown[0][:100]}: is not a known key; known here: {', '.join(AUDIT_KEYS)}")
-        limit = integer(request, "limit", 100, 10_000)
-        return JSONResponse(await run_in_threadpool(lambda: self._backend.audit(asked, limit=limit)))
+        asked, wanted = dict(request.query_params), page(request)
+        find = partial(self._backend.audit, asked, limit=wanted.limit, offset=wanted.offset)
+        return JSONResponse(wanted.of(await run_in_threadpool(find)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from otel_aiops.server import endpoint
-from otel_aiops.server.tls import Certificates, TlsConfig, asyncio_context
+from otel_aiops.server.tls import Certificates, TlsConfig, asyncio_context, names_of
 
 START_TIMEOUT_S: Final = 20.0
 STOP_SLACK_S: Final = 5.0
@@ -52,7 +53,7 @@ class HttpServer:
         if tls:
             self._config.ssl = asyncio_context(Certificates(tls, path=f"{path}.tls"))
         self._sockets: list[Any] = []
-        self._server = uvicorn.Server(self._config)
+        self._server = _Server(self._config)
         self._thread: threading.Thread | None = None
 
     def bind(self) -> None:
@@ -86,8 +87,19 @@ class HttpServer:
             sock.close()
 
 
+class _Server(uvicorn.Server):
+    """Cuts connections that did not end in time, which uvicorn leaves open, and lets them go of their sockets."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        for one in list(self.server_state.connections):
+            one.transport.abort()
+        await asyncio.sleep(0)
+
+
 class _Hurried(H11Protocol):
-    """Closes connections that are slow to say what they want, or to end a body that was answered already.
+    """Tells applications the names in a client certificate, and closes connections that are slow to say what they want,
+    or to end a body that was answered already.
 
     uvicorn waits for both without end. Bodies that are being read are up to the application.
     """
@@ -96,6 +108,8 @@ class _Hurried(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
+        if (encrypted := transport.get_extra_info("ssl_object")) is not None:
+            self.app_state = {**self.app_state, "peer": names_of(encrypted.getpeercert())}
         self._hurry()
 
     def data_received(self, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Protocol
 
 from starlette.concurrency import run_in_threadpool
@@ -9,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from otel_aiops.server.asking import integer, posted_json
+from otel_aiops.server.asking import in_own_name, page, posted_json
 
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"  # names in a report run nothing
 
@@ -31,9 +32,9 @@ class LifecycleBackend(Protocol):
 
     def roll(self, asked: Any) -> dict[str, Any]: ...
 
-    def rollouts(self, *, limit: int) -> dict[str, Any]: ...
+    def rollouts(self, *, limit: int, offset: int = 0) -> dict[str, Any]: ...
 
-    def runs(self, *, limit: int) -> dict[str, Any]: ...
+    def runs(self, *, limit: int, offset: int = 0) -> dict[str, Any]: ...
 
     def order_run(self, asked: Any) -> dict[str, Any]: ...
 
@@ -67,9 +68,11 @@ class _Routes:
     async def models(self, request: Request) -> Response:
         """
         summary: The model versions that are registered, with role and lineage; of a changed one, what is wrong.
-        responses: {200: {description: "an object with `total` and a list `models`"}}
+        parameters: [limit, offset]
+        responses: {200: {description: a page of them, returns: Models}}
         """
-        return JSONResponse(await run_in_threadpool(self._backend.models))
+        wanted = page(request)
+        return JSONResponse(wanted.cut(await run_in_threadpool(self._backend.models), "models"))
 
     async def save(self, request: Request) -> Response:
         """
@@ -80,23 +83,26 @@ class _Routes:
               schema:
                 type: object
                 required: [who]
-                properties: {who: {type: string}, why: {type: string}}
-        responses: {200: {description: the version}, 400: {description: what was expected}}
+                properties: {who: {$ref: '#/components/schemas/Who'}, why: {$ref: '#/components/schemas/Why'}}
+        responses: {200: {description: the version, returns: ModelInShort}}
         """
-        tree = await posted_json(request, self._max_body_bytes, "who wants it")
+        tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "who wants it"))
         return JSONResponse(await run_in_threadpool(lambda: self._backend.save_model(tree)))
 
     async def health(self, request: Request) -> Response:
         """
         summary: "How the model that serves does: drift, rates, calibration, budgets, verdicts, what is expected."
-        responses: {200: {description: "a JSON object; its list `problems` is empty when nothing is wrong"}}
+        responses: {200: {description: "`problems` is empty when nothing is wrong", returns: Health}}
         """
         return JSONResponse(await run_in_threadpool(self._backend.health))
 
     async def model(self, request: Request) -> Response:
         """
         summary: One model version with its settings, lineage and report.
-        responses: {200: {description: a JSON object}, 404: {description: no such version}}
+        responses:
+          200: {description: the version, returns: Model}
+          404: {description: no such version}
+          409: {description: it was changed since it was registered}
         """
         name = request.path_params["id"]
         found = await run_in_threadpool(lambda: self._backend.model(name))
@@ -107,7 +113,7 @@ class _Routes:
     async def report(self, request: Request) -> Response:
         """
         summary: How a model version did on points that it had not learned from, as a page for a browser.
-        responses: {200: {description: an HTML page}, 404: {description: it was not evaluated}}
+        responses: {200: {description: a page, text: text/html}, 404: {description: it was not evaluated}}
         """
         name = request.path_params["id"]
         found = await run_in_threadpool(lambda: self._backend.report_page(name))
@@ -118,7 +124,7 @@ class _Routes:
     async def rollout(self, request: Request) -> Response:
         """
         summary: Which version serves, which runs beside it, and how both do on the same points.
-        responses: {200: {description: a JSON object}}
+        responses: {200: {description: which versions run, returns: Rollout}}
         """
         return JSONResponse(await run_in_threadpool(self._backend.rollout))
 
@@ -133,32 +139,36 @@ class _Routes:
                 required: [action, who]
                 properties:
                   action: {type: string, enum: [shadow, canary, promote, rollback, stop]}
-                  version: {type: string, description: id of a model version}
-                  share: {type: number, description: "of the series, for a canary"}
-                  who: {type: string}
-                  why: {type: string}
-        responses: {200: {description: which versions run now}, 400: {description: what was expected}}
+                  version: {type: string, maxLength: 2000, description: id of a model version}
+                  share: {type: number, minimum: 0, maximum: 1, description: "of the series, for a canary"}
+                  who: {$ref: '#/components/schemas/Who'}
+                  why: {$ref: '#/components/schemas/Why'}
+        responses:
+          200: {description: which versions run now, returns: Rollout}
+          409: {description: the version was changed since it was registered}
         """
-        tree = await posted_json(request, self._max_body_bytes, "an order")
+        tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "an order"))
         return JSONResponse(await run_in_threadpool(lambda: self._backend.roll(tree)))
 
     async def history(self, request: Request) -> Response:
         """
         summary: What was done with model versions, the latest first, with who, why and the evidence of the time.
-        parameters: [{in: query, name: limit, schema: {type: integer, default: 100}}]
-        responses: {200: {description: "an object with a list `rollouts`"}}
+        parameters: [limit, offset]
+        responses: {200: {description: a page of them, returns: Rollouts}}
         """
-        limit = integer(request, "limit", 100, 10_000)
-        return JSONResponse(await run_in_threadpool(lambda: self._backend.rollouts(limit=limit)))
+        wanted = page(request)
+        find = partial(self._backend.rollouts, limit=wanted.limit, offset=wanted.offset)
+        return JSONResponse(wanted.of(await run_in_threadpool(find)))
 
     async def runs(self, request: Request) -> Response:
         """
         summary: The runs of the lifecycle, the newest first, with their steps; who runs now, and why one is due.
-        parameters: [{in: query, name: limit, schema: {type: integer, default: 20}}]
-        responses: {200: {description: "an object with `total`, `running`, `due`, `problem` and a list `runs`"}}
+        parameters: [limit, offset]
+        responses: {200: {description: a page of them, returns: Runs}}
         """
-        limit = integer(request, "limit", 20, 1_000)
-        return JSONResponse(await run_in_threadpool(lambda: self._backend.runs(limit=limit)))
+        wanted = page(request)
+        find = partial(self._backend.runs, limit=wanted.limit, offset=wanted.offset)
+        return JSONResponse(wanted.of(await run_in_threadpool(find)))
 
     async def order_run(self, request: Request) -> Response:
         """
@@ -170,13 +180,13 @@ class _Routes:
                 type: object
                 required: [who]
                 properties:
-                  who: {type: string}
-                  why: {type: string}
+                  who: {$ref: '#/components/schemas/Who'}
+                  why: {$ref: '#/components/schemas/Why'}
                   objective: {type: string, description: name of an objective of the configuration}
                   settings: {type: string, enum: [config, champion, tuned]}
-        responses: {202: {description: it begins}, 400: {description: what was expected}, 503: {description: one runs}}
+        responses: {202: {description: it begins, returns: Ordered}, 503: {description: one runs}}
         """
-        tree = await posted_json(request, self._max_body_bytes, "who wants it")
+        tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "who wants it"))
         return JSONResponse(await run_in_threadpool(lambda: self._backend.order_run(tree)), 202)
 
     async def score(self, request: Request) -> Response:
@@ -266,7 +276,6 @@ class _Routes:
                       channel: [level, level]
                       reason: ["", "240 is 23.3 spreads above the usual 100.3."]
                       skipped: ["", ""]
-          400: {description: what was expected}
           404: {description: no such model version}
           409: {description: the version was changed since it was registered}
           413: {description: the body is too large, or it holds too many series or points}

@@ -11,10 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from otel_aiops.errors import BadInput
-from otel_aiops.server.asking import integer, posted_json
-
-KEYS = ("state", "incident", "playbook", "limit")
+from otel_aiops.server.asking import in_own_name, page, posted_json
 
 
 class ResponseBackend(Protocol):
@@ -24,7 +21,9 @@ class ResponseBackend(Protocol):
 
     def test_playbooks(self, asked: Any) -> dict[str, Any] | None: ...
 
-    def responses(self, asked: Mapping[str, str], *, limit: int) -> dict[str, Any]: ...
+    def responses(self, asked: Mapping[str, str], *, limit: int, offset: int = 0) -> dict[str, Any]: ...
+
+    def chain(self, *, limit: int) -> dict[str, Any]: ...
 
     def response(self, name: str) -> dict[str, Any] | None: ...
 
@@ -40,6 +39,7 @@ def routes(backend: ResponseBackend, max_body_bytes: int) -> list[Route]:
         Route("/api/v1/playbooks", of.playbooks, methods=["GET"]),
         Route("/api/v1/playbooks/test", of.test, methods=["POST"]),
         Route("/api/v1/responses", of.responses, methods=["GET"]),
+        Route("/api/v1/responses/audit", of.audit, methods=["GET"]),
         Route("/api/v1/responses/stop", of.stop, methods=["POST"]),
         Route("/api/v1/responses/resume", of.resume, methods=["POST"]),
         Route("/api/v1/responses/{id}", of.response, methods=["GET"]),
@@ -56,9 +56,11 @@ class _Routes:
     async def playbooks(self, request: Request) -> Response:
         """
         summary: The playbooks with their steps and guards, whether responses are enabled, and who has stopped them.
-        responses: {200: {description: "an object with `enabled`, `stopped`, `total` and a list `playbooks`"}}
+        parameters: [limit, offset]
+        responses: {200: {description: a page of them, returns: Playbooks}}
         """
-        return JSONResponse(await run_in_threadpool(self._backend.playbooks))
+        wanted = page(request)
+        return JSONResponse(wanted.cut(await run_in_threadpool(self._backend.playbooks), "playbooks"))
 
     async def test(self, request: Request) -> Response:
         """
@@ -73,8 +75,7 @@ class _Routes:
                   incident: {type: string, description: id of an incident or prediction}
                   playbook: {type: string, description: only this one}
         responses:
-          200: {description: "an object with a list `playbooks`"}
-          400: {description: what was expected}
+          200: {description: what they would do, returns: PlaybookTest}
           404: {description: no such incident}
         """
         tree = await posted_json(request, self._max_body_bytes, "an incident")
@@ -87,24 +88,31 @@ class _Routes:
         """
         summary: Runs of playbooks, the newest first, with what each step did, waits for or was refused by.
         parameters:
-          - {in: query, name: state, schema: {type: string}, description: "waiting, active, done … ; more by comma"}
-          - {in: query, name: incident, schema: {type: string}}
-          - {in: query, name: playbook, schema: {type: string}}
-          - {in: query, name: limit, schema: {type: integer, default: 100}}
+          - {name: state, schema: {type: string}, description: "waiting, active, done … ; more by comma"}
+          - {name: incident, schema: {type: string}}
+          - {name: playbook, schema: {type: string}}
+          - limit
+          - offset
         responses:
-          200: {description: "an object with `total` and a list `responses`"}
-          400: {description: what was expected}
+          200: {description: a page of them, returns: Responses}
         """
-        asked = dict(request.query_params)
-        if unknown := sorted(set(asked) - set(KEYS)):
-            raise BadInput(f"{unknown[0][:100]}: is not a known key; known here: {', '.join(KEYS)}")
-        limit = integer(request, "limit", 100, 1_000, least=0)
-        return JSONResponse(await run_in_threadpool(partial(self._backend.responses, asked, limit=limit)))
+        asked, wanted = dict(request.query_params), page(request)
+        find = partial(self._backend.responses, asked, limit=wanted.limit, offset=wanted.offset)
+        return JSONResponse(wanted.of(await run_in_threadpool(find)))
+
+    async def audit(self, request: Request) -> Response:
+        """
+        summary: Whether the chain of the audit of responses holds, as of the last look at it, and its newest lines.
+        parameters: [limit]
+        responses: {200: {description: its state, returns: Chain}}
+        """
+        wanted = page(request)
+        return JSONResponse(await run_in_threadpool(partial(self._backend.chain, limit=wanted.limit)))
 
     async def response(self, request: Request) -> Response:
         """
         summary: One run of a playbook with its steps, guards, approvals and timeline.
-        responses: {200: {description: a JSON object}, 404: {description: no such response}}
+        responses: {200: {description: the run, returns: Response}, 404: {description: no such response}}
         """
         return await self._one(request, self._backend.response)
 
@@ -117,13 +125,13 @@ class _Routes:
               schema:
                 type: object
                 required: [who]
-                properties: {who: {type: string}, why: {type: string}}
+                properties: {who: {$ref: '#/components/schemas/Who'}, why: {$ref: '#/components/schemas/Why'}}
         responses:
-          200: {description: the response as it is then}
+          200: {description: the response as it is then, returns: ResponseInShort}
           400: {description: "it does not wait, or the person may not or has said something already"}
           404: {description: no such response}
         """
-        tree = by_user(request, await posted_json(request, self._max_body_bytes, "who approves it"))
+        tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "who approves it"))
         return await self._one(request, lambda name: self._backend.vote(name, tree, agrees=True))
 
     async def refuse(self, request: Request) -> Response:
@@ -135,13 +143,13 @@ class _Routes:
               schema:
                 type: object
                 required: [who]
-                properties: {who: {type: string}, why: {type: string}}
+                properties: {who: {$ref: '#/components/schemas/Who'}, why: {$ref: '#/components/schemas/Why'}}
         responses:
-          200: {description: the response as it is then}
+          200: {description: the response as it is then, returns: ResponseInShort}
           400: {description: "it does not wait, or the person may not or has said something already"}
           404: {description: no such response}
         """
-        tree = by_user(request, await posted_json(request, self._max_body_bytes, "who refuses it"))
+        tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "who refuses it"))
         return await self._one(request, lambda name: self._backend.vote(name, tree, agrees=False))
 
     async def stop(self, request: Request) -> Response:
@@ -153,8 +161,8 @@ class _Routes:
               schema:
                 type: object
                 required: [who]
-                properties: {who: {type: string}, why: {type: string}}
-        responses: {200: {description: "an object with `stopped`"}, 400: {description: what was expected}}
+                properties: {who: {$ref: '#/components/schemas/Who'}, why: {$ref: '#/components/schemas/Why'}}
+        responses: {200: {description: who has stopped them, returns: Stopped}}
         """
         return await self._stop(request, stops=True)
 
@@ -167,13 +175,13 @@ class _Routes:
               schema:
                 type: object
                 required: [who]
-                properties: {who: {type: string}, why: {type: string}}
-        responses: {200: {description: "an object with `stopped`"}, 400: {description: what was expected}}
+                properties: {who: {$ref: '#/components/schemas/Who'}, why: {$ref: '#/components/schemas/Why'}}
+        responses: {200: {description: who has stopped them, returns: Stopped}}
         """
         return await self._stop(request, stops=False)
 
     async def _stop(self, request: Request, *, stops: bool) -> Response:
-        tree = by_user(request, await posted_json(request, self._max_body_bytes, "who wants it"))
+        tree = in_own_name(request, await posted_json(request, self._max_body_bytes, "who wants it"))
         return JSONResponse(await run_in_threadpool(partial(self._backend.stop_responses, tree, stops=stops)))
 
     async def _one(self, request: Request, get: Callable[[str], dict[str, Any] | None]) -> Response:
@@ -182,14 +190,3 @@ class _Routes:
         if found is None:
             return JSONResponse({"error": f"no response has the id {name[:100]}"}, 404)
         return JSONResponse(found)
-
-
-def by_user(request: Request, asked: Any) -> Any:
-    """What is asked, in the name of the user whose password was shown, if one was. Raises: BadInput for another."""
-    user = getattr(request.state, "user", "")
-    if not user or not isinstance(asked, dict):
-        return asked
-    who = asked.get("who") or user
-    if who != user:
-        raise BadInput(f"who: expected {user!r}, whose password was shown, got {str(who)[:100]!r}")
-    return {**asked, "who": user}

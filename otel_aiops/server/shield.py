@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Callable, Collection
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -25,8 +27,11 @@ HEADERS: Final = {
 class Shield:
     """Refuses what changes something and was sent by another site; adds headers that an answer has not set itself."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(
+        self, app: ASGIApp, hosts: Collection[str] | None = None, refused: Callable[[str], None] = lambda reason: None
+    ) -> None:
+        """`hosts` are all names by which it may be asked, besides addresses and localhost; None is any."""
+        self._app, self._hosts, self._refused = app, hosts, refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,10 +45,39 @@ class Shield:
                     headers.setdefault(name, value)
             await send(message)
 
-        if scope["method"] not in SAFE and (why := foreign(Headers(scope=scope))):
+        headers = Headers(scope=scope)
+        if self._hosts is not None and (why := unknown_host(headers.get("host"), self._hosts)):
+            self._refused("host")
+            await JSONResponse({"error": why}, 421)(scope, receive, shielded)
+        elif scope["method"] not in SAFE and (why := foreign(headers)):
+            self._refused("origin")
             await JSONResponse({"error": why}, 403)(scope, receive, shielded)
         else:
             await self._app(scope, receive, shielded)
+
+
+def unknown_host(host: str | None, hosts: Collection[str]) -> str:
+    """Why a request was meant for another host, "" where it was not.
+
+    The owner of a name can let it lead to this machine, and then a page under that name may read what we say to it.
+    Nobody can do that with an address, or with localhost.
+
+    >>> unknown_host("[::1]:9464", ()), unknown_host("Aiops.example:9464", ("aiops.example",)), unknown_host(None, ())
+    ('', '', '')
+    >>> unknown_host("evil.example:9464", ("aiops.example",))
+    "expected one of the hosts aiops.example, localhost or an address, got 'evil.example'; see api.hosts"
+    """
+    if host is None:  # no browser leaves it out
+        return ""
+    name = host
+    try:
+        name = urlsplit(f"//{host}").hostname or host
+        if name == "localhost" or name in hosts or ipaddress.ip_address(name):
+            return ""
+    except ValueError:  # no host, or a name that is none of ours
+        pass
+    known = ", ".join((*sorted(hosts), "localhost"))
+    return f"expected one of the hosts {known} or an address, got {name[:200]!r}; see api.hosts"
 
 
 def foreign(headers: Headers) -> str:

@@ -7,7 +7,7 @@ import ssl
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,6 +206,17 @@ def grpc_credentials(certificates: Certificates) -> Any:
         return configuration(loaded)
 
     return grpc.dynamic_ssl_server_credentials(configuration(used), newer, used.client_ca is not None)
+
+
+def names_of(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The names in a verified certificate as Python reads it: its common name, then DNS names, addresses and URIs.
+
+    >>> names_of({"subject": ((("commonName", "ops"),),), "subjectAltName": (("DNS", "ops.example"),)}), names_of(None)
+    (('ops', 'ops.example'), ())
+    """
+    known = certificate or {}
+    subject = [value for part in known.get("subject", ()) for key, value in part if key == "commonName"]
+    return (*subject, *(value for _, value in known.get("subjectAltName", ())))
 
 
 def check_for_grpc(config: TlsConfig) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from otel_aiops.errors import BadInput, ConfigError, Unauthorized
-from otel_aiops.server.asking import posted
+from otel_aiops.errors import ConfigError, Forbidden, Unauthorized
+from otel_aiops.server.access import Identity, Role
+from otel_aiops.server.asking import check_type, plain, posted
 
 PREFIX: Final = "/api/v1/webhooks/"
 SIGNATURE: Final = "X-Grafana-Alerting-Signature"
@@ -42,23 +42,27 @@ class WebhooksConfig:
 
 
 class Doorkeeper:
-    """Lets in who has signed with the secret, or has what `api.auth` asks for; without both, everybody."""
+    """Lets in who has signed with the secret, or may as an operator; where nobody must sign in, everybody."""
 
     def __init__(
         self,
         config: WebhooksConfig,
-        authenticate: Callable[[str | None], None] | None,
+        *,
+        guarded: bool,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._config, self._authenticate, self._clock = config, authenticate, clock
+        """`guarded` says that people and programs must sign in."""
+        self._config, self._guarded, self._clock = config, guarded, clock
 
-    def check(self, headers: Headers, body: bytes) -> None:
-        """Raises: Unauthorized."""
+    def check(self, headers: Headers, body: bytes, identity: Identity) -> None:
+        """Raises: Unauthorized, Forbidden."""
         signed = headers.get(SIGNATURE)
-        if self._config.secret and (signed is not None or self._authenticate is None):
+        if self._config.secret and (signed is not None or not self._guarded):
             self._check_signature(signed, headers, body)
-        elif self._authenticate is not None:
-            self._authenticate(headers.get("authorization"))
+        elif not identity.may(Role.OPERATOR):
+            if identity.how:
+                raise Forbidden(f"expected the role {Role.OPERATOR} or one above it, got {identity.role}")
+            raise Unauthorized("expected a signature or an Authorization header, got none")
 
     def _check_signature(self, signed: str | None, headers: Headers, body: bytes) -> None:
         config, text = self._config, body
@@ -104,14 +108,14 @@ class _Routes:
               schema:
                 type: object
                 required: [alerts]
+                additionalProperties: true
                 properties:
-                  version: {type: string}
-                  groupKey: {type: string}
-                  truncatedAlerts: {type: integer}
-                  alerts: {type: array, items: {type: object}}
+                  version: {description: "4"}
+                  groupKey: {description: of the group}
+                  truncatedAlerts: {description: "how many are left out; they are asked for"}
+                  alerts: {type: array, maxItems: 10000, description: those that cannot be read are counted}
         responses:
-          202: {description: "it is written down: how many were `taken`, `repeated`, `ours` and `unreadable`"}
-          400: {description: what was expected}
+          202: {description: it is written down, returns: Told}
           401: {description: the signature or the credentials are wrong}
           503: {description: too many wait; tell again later}
         """
@@ -126,10 +130,12 @@ class _Routes:
               schema:
                 type: object
                 required: [alerts]
-                properties: {orgId: {type: integer}, alerts: {type: array, items: {type: object}}}
+                additionalProperties: true
+                properties:
+                  orgId: {description: of Grafana}
+                  alerts: {type: array, maxItems: 10000, description: those that cannot be read are counted}
         responses:
-          202: {description: "it is written down: how many were `taken`, `repeated`, `ours` and `unreadable`"}
-          400: {description: what was expected}
+          202: {description: it is written down, returns: Told}
           401: {description: the signature or the credentials are wrong}
           503: {description: too many wait; tell again later}
         """
@@ -138,11 +144,11 @@ class _Routes:
     async def _take(self, request: Request) -> Response:
         body = await posted(request, self._max_body_bytes)
         try:
-            await run_in_threadpool(self._doorkeeper.check, request.headers, body)
+            self._doorkeeper.check(request.headers, body, request.state.identity)
         except Unauthorized as error:
             return JSONResponse({"error": str(error)}, 401, {"WWW-Authenticate": 'Basic realm="otel-aiops"'})
-        try:
-            tree = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise BadInput(f"expected a notification as JSON: {error}") from error
+        except Forbidden as error:
+            return JSONResponse({"error": str(error)}, 403)
+        check_type(request, "a notification")
+        tree = await run_in_threadpool(plain, body, "a notification")
         return JSONResponse(await run_in_threadpool(self._backend.notify, tree), 202)

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from tests.e2e.browsing import PATIENCE_MS, PHONE, address, launched, watched
 from tests.feed import Feed
 from tests.incident_feed import broken, call
-from tests.servers import require, wait_for
+from tests.servers import wait_for
 from tests.test_app import Running, running
 from tests.test_rollout import Shop
-from tests.tools import chromium
 
 pytestmark = pytest.mark.servers
 
 OBJECTIVE = """
 objectives: [{name: catalog, description: of the catalog, match: {service: catalog}, budget: 2/week}]
 """
-ARGUMENTS = ("--no-sandbox", "--disable-dev-shm-usage")
-PATIENCE_MS = 20_000
-PHONE = {"width": 390, "height": 800}
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = require(chromium.chromium)
-    environment: dict[str, Any] = {**os.environ, **chromium.browser().environment}
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS), env=environment)
-        yield started
-        started.close()
+    with launched() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -62,24 +54,6 @@ def tab(context: BrowserContext, complaints: list[str]) -> Iterator[Page]:
     found = watched(context, complaints)
     yield found
     assert not complaints
-
-
-def watched(context: BrowserContext, complaints: list[str]) -> Page:
-    """A tab of which every error is written down, and every request that leaves the service."""
-    found = context.new_page()
-
-    def heard(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            complaints.append(message.text)
-
-    found.on("console", heard)
-    found.on("pageerror", lambda error: complaints.append(str(error)))
-    found.on("request", lambda one: None if "//127.0.0.1:" in one.url else complaints.append(one.url))
-    return found
-
-
-def address(up: Running) -> str:
-    return f"http://127.0.0.1:{up.ports['api']}"
 
 
 def incident(up: Running) -> dict[str, Any]:
@@ -135,6 +109,12 @@ class TestPages:
         tab.get_by_text("Forecast of the next day").click()
         forecast = tab.locator("details figure")
         expect(forecast.locator("svg, p").first).to_be_visible()
+        tab.get_by_label("the limit").fill("1000000")
+        tab.get_by_role("button", name="Forecast").click()
+        expect(forecast.locator("p").first).to_contain_text(
+            re.compile("Above 1,000,000.*(in about|not within|too little)", re.DOTALL)
+        )
+        expect(tab.get_by_label("the limit")).to_have_value("1000000")
 
     def test_times_are_told_in_the_readers_own(self, browser: Browser, up: Running) -> None:
         context = browser.new_context(base_url=address(up), timezone_id="Asia/Tokyo", locale="en-GB")
@@ -198,7 +178,7 @@ class TestButtons:
 
     def test_search_and_filter(self, tab: Page, up: Running) -> None:
         tab.goto("/series")
-        tab.get_by_label("Metric or service").fill("memory catalog")
+        tab.get_by_label("Name, service or labels").fill("memory catalog")
         tab.get_by_role("button", name="Search").click()
         expect(tab.locator("#found tbody tr").first).to_contain_text("k8s.pod.memory")
         tab.goto("/incidents")
@@ -288,6 +268,27 @@ def test_models_are_promoted_and_rolled_back(
         found = up.get("/api/v1/rollout")
         assert found["champion"] != version and found["other"] is None
         expect(tab.locator("#history tbody tr").first).to_contain_text("rollback")
+        row = tab.locator("#versions tbody tr", has_text=version)
+        row.get_by_text("Canary").first.click()
+        row.get_by_label("Share of the series in %").fill("25")
+        row.get_by_role("button", name="Canary").click()
+        expect(tab.locator("#said")).to_have_text("The version serves a share of the series now.")
+        expect(tab.locator("#rollout")).to_contain_text("serves 25 % of the series")
+        assert up.get("/api/v1/rollout")["share"] == 0.25
+        order(tab, "Stop")
+        expect(tab.locator("#said")).to_have_text("The version beside the champion has stopped.")
+        assert up.get("/api/v1/rollout")["other"] is None
+        before = len(up.get("/api/v1/models")["models"])
+        tab.get_by_text("Register what serves").click()
+        tab.get_by_role("button", name="Register").click()
+        expect(tab.locator("h1")).to_contain_text("Version ")
+        assert len(up.get("/api/v1/models")["models"]) == before + 1
+        tab.goto("/models")
+        tab.get_by_text("Make a new version").click()
+        tab.get_by_role("button", name="Begin a run").click()
+        expect(tab.locator("#said")).to_have_text("A run of the lifecycle begins in a moment.")
+        wait_for(lambda: not up.service.retrainer.busy, "it to end, as there is nothing to learn from yet")
+        expect(tab.locator("#runs b, #runs details code").first).to_be_visible()  # what came of it, without reload
         tab.get_by_role("link", name=version).first.click()
         expect(tab.locator("h1")).to_contain_text(version)
         context.close()

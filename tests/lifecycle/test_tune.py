@@ -224,6 +224,9 @@ def test_only_what_surely_costs_more_is_left_behind(tmp_path: Path, monkeypatch:
     raced = module._raced(study, trials, 1, None, lambda share: None)
     assert [sorted(some) for some in seen.values()] == [[3.0, 4.0, 6.0, 9.0], [3.0, 4.0, 6.0], [3.0, 4.0, 6.0]]
     assert [len(one.folds) for one in raced] == [3, 3, 3, 1], "the first goes on though it surely costs more"
+    event = Label(start_ns=START_NS, end_ns=START_NS + HOUR_NS, series=study.series[0])
+    raced = module._raced(replace(study, labels=(event,)), trials, 1, None, lambda share: None)
+    assert [len(one.folds) for one in raced] == [3, 3, 3, 3], "faults alone decide in folds without events"
 
 
 def test_settings_that_one_begins_with_stay_unless_others_are_better_in_more_than_one_series() -> None:

@@ -79,7 +79,9 @@ def all_pages(up: Running) -> list[str]:
     found = incident(up)
     series = next(one["evidence"]["series"] for one in found["findings"] if one["evidence"]["series"])
     lists = ["/", "/incidents", "/incidents?view=all", "/series", "/objectives", "/models", "/feedback", "/system"]
-    return [*lists, f"/incidents/{found['id']}", f"/series/{series}", "/objectives/catalog"]
+    lists += ["/incidents?view=alerts", "/responses", "/silences"]
+    own = [f"/incidents/{found['id']}", f"/incidents/{found['id']}/playbooks", f"/series/{series}"]
+    return [*lists, *own, "/objectives/catalog"]
 
 
 class TestPages:
@@ -110,7 +112,10 @@ class TestPages:
             assert requests.get(url(up, "/"), headers=headers, timeout=30).text == "otel-aiops is ready\n"
 
     def test_what_is_not_there(self, up: Running) -> None:
-        for path in ("/nothing", "/incidents/none", "/series/0000000000000000", "/objectives/none", "/models/none"):
+        for path in (
+            *("/nothing", "/incidents/none", "/incidents/alert-none", "/incidents/none/playbooks", "/responses/none"),
+            *("/series/0000000000000000", "/objectives/none", "/models/none"),
+        ):
             answer = requests.get(url(up, path), headers=BROWSER, timeout=30)
             assert answer.status_code == 404 and "<h1>Not found</h1>" in answer.text, path
         assert requests.get(url(up, "/nothing"), timeout=30).json()["error"].startswith("nothing is at /nothing")
@@ -120,6 +125,9 @@ class TestPages:
         ("path", "said"),
         [
             ("/incidents?view=odd", "view: expected one of now, predicted, past, all"),
+            ("/incidents?view=alerts&page=0", "page: expected at least 1"),
+            ("/responses?state=odd", "state: expected one of active, waiting"),
+            ("/responses?page=0", "page: expected at least 1"),
             ("/incidents?page=0", "page: expected at least 1"),
             ("/incidents?severity=odd", "severity: expected one of info, warning, critical"),
             ("/series/xyz", "fingerprint: expected 16 hexadecimal digits"),
@@ -152,7 +160,7 @@ class TestPages:
         assert "k8s.pod.memory.usage" in text and 'service.name="web"' not in text
         assert "No series has these words" in page(up, "/series?search=nosuchthing")
         first = up.get("/api/v1/series", search="memory", limit=2)
-        rest = up.get("/api/v1/series", search="memory", limit=1000, after=first["next"])
+        rest = up.get("/api/v1/series", search="memory", limit=1000, offset=first["next"])
         names = [one["fingerprint"] for one in (*first["series"], *rest["series"])]
         every = [one for one in up.get("/api/v1/series", limit=10_000)["series"] if "memory" in one["name"]]
         assert names == [one["fingerprint"] for one in every] and rest["next"] is None
@@ -207,8 +215,38 @@ class TestActions:
         ):
             answer = send(up, f"/incidents/{name}/{path}", fields)
             assert answer.status_code == 400 and said in _Tags(answer.text).text
+        for path, fields, said in (
+            (f"/incidents/{name}/silence", {"who": "ana"}, "for: expected how long it lasts"),
+            ("/silences", {"who": "ana", "for": "1h"}, "kind: expected one of silence, maintenance"),
+            ("/silences", {"kind": "silence", "who": "ana"}, "until: expected a time, or `for`"),
+            ("/silences/end", {"kind": "maintenance", "name": "nightly", "who": "ana"}, "is in the configuration"),
+            ("/responses/switch", {"action": "stop"}, "who: expected your name"),
+            ("/responses/switch", {"action": "explode", "who": "ana"}, "action: expected one of stop, resume"),
+            ("/responses/none/vote", {"action": "maybe", "who": "ana"}, "action: expected one of approve, refuse"),
+        ):
+            answer = send(up, path, fields)
+            assert answer.status_code == 400 and said in _Tags(answer.text).text
+        for path, fields in (
+            ("/silences/end", {"kind": "silence", "name": "none", "who": "ana"}),
+            ("/responses/none/vote", {"action": "approve", "who": "ana"}),
+            ("/incidents/none/silence", {"for": "1h", "who": "ana"}),
+        ):
+            assert send(up, path, fields).status_code == 404
         assert send(up, "/incidents/none/mark", {"action": "resolve", "who": "ana"}).status_code == 404
         assert send(up, f"/incidents/{name}/mark", {"who": "x" * 70_000}).status_code == 413
+
+
+def test_without_an_alertmanager_an_incident_is_silenced_here(up: Running) -> None:
+    found = incident(up)
+    for scope in ("incident", "services"):
+        fields = {"for": "1h", "scope": scope, "who": "ana", "why": "known"}
+        assert send(up, f"/incidents/{found['id']}/silence", fields).status_code == 303
+        (rule,) = up.get("/api/v1/silences")["silences"]
+        assert rule["ends_here"] and rule["services"] == ([] if scope == "incident" else found["services"])
+        said = incident(up)["suppressed_by"]
+        assert said == f"silence {rule['name']} by ana: known" and said in page(up, f"/incidents/{found['id']}")
+        assert send(up, "/silences/end", {"kind": "silence", "name": rule["name"], "who": "ana"}).status_code == 303
+        assert not incident(up)["suppressed_by"]
 
 
 class TestShield:

@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from otel_aiops.labels import visible
+
 WIDE, HIGH, ASIDE, BELOW, MARGIN = 150, 40, 26, 52, 8
 LETTERS = 20
 MOST = 24  # services that can be told apart in one picture
@@ -115,7 +117,7 @@ def _ordered(layers: list[list[str]], edges: Sequence[Edge]) -> list[list[str]]:
 
 def _edge(call: Mapping[str, Any], start: tuple[float, float], end: tuple[float, float]) -> Markup:
     errors = call["error_ratio"] or 0.0
-    told = f"{call['caller']} calls {call['callee']}: {call['calls_s'] or 0:.3g} a second, {errors:.1%} fail"
+    told = visible(f"{call['caller']} calls {call['callee']}: {call['calls_s'] or 0:.3g} a second, {errors:.1%} fail")
     x, y, x2, y2 = start[0] + WIDE / 2, start[1] + HIGH, end[0] + WIDE / 2, end[1] - 2
     if end[1] <= start[1]:  # up or beside: around the side
         x, y, x2, y2 = start[0] + WIDE, start[1] + HIGH / 2, end[0] + WIDE + 2, end[1] + HIGH / 2
@@ -130,12 +132,13 @@ def _node(name: str, at: tuple[float, float], kind: str, suspects: Sequence[str]
     rank = suspects.index(name) + 1 if name in suspects else 0
     state = f"suspect first suspect-{rank}" if rank == 1 else "suspect" if rank else "hit" if name in services else ""
     note = f"suspect {rank}" if rank else "in the incident" if name in services else kind
-    shown = name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
+    seen = visible(name)
+    shown = seen if len(seen) <= LETTERS else f"{seen[: LETTERS - 1]}…"
     x, y = at
     return NODE.format(
         link=quote(name, safe=""),
         kind=f"node {state}".strip(),
-        title=f"{name} ({kind})",
+        title=f"{seen} ({kind})",
         x=round(x),
         y=round(y),
         wide=WIDE,

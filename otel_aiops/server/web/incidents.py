@@ -1,8 +1,8 @@
-"""Pages of incidents: the list, one of them with its evidence, and what people decide and say of it."""
+"""Pages of incidents: the list, one of them with its evidence, alerts of others, and what people decide and say."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
@@ -23,9 +23,11 @@ VIEWS = {
     "past": "resolved,merged,expired",
     "all": "",
 }
-NAMES = {"now": "Now", "predicted": "Predicted", "past": "Past", "all": "All"}
+ALERTS = "alerts"
+NAMES = {"now": "Now", "predicted": "Predicted", "past": "Past", "all": "All", ALERTS: "Alerts of others"}
 SEVERITIES = ("critical", "warning", "info")
 MOST_PLOTS = 6
+RESPONSES = 20  # of one incident; the page of responses has all
 
 
 class Desk(Protocol):
@@ -38,6 +40,12 @@ class Desk(Protocol):
     def mark(self, name: str, asked: Any) -> dict[str, Any] | None: ...
 
     def judge_incident(self, name: str, asked: Any) -> dict[str, Any] | None: ...
+
+    def silence_incident(self, name: str, asked: Any) -> dict[str, Any] | None: ...
+
+    def known_alerts(self, *, limit: int, offset: int) -> dict[str, Any]: ...
+
+    def responses(self, asked: Mapping[str, str], *, limit: int, offset: int = 0) -> dict[str, Any]: ...
 
     def graph(self) -> dict[str, Any]: ...
 
@@ -55,6 +63,7 @@ class Incidents:
             Route("/incidents", self.list),
             Route("/incidents/{id}", self.one),
             Route("/incidents/{id}/mark", self.mark, methods=["POST"]),
+            Route("/incidents/{id}/silence", self.silence, methods=["POST"]),
             Route("/incidents/{id}/verdict", self.judge, methods=["POST"]),
         ]
 
@@ -62,19 +71,20 @@ class Incidents:
         """A page of those that are wanted."""
         query = request.query_params
         view = query.get("view", "now")
-        if view not in VIEWS:
-            raise BadInput(f"view: expected one of {', '.join(VIEWS)}, got {view[:100]!r}")
+        if view not in NAMES:
+            raise BadInput(f"view: expected one of {', '.join(NAMES)}, got {view[:100]!r}")
         number = integer(request, "page", 1, FURTHEST, least=1)
         kept = {key: query[key] for key in ("severity", "service") if query.get(key)}
+        if view == ALERTS:
+            return await self._alerts(request, kept, number)
         asked = kept | ({"state": VIEWS[view]} if VIEWS[view] else {})
         found = await self._site.ask(lambda: self._desk.incidents(asked, limit=PAGE, offset=PAGE * (number - 1)))
-        counts = await self._site.ask(lambda: {name: self._count(kept, state) for name, state in VIEWS.items()})
         return self._site.page(
             request,
             "incidents.html",
             "incidents",
             view=view,
-            views=[(name, NAMES[name], "?" + urlencode({"view": name, **kept}), counts[name]) for name in VIEWS],
+            views=await self._site.ask(lambda: self._views(kept)),
             severities=SEVERITIES,
             severity=query.get("severity", ""),
             service=query.get("service", ""),
@@ -83,6 +93,27 @@ class Incidents:
             last=max(1, -(-found["total"] // PAGE)),
             link=lambda n: "?" + urlencode({"view": view, **kept, "page": n}),
         )
+
+    async def _alerts(self, request: Request, kept: Mapping[str, str], number: int) -> Response:
+        """A page of the alerts of others."""
+        found = await self._site.ask(lambda: self._desk.known_alerts(limit=PAGE, offset=PAGE * (number - 1)))
+        return self._site.page(
+            request,
+            "alerts.html",
+            "incidents",
+            view=ALERTS,
+            views=await self._site.ask(lambda: self._views(kept)),
+            found=found,
+            number=number,
+            last=max(1, -(-found["total"] // PAGE)),
+            link=lambda n: "?" + urlencode({"view": ALERTS, "page": n}),
+        )
+
+    def _views(self, kept: Mapping[str, str]) -> Sequence[tuple[str, str, str, int]]:
+        """(name, title, address, how many) of each list."""
+        counts = {name: self._count(kept, state) for name, state in VIEWS.items()}
+        counts[ALERTS] = self._desk.known_alerts(limit=0, offset=0)["total"]
+        return [(name, NAMES[name], "?" + urlencode({"view": name, **kept}), counts[name]) for name in NAMES]
 
     def _count(self, kept: Mapping[str, str], state: str) -> int:
         asked = {**kept, **({"state": state} if state else {})}
@@ -94,6 +125,9 @@ class Incidents:
         found = await self._site.ask(lambda: self._desk.incident(name))
         if found is None:
             return self._site.problem(request, 404, f"No incident has the id {name[:100]}.")
+        responses = await self._site.ask(lambda: self._desk.responses({"incident": name}, limit=RESPONSES))
+        if "alert" in found:
+            return self._site.page(request, "alert.html", "incidents", one=found, responses=responses)
         suspects = [suspect["service"] for suspect in found["suspects"]]
         calls = await self._site.ask(self._desk.graph)
         return self._site.page(
@@ -101,6 +135,7 @@ class Incidents:
             "incident.html",
             "incidents",
             one=found,
+            responses=responses,
             plots=plots(found),
             picture=graph(calls, suspects, found["services"]),
         )
@@ -111,6 +146,13 @@ class Incidents:
         asked = {"action": fields.get("action", ""), "who": fields["who"], "why": fields.get("why", "")}
         found = await self._site.ask(lambda: self._desk.mark(name, asked))
         return self._after(request, name, fields, asked["action"], found)
+
+    async def silence(self, request: Request) -> Response:
+        """Have it, or its services, page nobody for a time."""
+        name, fields = request.path_params["id"], await self._site.form(request)
+        asked = {key: fields.get(key, "") for key in ("scope", "for", "who", "why")}
+        found = await self._site.ask(lambda: self._desk.silence_incident(name, asked))
+        return self._after(request, name, fields, "silence", found)
 
     async def judge(self, request: Request) -> Response:
         """Say what it was."""

@@ -41,6 +41,8 @@ class Desk(Protocol):
 
     def health(self) -> dict[str, Any]: ...
 
+    def playbooks(self) -> dict[str, Any]: ...
+
 
 class Overview:
     """One page."""
@@ -69,6 +71,7 @@ class Overview:
             "anomalies": backend.anomalies(limit=SHOWN),
             "rollout": desk.rollout(),
             "health": desk.health(),
+            "playbooks": desk.playbooks(),
             "warnings": warnings(backend.quality()),
         }
 

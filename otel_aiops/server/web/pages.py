@@ -9,9 +9,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from otel_aiops.server.web import incidents, models, objectives, overview, series, system
+from otel_aiops.server.access import Access
+from otel_aiops.server.asking import wants_page as wants_page
+from otel_aiops.server.web import incidents, models, objectives, overview, responses, series, silences, system
 from otel_aiops.server.web.pulse import Pulse
 from otel_aiops.server.web.render import HERE
+from otel_aiops.server.web.signing import Signing
 from otel_aiops.server.web.site import Site
 
 STATIC: Final = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -23,15 +26,15 @@ class Shown(overview.Asked, series.Asked, objectives.Asked, models.Asked, system
     def pulse(self) -> dict[str, int]: ...
 
 
-class Decided(overview.Desk, incidents.Desk, models.Desk, Protocol):
+class Decided(overview.Desk, incidents.Desk, models.Desk, responses.Desk, silences.Desk, Protocol):
     """All that pages ask of the desk, or have it do."""
 
 
 class Pages:
     """The page; `closing` is set when the server ends."""
 
-    def __init__(self, backend: Shown, desk: Decided, closing: threading.Event) -> None:
-        self.site = Site()
+    def __init__(self, backend: Shown, desk: Decided, closing: threading.Event, access: Access) -> None:
+        self.site = Site(signs_in=access.signs_in)
         self.pulse = Pulse(lambda: backend.pulse(), closing)
         self._overview = overview.Overview(self.site, backend, desk)
         self._others = (
@@ -39,7 +42,10 @@ class Pages:
             series.SeriesPages(self.site, backend),
             objectives.Objectives(self.site, backend),
             models.Models(self.site, backend, desk),
+            responses.ResponsePages(self.site, desk),
+            silences.Silences(self.site, desk),
             system.System(self.site, backend),
+            Signing(self.site, access),
         )
 
     async def overview(self, request: Request) -> Response:
@@ -59,8 +65,3 @@ class Pages:
         if name not in STATIC:
             return self.site.problem(request, 404, "There is no such file.")
         return FileResponse(HERE / "static" / name, media_type=STATIC[name], headers={"Cache-Control": "no-cache"})
-
-
-def wants_page(request: Request) -> bool:
-    """Whether a browser asks, for a person."""
-    return "text/html" in request.headers.get("accept", "")

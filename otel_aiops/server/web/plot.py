@@ -9,6 +9,7 @@ from typing import Any, Final, TypeGuard
 
 from markupsafe import Markup, escape
 
+from otel_aiops.labels import visible
 from otel_aiops.lifecycle.charts import STEPS_S, number, ticks
 from otel_aiops.server.web.render import unit as shown_unit
 
@@ -66,7 +67,7 @@ def _value(points: Mapping[str, Numbers], at: _Scale, width: int, unit: str) -> 
             kind = "over" if over else "dot"
             yield f'<circle cx="{at(t):.1f}" cy="{up(v):.1f}" r="{2.6 if over else 1.6}" class="{kind}"/>'
     if unit:
-        yield f'<text x="{LEFT + 4}" y="{TOP + 12}" class="unit">{escape(shown_unit(unit))}</text>'
+        yield f'<text x="{LEFT + 4}" y="{TOP + 12}" class="unit">{escape(visible(shown_unit(unit)))}</text>'
 
 
 def _score(points: Mapping[str, Numbers], at: _Scale, width: int) -> Iterator[str]:
@@ -179,5 +180,5 @@ def _known(value: float | None) -> TypeGuard[float]:
 def _svg(width: int, height: float, parts: Sequence[str], title: str) -> Markup:
     """Only what was escaped, or made of numbers here, stands in the parts."""
     return Markup('<svg viewBox="0 0 {} {}" width="{}" class="plot" role="img" aria-label="{}">{}</svg>').format(
-        width, f"{height:.0f}", width, title, Markup("".join(parts))
+        width, f"{height:.0f}", width, visible(title), Markup("".join(parts))
     )

@@ -6,11 +6,13 @@ import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from otel_aiops import __version__
+from otel_aiops.labels import visible
 
 HERE: Final = Path(__file__).parent
 NONE: Final = "—"
@@ -19,18 +21,24 @@ SIZES: Final = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, 
 
 
 def environment() -> Environment:
-    """Everything is escaped, and what is not there is an error."""
+    """Everything is escaped, control characters are written out, and what is not there is an error."""
     found = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
+        finalize=_seen,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     found.filters |= {"when": when, "number": number, "span": span, "percent": percent, "size": size, "count": count}
-    found.filters |= {"named": named, "told": told, "unit": unit}
+    found.filters |= {"named": named, "told": told, "unit": unit, "host": host}
     found.globals |= {"version": __version__, "NONE": NONE}
     return found
+
+
+def _seen(value: Any) -> Any:
+    """What is put into a page, where it is text that was not made here."""
+    return visible(value, keep="\n\t") if type(value) is str else value
 
 
 def when(time_s: float | None) -> Markup:
@@ -54,6 +62,7 @@ def told(text: str) -> Markup:
     >>> told("`GET /` of <web> fails")
     Markup('<code>GET /</code> of &lt;web&gt; fails')
     """
+    text = visible(text, keep="\n\t")
     parts = text.split("`")
     if not len(parts) % 2:
         return escape(text)
@@ -78,6 +87,15 @@ def unit(text: str) -> str:
     ('call/s', '', 'B')
     """
     return {"1": "", "By": "B"}.get(text, text.replace("{", "").replace("}", ""))
+
+
+def host(url: str) -> str:
+    """The host of an address.
+
+    >>> host("https://sso.example.com/realms/main")
+    'sso.example.com'
+    """
+    return urlsplit(url).hostname or url
 
 
 def number(value: Any, digits: int = 3) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from typing import Any, Protocol
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,6 +22,8 @@ FURTHEST = 2**31
 NARROW, USUAL, WIDE = 280, 860, 1600
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 HORIZON = "1d"
+HORIZONS = {"6h": "6 hours", "1d": "1 day", "3d": "3 days", "7d": "7 days", "30d": "30 days"}
+AHEAD = ("horizon", "limit", "direction")
 
 
 class Asked(Protocol):
@@ -79,8 +82,19 @@ class SeriesPages:
         found = await self._site.ask(lambda: self._backend.explain(int(name, 16)))
         if found is None:
             return self._site.problem(request, 404, f"No series has the fingerprint {name}.")
-        at = request.query_params.get("at", "now")
-        return self._site.page(request, "one_series.html", "series", one=found, at=at)
+        query = request.query_params
+        ahead = {key: query[key] for key in AHEAD if query.get(key)}
+        return self._site.page(
+            request,
+            "one_series.html",
+            "series",
+            one=found,
+            at=query.get("at", "now"),
+            ahead=ahead,
+            horizon=ahead.get("horizon", HORIZON),
+            horizons=HORIZONS,
+            forecast=f"/series/{name}/forecast?{urlencode(ahead)}",
+        )
 
     async def plot(self, request: Request) -> Response:
         """The picture of a moment, and why it was so: a part of other pages."""
@@ -91,11 +105,15 @@ class SeriesPages:
         )
 
     async def forecast(self, request: Request) -> Response:
-        """The picture of what is to come: a part of other pages."""
-        name = _fingerprint(request)
+        """The picture of what is to come, and when that reaches a limit: a part of other pages."""
+        name, query = _fingerprint(request), request.query_params
+        asked = {"horizon": HORIZON} | {key: query[key] for key in AHEAD if query.get(key)}
+        if asked["horizon"] not in HORIZONS:
+            raise BadInput(f"horizon: expected one of {', '.join(HORIZONS)}, got {asked['horizon'][:100]!r}")
         return await self._part(
-            lambda: self._backend.forecast(name, {"horizon": HORIZON}),
+            lambda: self._backend.forecast(name, asked),
             lambda told: outlook(told, width=_width(request)),
+            "outlook.html",
         )
 
     async def judge(self, request: Request) -> Response:
@@ -111,13 +129,13 @@ class SeriesPages:
         await self._site.ask(lambda: self._backend.judge(verdict))
         return self._site.done(request, fields, back(fields, f"/series/{name}"), "verdict")
 
-    async def _part(self, ask: Any, draw: Any) -> Response:
+    async def _part(self, ask: Any, draw: Any, template: str = "plot.html") -> Response:
         """A picture with its words, or in its place why there is none."""
         try:
             told = await self._site.ask(ask)
         except AiopsError as error:
             return self._site.part("no_plot.html", message=str(error))
-        return self._site.part("plot.html", picture=draw(told), told=told)
+        return self._site.part(template, picture=draw(told), told=told)
 
 
 def _fingerprint(request: Request) -> str:

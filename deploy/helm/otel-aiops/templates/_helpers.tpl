@@ -53,6 +53,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   "receivers" (dict "otlp" (dict "protocols" (dict "grpc" $grpc "http" $http)))
   "api" (dict "endpoint" (printf ":%d" (int $ports.api)))
   "storage" (dict "directory" "/var/lib/otel-aiops") -}}
+{{/* Whoever reaches the port may look; to decide something takes a token. */}}
+{{- if not (or (dig "api" "access" nil $given) (dig "api" "auth" nil $given)) -}}
+{{- $own = mergeOverwrite $own (dict "api" (dict "access" (dict "anonymous" "viewer"))) -}}
+{{- end -}}
 {{- if .Values.objectives -}}
 {{- $own = mergeOverwrite $own (dict "lifecycle" (dict "objectives" "/etc/otel-aiops/objectives")) -}}
 {{- end -}}

@@ -51,6 +51,7 @@ async function refresh() {
   again = false;
   try {
     const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
+    if (answer.redirected && new URL(answer.url).pathname === "/sign-in") return location.assign(answer.url);
     if (answer.ok) renew(parsed(await answer.text()));
   } catch {
     // the service is away; the next pulse tries again
@@ -132,7 +133,8 @@ async function send(form, button) {
     tell("The service did not answer. Nothing is known to be done; try again.", true);
   } finally {
     button?.removeAttribute("disabled");
-    if (button?.isConnected) button.focus();
+    if (button?.isConnected && button.checkVisibility()) button.focus();
+    else if (button) document.getElementById("main").focus({ preventScroll: true }); // not back to the top of the page
   }
 }
 

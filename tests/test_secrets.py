@@ -1,0 +1,319 @@
+"""Secrets of a configuration are nowhere else: not in logs, answers, pages, metrics, audit, reports or state."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import hmac
+import json
+import os
+import subprocess
+import sys
+import time
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import pytest
+import requests
+from starlette.routing import Route
+from typer.testing import CliRunner
+
+from otel_aiops.cli import app
+from otel_aiops.config import Config, load
+from otel_aiops.server import api
+from otel_aiops.server.access.roles import Role
+from otel_aiops.server.access.tokens import TokenFile
+from otel_aiops.settings import dataclass_in
+from tests.server.certificates import Authority
+from tests.servers import Server, free_port, wait_for
+from tests.test_webhooks import alert, notified
+
+BROWSER = {"Accept": "text/html"}
+PLANT = "planted-"
+
+
+class Planted:
+    """Secrets with names of their own, given by the environment or by files."""
+
+    def __init__(self) -> None:
+        self.environment: dict[str, str] = {}
+        self.others: dict[str, str] = {}
+
+    def env(self, name: str, text: str = "") -> str:
+        """`${env:…}` of a secret, which is a text around it where one is given."""
+        secret = f"{PLANT}{name}-7f3a9c"
+        self.environment[f"SECRET_{name.upper()}"] = text.format(secret) if text else secret
+        self.others[name] = secret
+        return f"${{env:SECRET_{name.upper()}}}"
+
+    def value(self, name: str) -> str:
+        return self.environment[f"SECRET_{name.upper()}"]
+
+    def file(self, folder: Path, name: str, text: str = "{}") -> str:
+        self.others[name] = f"{PLANT}{name}-7f3a9c"
+        path = folder / name
+        path.write_text(text.format(self.others[name]) + "\n")
+        return str(path)
+
+    def found(self, text: str | bytes) -> list[str]:
+        """Those that stand in a text, as they are, or as headers and logs would carry them."""
+        data = text.encode() if isinstance(text, str) else text
+        return [name for name, secret in self.others.items() if any(one in data for one in _forms(secret))]
+
+
+def _forms(secret: str) -> Iterator[bytes]:
+    yield secret.encode()
+    yield base64.b64encode(b"user:" + secret.encode())
+
+
+def http(planted: Planted, name: str) -> dict[str, Any]:
+    """An address where nobody listens, with a secret wherever one may stand."""
+    return {
+        "url": planted.env(f"{name}_url", "http://127.0.0.1:9/hook/{}?key=x"),
+        "headers": {"X-Key": planted.env(f"{name}_header")},
+        "username": "user",
+        "password": planted.env(f"{name}_password"),
+        "attempts": 1,
+        "timeout": "1s",
+    }
+
+
+def configuration(folder: Path, planted: Planted, ports: dict[str, int]) -> dict[str, Any]:
+    """Every setting that takes a secret has one."""
+    cert, key = Authority().issue().write(folder)
+    planted.others["key_pem"] = Path(key).read_text().splitlines()[1]
+    planted.environment["SECRET_KEY_PEM"] = Path(key).read_text()
+    line = "ben:" + bcrypt.hashpw(b"x", bcrypt.gensalt(4)).decode()
+    planted.environment["SECRET_INLINE"], planted.others["inline"] = line, line[4:]
+    steps = [
+        {"do": {"kind": "notify", "use": "n", "text": "{title}"}},
+        {"do": {"kind": "webhook", "use": "w"}},
+        {"do": {"kind": "command", "use": "c"}},
+        {"do": {"kind": "scale", "use": "s", "add": 1}},
+        {"do": {"kind": "silence", "use": "a", "duration": "1h"}},
+        {"do": {"kind": "annotation", "use": "g"}},
+        {"do": {"kind": "issue", "use": "t"}},
+    ]
+    playbooks = [
+        {
+            "name": f"p{k}",
+            "on": "alert",
+            "dry_run": False,
+            "steps": [one | {"guard": {"cooldown": 0, "healthy": False}}],
+        }
+        for k, one in enumerate(steps)
+    ]
+    fails = [sys.executable, "-c", "import sys; sys.exit('it failed')"]
+    oidc = {
+        "issuer": "http://127.0.0.1:9",
+        "client_id": "a",
+        "client_secret": planted.env("oidc"),
+        "roles": {"a": "admin"},
+    }
+    return {
+        "receivers": {
+            "otlp": {
+                "protocols": {
+                    "grpc": {
+                        "endpoint": f"127.0.0.1:{ports['grpc']}",
+                        "auth": {"bearertokenauth": {"token": planted.env("grpc_token")}},
+                    },
+                    "http": {
+                        "endpoint": f"127.0.0.1:{ports['http']}",
+                        "tls": {"cert_file": cert, "key_pem": "${env:SECRET_KEY_PEM}"},
+                        "auth": {"bearertokenauth": {"tokens": [planted.env("http_token")]}},
+                    },
+                }
+            }
+        },
+        "exporters": {
+            "otlp": {
+                "endpoint": "http://127.0.0.1:9",
+                "protocol": "http",
+                "headers": {"authorization": planted.env("exporter", "Bearer {}")},
+            }
+        },
+        "api": {
+            "endpoint": f"127.0.0.1:{ports['api']}",
+            "auth": {
+                "basicauth": {
+                    "username": "user",
+                    "password": planted.env("basic"),
+                    "htpasswd": {"inline": "${env:SECRET_INLINE}"},
+                },
+                "bearertokenauth": {"filename": planted.file(folder, "shared_token")},
+            },
+            "access": {"oidc": oidc},
+            "webhooks": {"secret": planted.env("hmac")},
+        },
+        "governance": {"hash": ["client.address"], "salt": planted.env("salt")},
+        "lifecycle": {"registry": {"uri": planted.env("registry", "http://user:{}@127.0.0.1:9"), "timeout": "1s"}},
+        "alertmanager": {"to": [http(planted, "am")]},
+        "responses": {
+            "enabled": True,
+            "late": "10000d",
+            "prometheus": http(planted, "prometheus"),
+            "notify": [{"name": "n", "urls": [planted.env("apprise", "json://user:{}@127.0.0.1:9/x")]}],
+            "webhooks": [{"name": "w", "to": http(planted, "webhook"), "secret": planted.env("signing")}],
+            "commands": [{"name": "c", "argv": fails, "env": {"KEY": planted.env("command")}}],
+            "scalers": [{"name": "s", "targets": {"catalog": "catalog"}, "http": http(planted, "scaler")}],
+            "alertmanagers": [{"name": "a", "to": http(planted, "silence")}],
+            "grafanas": [{"name": "g", "to": http(planted, "grafana")}],
+            "trackers": [{"name": "t", "project": "a/b", "to": http(planted, "tracker")}],
+        },
+        "playbooks": playbooks,
+        "telemetry": {"logs": {"level": "debug", "repeat_interval": 0}},
+    }
+
+
+def hidden(schema: type) -> Iterator[str]:
+    """Every setting that is kept out of `repr`, as Class.field."""
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        inner = dataclass_in(hints[field.name])
+        if inner is not None:
+            yield from hidden(inner)
+        elif not field.repr:
+            yield f"{schema.__name__}.{field.name}"
+
+
+def given(value: Any) -> Iterator[str]:
+    """Those of them that have a value."""
+    if isinstance(value, tuple):
+        for one in value:
+            yield from given(one)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            one = getattr(value, field.name)
+            if not field.repr and one:
+                yield f"{type(value).__name__}.{field.name}"
+            yield from given(one)
+
+
+@pytest.fixture(scope="module")
+def planted() -> Planted:
+    return Planted()
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, planted: Planted) -> Path:
+    folder = tmp_path_factory.mktemp("planted")
+    tree = configuration(folder, planted, {name: free_port() for name in ("grpc", "http", "api")})
+    path = folder / "otel-aiops.yaml"
+    path.write_text(json.dumps(tree))
+    assert planted.found(path.read_bytes()) == []
+    return path
+
+
+def run(planted: Planted, *arguments: str) -> str:
+    """What a command says."""
+    done = CliRunner().invoke(app, list(arguments), env=planted.environment)
+    assert done.output or done.exception
+    return f"{done.output}{done.exception or ''}"
+
+
+def test_every_setting_that_takes_a_secret_has_one_here(config: Path, planted: Planted) -> None:
+    loaded = load(config, planted.environment).config
+    known = set(hidden(Config))
+    assert len(known) >= 15
+    assert known - set(given(loaded)) == {"JournalConfig.url"}, "plant these too; the journal has a test of its own"
+    assert planted.found(repr(loaded)) == []
+
+
+def test_the_address_of_a_journal(tmp_path: Path, planted: Planted) -> None:
+    path = tmp_path / "c.yaml"
+    url = planted.env("journal", "postgresql://user:{}@127.0.0.1:9/x")
+    path.write_text(f"journal: {{url: '{url}'}}\napi: {{endpoint: '127.0.0.1:{free_port()}'}}\n")
+    command = [sys.executable, "-m", "otel_aiops", "serve", "--config", str(path), "--data-dir", str(tmp_path / "data")]
+    env = {**os.environ, **planted.environment}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=200)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "journal" in said.lower() or "database" in said.lower()
+    assert planted.found(said) == []
+
+
+def test_what_is_wrong_beside_a_secret(tmp_path: Path, planted: Planted) -> None:
+    """Errors of the configuration name what came, but not what is secret."""
+    path = tmp_path / "c.yaml"
+    for text in (
+        "api: {webhooks: {secret: [PLANT]}}",
+        "api: {auth: {basicauth: {username: a, password: {x: PLANT}}}}",
+        "api: {auth: {bearertokenauth: {tokens: PLANT}}}",
+        "responses: {webhooks: [{name: w, to: {url: 'ftp://PLANT/x'}}]}",
+        "responses: {webhooks: [{name: w, to: {url: 'http://x', headers: PLANT}}]}",
+        "exporters: {otlp: {endpoint: 'x:1', headers: [PLANT]}}",
+        "responses: {notify: [{name: n, urls: PLANT}]}",
+    ):
+        path.write_text(text.replace("PLANT", planted.env("wrong")))
+        assert planted.found(run(planted, "check", str(path))) == [], text
+
+
+@pytest.mark.slow
+def test_a_service_at_work_tells_none(config: Path, planted: Planted, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    _, token = TokenFile(data).create(name="ana", role=Role.ADMIN, who="root")
+    planted.others["token"] = token.rsplit("_", 1)[1]
+    loaded = load(config, planted.environment).config
+    base = f"http://{loaded.api.endpoint}"
+    command = [sys.executable, "-m", "otel_aiops", "serve", "--config", str(config), "--data-dir", str(data)]
+    server = Server(command, tmp_path / "log", env=planted.environment)
+    server.start(lambda: requests.get(f"{base}/-/ready", timeout=2).status_code == 200)
+    heard: dict[str, str | bytes] = {}
+    session = requests.Session()
+    session.headers["Authorization"] = f"Bearer {token}"
+    try:
+        body = json.dumps(notified(alert(time.time()))).encode()
+        digest = hmac.new(planted.value("hmac").encode(), body, hashlib.sha256).hexdigest()
+        signed = {"X-Grafana-Alerting-Signature": digest}
+        told = requests.post(f"{base}/api/v1/webhooks/alertmanager", body, headers=signed, timeout=30)
+        assert told.status_code == 202, told.text
+        ended = f"{base}/api/v1/responses?state=done,failed,refused"
+        wait_for(lambda: session.get(ended, timeout=30).json()["total"] >= 7, "all playbooks to end")
+        for shown in ({"Authorization": "Bearer wrong"}, {"Authorization": "Bearer a.b.c"}, {}):
+            heard[f"refused {shown}"] = requests.get(f"{base}/api/v1/status", headers=shown, timeout=30).text
+        heard["refused basic"] = requests.get(f"{base}/metrics", auth=("user", "wrong"), timeout=30).text
+        heard["issuer"] = requests.get(f"{base}/sign-in/issuer", headers=BROWSER, timeout=30).text
+        for path in _paths(session, base):
+            for headers in ({}, BROWSER):
+                answer = session.get(base + path, headers=headers, timeout=60)
+                assert answer.status_code < 500, (path, answer.text)
+                heard[f"GET {path}"] = answer.content + str(answer.headers).encode()
+        heard["rotated"] = session.get(f"{base}/api/v1/tokens", timeout=30).text
+        for arguments in (["responses", "list"], ["audit"], ["token", "list"], ["playbooks", "list"]):
+            shown = [*arguments, "--url", base, "--token", f"@{_file(tmp_path, token)}", "--json"]
+            heard[" ".join(arguments)] = run(planted, *shown)
+    finally:
+        server.stop()
+    heard["audit"] = run(planted, "audit", "--config", str(config), "--data-dir", str(data), "--json")
+    heard["verify"] = run(planted, "audit", "verify", "--config", str(config), "--data-dir", str(data))
+    heard["check"] = run(planted, "check", str(config))
+    heard["log"] = (tmp_path / "log").read_bytes()
+    for path in data.rglob("*"):
+        if path.is_file():
+            heard[str(path.relative_to(data))] = path.read_bytes()
+    assert len(heard) > 60 and b"refused" in heard["log"]  # type: ignore[operator]
+    leaks = {where: names for where, what in heard.items() if (names := planted.found(what))}
+    assert not leaks
+
+
+def _paths(session: requests.Session, base: str) -> Iterator[str]:
+    """Every address that can be looked at: without names, and with those of responses."""
+    nobody: Any = None
+    for route in api.build(nobody, nobody, None, 1).routes:
+        assert isinstance(route, Route)
+        if "GET" in (route.methods or ()) and "{" not in route.path and route.path not in ("/live", "/sign-in/issuer"):
+            yield route.path
+    yield from (f"/static/{name}" for name in ("page.js", "page.css"))
+    for one in session.get(f"{base}/api/v1/responses", timeout=30).json()["responses"]:
+        yield f"/api/v1/responses/{one['id']}"
+
+
+def _file(folder: Path, token: str) -> Path:
+    path = folder / "token"
+    path.write_text(token + "\n")
+    return path
