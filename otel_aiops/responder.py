@@ -226,7 +226,7 @@ class Responder:
     def _count(self) -> None:
         telemetry = self._service.telemetry
         try:
-            waiting = self.ledger.waiting()
+            waiting = self.ledger.asked()
             longest_ns = self.now_ns() - waiting[0].asked_ns if waiting else 0
             telemetry.set(PREFIX + "waiting", len(waiting))
             telemetry.set(PREFIX + "waiting.longest", max(0.0, longest_ns / S))

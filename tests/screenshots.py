@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +21,14 @@ from otel_aiops.demo.live import RATE, SIGNALS, STEPS_A_MINUTE, story
 from otel_aiops.demo.oncall import settings
 from otel_aiops.demo.service import Service, running
 from otel_aiops.shop import LIVE_STEP_S, LiveShop
+from otel_aiops.shop.control import command
 from tests.tools import chromium
 
+COMMAND = "/usr/local/bin/roll-back"
 SIZE: Any = {"width": 1280, "height": 900}
 MINUTES = 30
-LOOK_EVERY = 4  # steps
+AFTER = 8  # steps that the shop goes on, so that plots have something to show
+TALL, ABOVE = 1_250, 8  # of the picture of an incident, and of what is shown above where it begins
 SETTLE_MS = 1_500  # for pictures that a page draws when it is open
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"]
 
@@ -34,15 +37,22 @@ def main(folder: Path) -> None:
     """Take all of them."""
     folder.mkdir(parents=True, exist_ok=True)
     with camera() as page:
-        with tempfile.TemporaryDirectory() as control, running(settings(Path(control), "")) as service:
+        with running(configured()) as service:
             service.wait()
             incident = open_incident(service)
-            for name, path in (("overview", "/"), ("incident", f"/incidents/{incident}"), ("responses", "/responses")):
-                take(page, folder, name, f"{service.url}{path}")
+            take(page, folder, "overview", f"{service.url}/")
+            take(page, folder, "incident", f"{service.url}/incidents/{incident}", at="#graph", height=TALL)
+            take(page, folder, "responses", f"{service.url}/responses")
         with running(circle.SETTINGS) as service:
             service.wait()
             circle.tell(Console(file=io.StringIO()), service)
             take(page, folder, "models", f"{service.url}/models")
+
+
+def configured() -> str:
+    """As in the demo; a command that is not run has the path that it would have elsewhere."""
+    nowhere = Path("/nowhere")
+    return settings(nowhere, "").replace(json.dumps(command(nowhere)), json.dumps([COMMAND, "{service}"]))
 
 
 @contextmanager
@@ -62,14 +72,17 @@ def open_incident(service: Service) -> str:
     """Let the demo's shop live until its bad deployment is an incident for which a playbook waits; its id."""
     start_s = time.time() // 60 * 60 - 60 * MINUTES
     shop = LiveShop(start_s, rate=RATE / LiveShop.season(start_s), plan=story(start_s, MINUTES))
+    found, left = "", AFTER
     with requests.Session() as session:
         for step in range(MINUTES * STEPS_A_MINUTE):
             for signal, body in zip(SIGNALS, shop.requests(step), strict=True):
                 send(session, f"http://127.0.0.1:{service.http}/v1/{signal}", body)
-            if step % LOOK_EVERY == 0:
-                service.settle()
-                if waiting := service.get("/api/v1/responses?state=waiting")["responses"]:
-                    return str(waiting[0]["incident"])
+            service.settle()
+            if not found and (waiting := service.get("/api/v1/responses?state=waiting")["responses"]):
+                found = str(waiting[0]["incident"])
+            left -= bool(found)
+            if not left:
+                return found
     raise SystemExit(f"expected a playbook to wait within {MINUTES * STEPS_A_MINUTE * LIVE_STEP_S:g} s, none does")
 
 
@@ -80,12 +93,13 @@ def send(session: requests.Session, url: str, body: bytes) -> None:
         time.sleep(0.1)
 
 
-def take(page: Page, folder: Path, name: str, url: str) -> None:
-    """One picture; a page that there is not is passed over, and said."""
+def take(page: Page, folder: Path, name: str, url: str, *, at: str = "body", height: int = SIZE["height"]) -> None:
+    """One picture of a page, from an element on."""
+    page.set_viewport_size({**SIZE, "height": height})
     answer = page.goto(url)
     if answer is None or not answer.ok:
-        print(f"{name}: {url} answered {answer and answer.status}, no picture")
-        return
+        raise SystemExit(f"{name}: expected a page at {url}, got {answer and answer.status}")
+    page.evaluate("([at, above]) => scrollTo(0, document.querySelector(at).offsetTop - above)", [at, ABOVE])
     page.wait_for_timeout(SETTLE_MS)
     path = folder / f"{name}.png"
     page.screenshot(path=path)

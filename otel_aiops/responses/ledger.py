@@ -264,7 +264,13 @@ class Ledger:
             found = [decode(Execution, json.loads(body)) for body in connection.scalars(query)]
         return {one.id: one for one in sorted(found, key=_order)}
 
-    def waiting(self) -> list[Execution]:
+    def waiting(self) -> int:
+        """How many executions wait for people."""
+        query = sql.select(sql.func.count()).select_from(EXECUTIONS)
+        with self._database.transaction() as connection:
+            return int(connection.scalar(query.where(EXECUTIONS.c.standing == str(Standing.WAITING))) or 0)
+
+    def asked(self) -> list[Execution]:
         """Executions that wait for people, those that were asked for first come first."""
         query = sql.select(EXECUTIONS.c.body).where(EXECUTIONS.c.standing == str(Standing.WAITING))
         with self._database.transaction() as connection:
