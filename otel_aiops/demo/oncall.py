@@ -157,10 +157,9 @@ class OnCall:
             "helped", f"the incident is resolved {time_s - healed_s:.0f} s after the deployment was taken back{more}"
         )
         self.done[name] = f"taken back; resolved {time_s - healed_s:.0f} s later"
-        self._type("incidents", "verdict", name, "real", "--who", "you", "--why", "a bad release")
-        self._console.print(
-            f"{MARGIN}The verdict is a label, and a case that every later version is asked: see part two."
-        )
+        said = self._type("incidents", "verdict", name, "real", "--who", "you", "--why", "a bad release")
+        case = "" if "of 0 series" in said else ", and a case that every later version is asked"
+        self._console.print(f"{MARGIN}The verdict is a label of later datasets{case}: see part two.")
 
     def _seen(self, run: str) -> dict[str, Any] | None:
         step = self._step(run)
@@ -188,8 +187,8 @@ class OnCall:
             time.sleep(POLL_S)
         return found
 
-    def _type(self, *words: str) -> None:
-        """Type a command of the product, and show what it says. Raises: RuntimeError."""
+    def _type(self, *words: str) -> str:
+        """Type a command of the product, and show what it says; that. Raises: RuntimeError."""
         self._console.print(f"{MARGIN}[bold]$ otel-aiops {escape(shlex.join(words))}[/]", soft_wrap=True)
         argv = [sys.executable, "-m", "otel_aiops", *words, "--url", self._service.url]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL)
@@ -197,6 +196,7 @@ class OnCall:
             raise RuntimeError(f"{shlex.join(words)}: exit code {done.returncode}\n{done.stderr}{done.stdout}")
         for line in done.stdout.splitlines():
             self._console.print(f"{MARGIN}{line}", soft_wrap=True, markup=False)
+        return done.stdout
 
     def _say(self, what: str, text: str) -> None:
         self._console.print(f"{MARGIN}[cyan]{what}[/]  {escape(text)}", soft_wrap=True)

@@ -108,8 +108,9 @@ class World:
 
     def _scored(self) -> bool:
         """A Collector on a busy machine may send something twice."""
-        spans = self.aiops.metric("otel_aiops_receiver_accepted_spans_total") >= self.shop.spans
-        logs = self.aiops.metric("otel_aiops_receiver_accepted_log_records_total") >= self.shop.logs
+        text = requests.get(f"{self.aiops.url}/metrics", timeout=30).text
+        spans = total(text, "otel_aiops_receiver_accepted_spans_total") >= self.shop.spans
+        logs = total(text, "otel_aiops_receiver_accepted_log_records_total") >= self.shop.logs
         return spans and logs and not self.aiops.status()["log"]["queue_bodies"]
 
     # -- what people and machines see ---------------------------------------------------------------------------------
@@ -124,13 +125,10 @@ class World:
         found: list[dict[str, Any]] = requests.get(f"{self.alertmanager.url}/api/v2/alerts", timeout=10).json()
         return found
 
-    def metric(self, line: str) -> float:
-        text = requests.get(f"{self.aiops.url}/metrics", timeout=30).text
-        return sum(float(one.rsplit(" ", 1)[1]) for one in text.splitlines() if one.startswith(line))
-
     def came_back(self) -> float:
         """Alerts of ours of which Alertmanager's webhook has told."""
-        return self.metric('otel_aiops_alertmanager_received_total{outcome="ours"')
+        text = requests.get(f"{self.aiops.url}/metrics", timeout=30).text
+        return total(text, 'otel_aiops_alertmanager_received_total{outcome="ours"')
 
     def cli(self, *words: str, files: bool = False, codes: tuple[int, ...] = (0,)) -> str:
         """What a command prints, given as a person gives it."""
@@ -141,6 +139,11 @@ class World:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=600, env=env)
         assert done.returncode in codes, done.stderr + done.stdout
         return done.stdout
+
+
+def total(text: str, line: str) -> float:
+    """The sum of the metrics whose lines begin so."""
+    return sum(float(one.rsplit(" ", 1)[1]) for one in text.splitlines() if one.startswith(line))
 
 
 @pytest.fixture
