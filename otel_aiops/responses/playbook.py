@@ -163,9 +163,7 @@ class Playbook:
 
     name: str = ""  # letters, digits and . _ -; each has its own
     description: str = ""  # for people; no part of the hash
-    on: Trigger = (
-        "opened"  # when it matches while open; notified (by Alertmanager), updated, resolved, predicted, alert
-    )
+    on: Trigger = "opened"  # matches while open; or notified by Alertmanager, updated, resolved, predicted, alert
     dry_run: bool = True  # only say what would be done
     match: MatchConfig = field(default_factory=MatchConfig)  # which incidents
     steps: tuple[StepConfig, ...] = ()  # in their order

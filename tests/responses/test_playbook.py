@@ -63,7 +63,7 @@ def test_an_empty_folder_is_no_mistake(tmp_path: Path) -> None:
         (("name: heal-cart", "name: heal cart"), "a.yaml: name: expected 1 to 100 letters, digits, dots"),
         (
             ("on: opened", "on: closed"),
-            "a.yaml: on: expected 'opened', 'updated', 'resolved', 'predicted' or 'alert', got 'closed'",
+            "a.yaml: on: expected 'opened', 'notified', 'updated', 'resolved', 'predicted' or 'alert', got 'closed'",
         ),
         (
             ("severity: warning", "severity: bad"),
