@@ -131,7 +131,7 @@ class TestVerdicts:
                 assert answer.status_code == 400 and said in answer.json()["error"], (asked, answer.text)
             text = requests.post(f"http://127.0.0.1:{up.ports['api']}/api/v1/verdicts", data=b"no", timeout=30)
             assert text.status_code == 400 and "expected a verdict, or a list of them, as JSON" in text.json()["error"]
-            assert up.get("/api/v1/verdicts") == {"total": 0, "verdicts": []}
+            assert up.get("/api/v1/verdicts")["verdicts"] == []
 
     def test_survive_a_crash_to_the_bit(self, tmp_path: Path) -> None:
         with still(tmp_path) as up:

@@ -154,6 +154,17 @@ def test_nothing_that_runs_untrusted_bytes(path: Path) -> None:
                 assert not (keyword.arg in {"allow_pickle", "shell"} and true), f"{path}:{node.lineno}"
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda p: p.name)
+def test_commands_print_what_a_terminal_does_not_obey(path: Path) -> None:
+    if path.name == "terminal.py":  # whose `say` writes control characters out
+        return
+    called = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    names = {
+        one.id if isinstance(one, ast.Name) else one.attr for one in called if isinstance(one, ast.Name | ast.Attribute)
+    }
+    assert not names & {"echo", "secho"} and not any(isinstance(one, ast.Name) and one.id == "print" for one in called)
+
+
 def test_every_module_says_what_it_is() -> None:
     for path in modules():
         docstring = ast.get_docstring(ast.parse(path.read_text()))

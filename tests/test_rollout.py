@@ -74,7 +74,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 
 def test_the_circle_of_a_version(shop: Shop) -> None:
     up = shop.up
-    assert up.get("/api/v1/models") == {"total": 0, "models": []}
+    assert up.get("/api/v1/models")["models"] == []
     assert up.get("/api/v1/rollout")["champion"] == ""
     strict = shop.challenger(threshold=2.0)
     found = shop.roll("shadow", version=strict, why="try it").json()

@@ -19,6 +19,7 @@ from otel_aiops.cli.terminal import (
     moment,
     post,
     print_texts,
+    say,
     service,
     show,
 )
@@ -144,10 +145,10 @@ def revoke(
     if url:
         with service(url, token) as api:
             done = api.delete(f"/api/v1/tokens/{name}", {})
-        typer.echo(f"{done['id']} of {done['name']} is revoked")
+        say(f"{done['id']} of {done['name']} is revoked")
     else:
         gone = _file(config, data_dir).revoke(name, who=who)
-        typer.echo(f"{gone.id} of {gone.name} is revoked")
+        say(f"{gone.id} of {gone.name} is revoked")
 
 
 def _made(make: Callable[[TokenFile], tuple[Token, str]], config: Path | None, data_dir: Path | None) -> dict[str, Any]:
@@ -180,5 +181,5 @@ def _print(made: dict[str, Any], as_json: bool) -> None:
         return
     until = f"until {moment(made['expires'])}" if made["expires"] else "without end"
     opens = ", ".join(made["paths"]) or "everything"
-    typer.echo(f"{made['id']}: {made['role']} {made['name']}, {until}, for {opens}; this is shown once:", err=True)
-    typer.echo(made["token"])
+    say(f"{made['id']}: {made['role']} {made['name']}, {until}, for {opens}; this is shown once:", err=True)
+    say(made["token"])

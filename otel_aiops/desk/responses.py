@@ -40,7 +40,7 @@ class Responses:
             "enabled": config.responses.enabled,
             "stopped": responder.engine.stopped() or None,
             "model_problem": responder.model_problem() or None,
-            "waiting": len(responder.ledger.waiting()),
+            "waiting": responder.ledger.waiting(),
             "total": len(config.playbooks),
             "playbooks": [_playbook(one, tallies.get(one.name)) for one in config.playbooks],
         }

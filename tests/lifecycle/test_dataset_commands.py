@@ -177,7 +177,7 @@ def test_the_api_shows_datasets(data: Path) -> None:
     server.start()
     url = f"http://127.0.0.1:{server.port}/api/v1/datasets"
     try:
-        assert requests.get(url, timeout=10).json() == {"datasets": [], "damaged": {}}
+        assert requests.get(url, timeout=10).json()["datasets"] == []
         name = json.loads(run("build", "-d", data, "--json", "--end", "2026-05-04T18:00:00Z"))["id"]
         assert requests.get(url, timeout=10).json()["datasets"][0]["id"] == name
         found = requests.get(f"{url}/{name}", timeout=10).json()

@@ -40,8 +40,8 @@ playbooks: {json.dumps([ASKS, TRIES])}
 WHO = {"who": "ana", "why": "a test"}
 AREAS = ("incidents", "series", "models", "feedback", "responses", "access", "service")
 BOTH = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
-EXAMPLES = 4  # random requests of each operation that fit its description, and as many that do not
-SYSTEMATIC = 30  # others that try every part of the description, at most
+EXAMPLES = 3  # random requests of each operation that fit its description, and as many that do not
+SYSTEMATIC = 20  # others that try every part of the description, at most
 ONCE = {"POST /api/v1/lifecycle/runs"}  # a run takes the machine
 
 
@@ -181,7 +181,7 @@ def draw(cases: Any, ask: Any) -> None:
 LISTS = (
     *("anomalies", "alerts", "budgets", "objectives", "verdicts", "incidents", "silences", "maintenance"),
     *("predictions", "precursors", "deployments", "advice", "models", "rollout/history", "lifecycle/runs"),
-    *("feedback/queue", "audit", "playbooks", "responses", "services", "quality", "series", "datasets"),
+    *("feedback/queue", "audit", "playbooks", "responses", "services", "quality", "series", "datasets", "tokens"),
 )
 
 
