@@ -1,4 +1,4 @@
-# make demo   see it work, in three minutes; PART=shop or PART=circle for one part of it
+# make demo   see it work, in four minutes; PART=shop or PART=circle for one part of it
 # make test   everything that must hold: style, types, tests, real servers where they can be had
 # make bench  speed and memory, each beside its peer in the same run
 

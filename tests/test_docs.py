@@ -50,6 +50,16 @@ def test_the_readme_leads_to_every_document() -> None:
     assert not [one.name for one in (ROOT / "docs").glob("*.md") if f"](docs/{one.name}" not in text]
 
 
+def test_pictures_are_small_and_shown() -> None:
+    text = (ROOT / "README.md").read_text()
+    pictures = sorted((ROOT / "docs" / "images").iterdir())
+    assert [one.stem for one in pictures] == ["incident", "models", "overview", "responses"]
+    for one in pictures:
+        head = one.read_bytes()[:24]
+        assert head[1:4] == b"PNG" and int.from_bytes(head[16:20]) == 1280 and one.stat().st_size < 200_000
+        assert f"](docs/images/{one.name})" in text
+
+
 def _prose(document: Path) -> str:
     return re.sub(r"^```.*?^```", "", document.read_text(), flags=re.S | re.M)
 
