@@ -336,7 +336,7 @@ def test_what_is_not_there_or_cannot_be_is_said(web: Any) -> None:
         edges=np.empty(0),
     )
     service = Service(live(gauge()), live(gauge("temperature")), body)
-    pages = service(*("/api/v1/series", {"format": "source", "after": "-1", "limit": "9"}, b"", {}))[1]["series"]
+    pages = service(*("/api/v1/series", {"format": "source", "offset": "0", "limit": "9"}, b"", {}))[1]["series"]
     pages[-1]["kind"] = int(Kind.EXPONENTIAL_HISTOGRAM)
     table = Table()
     table.add("queue_length", TARGET, [NOW_S], [1.0])  # one point teaches nothing
@@ -359,7 +359,7 @@ def test_all_pages_are_asked_for(web: Any, monkeypatch: pytest.MonkeyPatch) -> N
     site = web(service)
     result = run(web(table), site)
     assert result.learned == 5
-    assert [q["after"] for path, q in site.asked if path == "/api/v1/series"] == ["-1", "1", "3"]
+    assert [q["offset"] for path, q in site.asked if path == "/api/v1/series"] == ["0", "2", "4"]
 
 
 def test_a_long_past_is_read_in_part_and_every_hour(web: Any, monkeypatch: pytest.MonkeyPatch) -> None:

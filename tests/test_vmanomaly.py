@@ -101,7 +101,7 @@ def one(query: str, **sections: str) -> str:
 
 def test_a_whole_file_becomes_a_configuration() -> None:
     tree = config(import_vmanomaly(SHOP))
-    assert tree["api"] == {"endpoint": ":8490"}
+    assert tree["api"] == {"endpoint": ":8490", "access": {"anonymous": "viewer"}}
     assert tree["exporters"] == {"otlp": {"endpoint": "http://metrics:8428/opentelemetry", "protocol": "http"}}
     assert tree["emit"] == {"series": "all", "compat": "vmanomaly", "expected": True}
     share, latency, orders = tree["policies"]

@@ -13,6 +13,7 @@ import yaml
 from otel_aiops.batch import promql
 from otel_aiops.detect.policy import PolicyConfig, sides
 from otel_aiops.errors import BadInput, ConfigError
+from otel_aiops.server.endpoint import loopback
 from otel_aiops.settings import UniqueKeys
 
 Path = tuple[str, ...]
@@ -139,6 +140,8 @@ def import_vmanomaly(text: str) -> Imported:
     config: dict[str, Any] = {}
     if endpoint := _listens(source):
         config["api"] = {"endpoint": endpoint}
+        if not loopback(endpoint):
+            config["api"]["access"] = {"anonymous": "viewer"}  # who reaches it may look, as there, and decide nothing
     if exporter := _writes(source):
         config["exporters"] = {"otlp": {"endpoint": exporter, "protocol": "http"}}
     config["emit"] = {"series": "all", "compat": "vmanomaly"}

@@ -103,7 +103,9 @@ def fed(up: Running, names: dict[str, str]) -> None:
             for name, value in HOSTILE.items():
                 at_s = START_S + 5 * step
                 more = {value[:200]: value, "which": name}
-                up.send(Feed(value[:2_000]).gauge(f"hostile {value[:200]}", at_s, step % 3, unit=value[:60], **more))
+                feed = Feed(value[:2_000]).gauge(f"hostile {value[:200]}", at_s, step % 3, unit=value[:60], **more)
+                answer = up.send(feed)
+                assert answer.status_code == 200, (name, answer.text)
     up.settle()
 
 
