@@ -175,11 +175,16 @@ class TestApi:
             assert answer.status_code == 400 and answer.json()["error"]
 
     def test_exposes_metrics_that_can_be_read(self, up: Running) -> None:
-        text = requests.get(f"http://127.0.0.1:{up.ports['api']}/metrics", timeout=60).text
-        labels = [one.labels for family in text_string_to_metric_families(text) for one in family.samples]
-        told = {one.get("service_name") for one in labels}
-        assert {HOSTILE["promql"], HOSTILE["newline"], HOSTILE["tag"]} <= told
-        assert "owned" not in {one.name for family in text_string_to_metric_families(text) for one in family.samples}
+        def families() -> list[Any]:
+            text = requests.get(f"http://127.0.0.1:{up.ports['api']}/metrics", timeout=60).text
+            return list(text_string_to_metric_families(text))
+
+        def services() -> set[str | None]:
+            return {one.labels.get("service_name") for family in families() for one in family.samples}
+
+        wanted = {HOSTILE["promql"], HOSTILE["newline"], HOSTILE["tag"]}
+        wait_for(lambda: wanted <= services(), "the figures of the services to be told")
+        assert "owned" not in {one.name for family in families() for one in family.samples}
 
     def test_writes_a_report_without_marks_of_its_own(self, up: Running, incident: dict[str, Any]) -> None:
         url = f"http://127.0.0.1:{up.ports['api']}/api/v1/incidents/{incident['id']}/report"
