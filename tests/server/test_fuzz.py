@@ -182,7 +182,19 @@ LISTS = (
     *("anomalies", "alerts", "budgets", "objectives", "verdicts", "incidents", "silences", "maintenance"),
     *("predictions", "precursors", "deployments", "advice", "models", "rollout/history", "lifecycle/runs"),
     *("feedback/queue", "audit", "playbooks", "responses", "services", "quality", "series", "datasets", "tokens"),
+    "known-alerts",
 )
+
+
+def test_no_list_is_left_out(asked: Asked) -> None:
+    document = asked.document()
+    schemas, found = document["components"]["schemas"], set()
+    for path, operations in document["paths"].items():
+        told = operations.get("get", {}).get("responses", {}).get("200", {}).get("content", {})
+        name = told.get("application/json", {}).get("schema", {}).get("$ref", "").rpartition("/")[2]
+        if "next" in schemas.get(name, {}).get("properties", {}):
+            found.add(path.removeprefix("/api/v1/"))
+    assert found == set(LISTS)
 
 
 @pytest.mark.parametrize("path", LISTS)
@@ -191,9 +203,13 @@ def test_every_list_has_one_shape(asked: Asked, path: str) -> None:
     operation = document["paths"][f"/api/v1/{path}"]["get"]
     assert {"limit", "offset"} <= {one["name"] for one in operation["parameters"]}
     whole = asked.up.get(f"/api/v1/{path}")
-    key = {"rollout/history": "rollouts", "lifecycle/runs": "runs", "feedback/queue": "queue", "audit": "entries"}.get(
-        path, {"predictions": "decided", "precursors": "types", "quality": "services"}.get(path, path)
-    )
+    key = {
+        "known-alerts": "alerts",
+        "rollout/history": "rollouts",
+        "lifecycle/runs": "runs",
+        "feedback/queue": "queue",
+        "audit": "entries",
+    }.get(path, {"predictions": "decided", "precursors": "types", "quality": "services"}.get(path, path))
     assert whole["next"] is None or path in ("series",) or whole["total"] > len(whole[key])
     rows, offset, pages = [], 0, 0
     while offset is not None and pages < 5:
