@@ -164,12 +164,13 @@ def gauge(name: str) -> dict[str, Any]:
 
 
 def times_in_prometheus(rig: Rig) -> set[float]:
+    """When the load was measured, in seconds; Prometheus cuts them to milliseconds."""
     found = rig.prometheus.query(f"{LOAD.replace('.', '_')}[1h]")
-    return {round(float(at), 1) for at, _ in found[0]["values"]} if found else set()
+    return {round(float(at), 3) for at, _ in found[0]["values"]} if found else set()
 
 
 def times_in_history(rig: Rig) -> set[float]:
-    """When the load was scored, by what is on the disk; the service must not run."""
+    """The same of what was scored, by what is on the disk; the service must not run."""
     history = History(load(rig.aiops.config).config.storage, rig.aiops.data)
     history.open()
     try:
@@ -177,7 +178,8 @@ def times_in_history(rig: Rig) -> set[float]:
         rows = table.select(["series", "timestamp"]).to_pylist()
     finally:
         history.close()
-    return {round(row["timestamp"].timestamp(), 1) for row in rows if json.loads(row["series"])["name"] == LOAD}
+    times = [row["timestamp"] for row in rows if json.loads(row["series"])["name"] == LOAD]
+    return {round(at.replace(microsecond=at.microsecond // 1000 * 1000).timestamp(), 3) for at in times}
 
 
 def newest(rig: Rig) -> float:
