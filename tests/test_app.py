@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import faulthandler
 import socket
 import threading
 import time
@@ -74,7 +75,11 @@ class Running:
 
     def settle(self) -> None:
         """Wait until everything that was accepted is scored."""
-        wait_for(lambda: self.service.history.stats()["queue_bodies"] == 0, "the queue to be empty")
+        try:
+            wait_for(lambda: self.service.history.stats()["queue_bodies"] == 0, "the queue to be empty")
+        except AssertionError:
+            faulthandler.dump_traceback()  # where it hangs
+            raise
         self.service.ask(lambda: None)
 
 
