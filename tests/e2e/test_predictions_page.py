@@ -57,6 +57,7 @@ def test_a_prediction_is_shown_until_it_comes_true(browser: Browser, tmp_path: P
         ):
             expect(facts).to_contain_text(told)
         expect(tab.locator("#members")).to_contain_text("cart")
+        tab.locator("#evidence").scroll_into_view_if_needed()  # plots are drawn when they are looked at
         expect(tab.locator("#evidence svg.plot").first).to_be_visible()
         assert not tab.get_by_role("button", name=re.compile("Acknowledge|Resolve|Real")).count()
         leak(FORESEEN, FULL)
