@@ -69,7 +69,7 @@ HOMES = {
     "markupsafe": {"server"},
     "uvicorn": {"server"},
     "pydantic": {"settings"},
-    "yaml": {"settings", "batch"},
+    "yaml": {"settings", "batch", "dashboards"},
     "grafana_foundation_sdk": {"dashboards"},
     "matplotlib": {"batch"},
     "typer": {"cli"},
