@@ -66,6 +66,7 @@ HOMES = {
     "opentelemetry": {"otlp", "server", "shop"},
     "starlette": {"server"},
     "jinja2": {"server"},
+    "markdown_it": {"server"},
     "markupsafe": {"server"},
     "uvicorn": {"server"},
     "pydantic": {"settings"},
