@@ -6,6 +6,7 @@ import re
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -117,7 +118,8 @@ def test_a_fault_pages_by_the_rule_of_its_domain_until_it_is_over(tmp_path: Path
         }
         assert re.fullmatch(r"Processors of web-1 are used unusually \(score [\d.]+\)", cpu["annotations"]["summary"])
         assert re.fullmatch(r"/pay of shop answers in unusual time \(score [\d.]+\)", pay["annotations"]["summary"])
-        assert cpu["generatorURL"].endswith("tab=1")
+        runbook = urlsplit(cpu["annotations"]["runbook_url"])
+        assert f'id="{runbook.fragment}"' in requests.get(f"{aiops.url}{runbook.path}", timeout=10).text
 
         resolved = until("resolved", broken=False)
         for key in both:
