@@ -1,4 +1,4 @@
-"""Dashboards and alert rules of Grafana as code; `python -m otel_aiops.dashboards grafana` writes them. Needs its SDK."""
+"""Grafana's dashboards and alert rules as code; `python -m otel_aiops.dashboards grafana` writes them, with its SDK."""
 
 from otel_aiops.dashboards import forecast, incident, models, overview, own, quality, responses, series
 from otel_aiops.dashboards.board import Board
