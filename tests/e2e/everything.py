@@ -141,6 +141,8 @@ class Rich:
             "/responses/{id}": (f"/responses/{self.run}", f"/responses/{tried}"),
             "/silences": ("/silences",),
             "/system": ("/system",),
+            "/runbooks": ("/runbooks",),
+            "/runbooks/{name}": ("/runbooks/host.md",),
         }
 
     def addresses(self) -> list[str]:
