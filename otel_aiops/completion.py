@@ -44,13 +44,14 @@ class Completion:
         """Ask for what is due, every server of alertmanager.to. Raises: StorageError."""
         cuts = self._service.chronicle.journal.cuts
         away: dict[str, str] = {}  # a server that does not answer is not asked again in one look
-        for cut in cuts.due(self._service.clock_ns()):
+        due = cuts.due(self._service.clock_ns())
+        for cut in due:
             if self.errand.stopping:
                 return
             self._ask(cut, away)
         for url in away.keys() - self._away:
             log.warning("a notification could not be completed; it is tried again", error=away[url])
-        self._away = frozenset(away)
+        self._away = frozenset(away) if due else self._away
         self._service.telemetry.set(INCOMPLETE, cuts.count())
 
     def _ask(self, cut: Cut, away: dict[str, str]) -> None:
