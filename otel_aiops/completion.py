@@ -103,13 +103,15 @@ class Completion:
         lost = max(cut.number - cut.found, 0)
         self._service.chronicle.journal.cuts.over(cut)
         self._count(cut.sender, "lost", lost)
-        log.warning(
-            "alerts that a notification left out are lost: the servers of alertmanager.to did not tell of all",
-            group=cut.group,
-            alerts=lost,
-            found=cut.found,
-            answered=answered,
-        )
+        about = {"group": cut.group, "found": cut.found, "answered": answered}
+        if lost:
+            said = "alerts that a notification left out are lost: the servers of alertmanager.to did not tell of all"
+            log.warning(said, alerts=lost, **about)
+        else:
+            log.info(
+                "as many alerts as a notification left out were found; not every server of alertmanager.to told",
+                **about,
+            )
 
 
 def _know_it(cut: Cut, there: frozenset[str]) -> bool:
