@@ -191,9 +191,12 @@ def test_a_notification_that_does_not_come(up: Running, monkeypatch: pytest.Monk
         assert sock.recv(1_000).startswith(b"HTTP/1.1 408 ")
 
 
-def test_who_may_tell(tmp_path: Path) -> None:
-    hooks = {"secret": SECRET, "timestamp_header": "X-Sent"}
-    auth = {"bearertokenauth": {"token": "right"}, "basicauth": {"username": "am", "password": "pw"}}
+def test_who_may_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("SECRET", SECRET), ("TOKEN", "right"), ("PASSWORD", "pw")):
+        monkeypatch.setenv(f"TELLS_{name}", value)
+    hooks = {"secret": "${env:TELLS_SECRET}", "timestamp_header": "X-Sent"}
+    basic = {"username": "am", "password": "${env:TELLS_PASSWORD}"}
+    auth = {"bearertokenauth": {"token": "${env:TELLS_TOKEN}"}, "basicauth": basic}
     port = free_port()
     body, now = json.dumps(notified(alert(time.time()))).encode(), str(int(time.time()))
 
