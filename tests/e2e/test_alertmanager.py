@@ -25,7 +25,8 @@ from tests.test_app import Running
 pytestmark = pytest.mark.servers
 
 ROOT = Path(__file__).parents[2]
-RESEND_S = 2
+RESEND_S = 2  # where alerts must be posted again
+LONG_S = 60  # where they must not end by themselves, however busy the machine is
 
 
 @pytest.fixture
@@ -40,8 +41,9 @@ def alertmanager(tmp_path: Path, hook: Receiver) -> Iterator[Alertmanager]:
         yield found
 
 
-def configured(url: str) -> str:
-    tree = {"to": [{"url": url, "timeout": 2}], "resend": RESEND_S, "page": "http://aiops.example.com"}
+def configured(*urls: str, resend: int = RESEND_S) -> str:
+    to = [{"url": url, "timeout": 2} for url in urls]
+    tree = {"to": to, "resend": resend, "page": "http://aiops.example.com"}
     return f"alertmanager: {json.dumps(tree)}\n"
 
 
@@ -99,7 +101,7 @@ def test_an_incident_fires_changes_and_ends(tmp_path: Path, alertmanager: Alertm
 def test_nothing_is_lost_or_doubled_while_alertmanager_or_we_are_away(
     tmp_path: Path, alertmanager: Alertmanager, hook: Receiver
 ) -> None:
-    folder, more = tmp_path / "state", configured(alertmanager.url)
+    folder, more = tmp_path / "state", configured(alertmanager.url, resend=5)
     alertmanager.server.stop()
     with broken(folder, more, still=True) as up:
         name = open_incident(up)["id"]
@@ -132,8 +134,7 @@ def test_each_of_two_is_told_all_whichever_is_away(tmp_path: Path) -> None:
             for folder, to in zip(folders, hooks, strict=True)
         )
         other.server.stop()
-        tree = {"to": [{"url": server.url, "timeout": 2} for server in (one, other)], "resend": RESEND_S}
-        with broken(tmp_path / "state", f"alertmanager: {json.dumps(tree)}\n", still=True) as up:
+        with broken(tmp_path / "state", configured(one.url, other.url, resend=LONG_S), still=True) as up:
             wait_for(lambda: told(hook, "firing"), "the one that is there to be told")
             wait_for(lambda: up.metric("otel_aiops_alertmanager_failures_total") >= 2, "the other to be tried again")
             other.server.start(answers(f"{other.url}/-/ready"))
@@ -179,7 +180,7 @@ def test_a_predicted_incident_is_told_with_its_lead_time_and_ends(
     """Memory leaks until it is foreseen to run out; then it does."""
     random = np.random.default_rng(3)
     values = 0.4 + np.maximum(0, np.arange(230) - 60) * 0.004 + random.normal(0, 0.005, 230)
-    with started(tmp_path / "state", configured(alertmanager.url), still=True) as up:
+    with started(tmp_path / "state", configured(alertmanager.url, resend=LONG_S), still=True) as up:
 
         def leak(first: int, last: int) -> None:
             for k in range(first, last):
@@ -306,7 +307,8 @@ def received(up: Running, outcome: str) -> bool:
 def test_a_killed_service_goes_on_with_the_same_alerts(
     tmp_path: Path, alertmanager: Alertmanager, hook: Receiver
 ) -> None:
-    up = Aiops(tmp_path, f"{SHORT}{configured(alertmanager.url)}service: {{tick_interval: 1h}}\n")
+    more = configured(alertmanager.url, resend=LONG_S)
+    up = Aiops(tmp_path, f"{SHORT}{more}service: {{tick_interval: 1h}}\n")
     shop = LiveShop(START_S, rate=12, plan=[OUTAGE])
 
     def firing() -> list[dict[str, Any]]:
