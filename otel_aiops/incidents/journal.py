@@ -182,12 +182,16 @@ class Journal:
     def __init__(self, config: JournalConfig, folder: Path) -> None:
         self._config = config
         # After a power cut the log of the service is read again: it repeats what is missing here.
-        self._database = Database(config.url, folder / FILE, wait_s=config.wait, what="journal of incidents")
+        what, file = "journal of incidents", folder / FILE
+        self._database = Database(config.url, file, wait_s=config.wait, what=what)
+        # What others tell is in no log of ours, and once it is answered they tell it no more.
+        self._told = Database(config.url, file, wait_s=config.wait, what=what, durable=True)
         self.cuts = Cuts(self._database)
 
     def open(self) -> None:
         """Connect, and make the tables where there are none. Raises: StateError if they are of another version."""
         self._database.open()
+        self._told.open()
         with self._database.transaction() as connection:
             found = None
             if sql.inspect(connection).has_table(ABOUT.name):
@@ -206,6 +210,7 @@ class Journal:
     def close(self) -> None:
         """Let go of the database. May be called twice."""
         self._database.close()
+        self._told.close()
 
     def append(self, incidents: Sequence[Incident], event_ns: int) -> int:
         """Write revisions, all or none; those that are there already are passed over. Returns how many were new."""
@@ -302,7 +307,7 @@ class Journal:
         `cut` is what their notification left out. Raises: Overloaded where more than `most` would wait.
         """
         new = 0
-        with self._database.transaction() as connection:
+        with self._told.transaction() as connection:
             if cut is not None:
                 self.cuts.keep(connection, cut)
             for one in alerts:
