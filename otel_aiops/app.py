@@ -139,7 +139,7 @@ class Service:
             self.retrainer.errand.start()
             self.responder.start()
             self.notifier.start()
-            self.inbound.errand.start()
+            self.inbound.start()
             self.silences.errand.start()
         except BaseException:
             self.stop()
@@ -155,7 +155,7 @@ class Service:
         self.ingest.paused = "shutting down"
         self.responder.stop()
         self.notifier.stop()
-        self.inbound.errand.stop()
+        self.inbound.stop()
         self.silences.errand.stop()
         self.checkup.stop()
         self.trainer.errand.stop()

@@ -35,6 +35,7 @@ S = 1_000_000_000
 LOOK_S = 1.0  # between two looks at what is new
 FRESH_S = 0.5  # what one has read serves the others for so long
 AT_ONCE = 100  # alerts in a request
+NAMED = 10  # incidents in a line of the log
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 BAD = frozenset({400, 413, 422})  # answers that say that something in the request is wrong
 PREFIX = "otel_aiops.alertmanager."
@@ -151,9 +152,12 @@ class _Line:
 
     def _post(self) -> None:
         """What is due now. Raises: Unreachable, StorageError."""
-        telemetry, missed = self._service.telemetry, self._told.missed
+        telemetry = self._service.telemetry
         due = self._told.due(self.alerts.now(), time.monotonic(), self._service.clock_ns())
-        telemetry.add(PREFIX + "missed", self._told.missed - missed, alertmanager=self._name)
+        if missed := [dict(one.labels)["incident_id"] for one in self._told.missed]:
+            telemetry.add(PREFIX + "missed", len(missed), alertmanager=self._name)
+            said = "incidents began and ended while Alertmanager was away; nobody is told"
+            log.warning(said, alertmanager=self._name, count=len(missed), incidents=missed[:NAMED])
         for first in range(0, len(due), AT_ONCE):
             self._send(due[first : first + AT_ONCE])
         telemetry.set(PREFIX + "firing", self._told.firing(), alertmanager=self._name)

@@ -207,14 +207,14 @@ class Prometheus:
 
 
 class Alertmanager:
-    """Alertmanager with a receiver that goes nowhere, or to a webhook."""
+    """Alertmanager with a receiver that goes nowhere, or to a webhook that is told `most` alerts of a group, or all."""
 
-    def __init__(self, folder: Path, webhook: str = "") -> None:
+    def __init__(self, folder: Path, webhook: str = "", *, most: int = 0) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         binary = require(debian.alertmanager)
         config = folder / "alertmanager.yml"
-        hooks = f"webhook_configs: [{{url: '{webhook}', send_resolved: true}}]" if webhook else ""
+        hooks = f"webhook_configs: [{{url: '{webhook}', send_resolved: true, max_alerts: {most}}}]" if webhook else ""
         config.write_text(
             "route: {receiver: all, group_wait: 0s, group_interval: 1s, repeat_interval: 1h}\n"
             f"receivers: [{{name: all{', ' + hooks if hooks else ''}}}]\n"

@@ -17,13 +17,14 @@ from typing import Any
 
 import pytest
 import requests
+from structlog.testing import capture_logs
 
 from otel_aiops.config import Config, parse
 from otel_aiops.lifecycle import sources
 from otel_aiops.server import asking
 from tests.hostile import HOSTILE
 from tests.incident_feed import BREAKS_S, START_S, broken, call, feed, steps
-from tests.responses.receiver import receiving
+from tests.responses.receiver import Receiver, receiving
 from tests.responses.stage import APPEND
 from tests.servers import free_port, wait_for
 from tests.test_app import Running, running
@@ -190,9 +191,12 @@ def test_a_notification_that_does_not_come(up: Running, monkeypatch: pytest.Monk
         assert sock.recv(1_000).startswith(b"HTTP/1.1 408 ")
 
 
-def test_who_may_tell(tmp_path: Path) -> None:
-    hooks = {"secret": SECRET, "timestamp_header": "X-Sent"}
-    auth = {"bearertokenauth": {"token": "right"}, "basicauth": {"username": "am", "password": "pw"}}
+def test_who_may_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("SECRET", SECRET), ("TOKEN", "right"), ("PASSWORD", "pw")):
+        monkeypatch.setenv(f"TELLS_{name}", value)
+    hooks = {"secret": "${env:TELLS_SECRET}", "timestamp_header": "X-Sent"}
+    basic = {"username": "am", "password": "${env:TELLS_PASSWORD}"}
+    auth = {"bearertokenauth": {"token": "${env:TELLS_TOKEN}"}, "basicauth": basic}
     port = free_port()
     body, now = json.dumps(notified(alert(time.time()))).encode(), str(int(time.time()))
 
@@ -240,15 +244,155 @@ class Guarded(Running):
         self.service.stop()
 
 
-def test_what_a_notification_leaves_out_is_asked_for(tmp_path: Path) -> None:
-    now_s = time.time()
-    cut = alert(now_s, fingerprint="cut", status={"state": "active"}, endsAt="2099-01-01T00:00:00Z")
-    with receiving() as server:
-        server.routes["GET", "/api/v2/alerts"] = [cut, {"labels": "odd"}]
-        with running(tmp_path, f"alertmanager: {{to: [{{url: '{server.url}'}}]}}\n") as up:
-            tree = notified(alert(now_s), truncatedAlerts=1, groupLabels={"service": 'a"b'}, externalURL="http://evil")
-            assert told(up, tree)["truncated"] == 1
-            found = wait_for(lambda: len(known := up.service.chronicle.journal.known()) == 2 and known, "the other")
-    assert {one.fingerprint for one in found} == {"c0ffee", "cut"}
-    (asked,) = [one for one in server.asked if one.path.startswith("/api/v2/alerts?")]
-    assert "receiver=aiops" in asked.path and "filter=service%3D%22a%5C%22b%22" in asked.path
+def active(start_s: float, fingerprint: str, state: str = "active") -> dict[str, Any]:
+    """An alert as Alertmanager's API lists it: with times that are cut to the millisecond."""
+    cut = datetime.fromtimestamp(start_s, UTC).isoformat(timespec="milliseconds")
+    ends = "2099-01-01T00:00:00Z"
+    return alert(start_s, fingerprint=fingerprint, status={"state": state}, startsAt=cut, endsAt=ends)
+
+
+def asks(*servers: Receiver) -> str:
+    return f"alertmanager: {json.dumps({'to': [{'url': one.url} for one in servers], 'silences': 0})}\n"
+
+
+def knows(up: Running) -> dict[str, str]:
+    """What is known of alerts by their fingerprint: firing or, if its end was told, resolved."""
+    return {one.fingerprint: one.status for one in up.service.chronicle.journal.known()}
+
+
+def outcome(up: Running, name: str) -> float:
+    text = requests.get(f"http://127.0.0.1:{up.ports['api']}/metrics", timeout=30).text
+    lines = [line for line in text.splitlines() if f'outcome="{name}"' in line and "manager_received_total" in line]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
+def incomplete(up: Running) -> int:
+    return up.service.chronicle.journal.cuts.count()
+
+
+class TestWhatANotificationLeavesOut:
+    def test_is_asked_for(self, tmp_path: Path) -> None:
+        now_s = time.time() // 1 + 0.123456
+        with receiving() as server:
+            server.routes["GET", "/api/v2/alerts"] = [
+                active(now_s, "c0ffee"),
+                active(now_s, "cut"),
+                active(now_s, "silent", "suppressed"),
+                {"labels": "odd"},
+            ]
+            with running(tmp_path, asks(server)) as up:
+                more = {"groupLabels": {"service": 'a"b', "k8s pod": "x"}, "externalURL": "http://evil"}
+                assert told(up, notified(alert(now_s), truncatedAlerts=1, **more))["truncated"] == 1
+                wait_for(lambda: not incomplete(up), "the other")
+                assert knows(up) == {"c0ffee": "firing", "cut": "firing"}, "what is silenced is not told"
+                assert len(up.service.chronicle.journal.known()) == 2, "one that both tell is one"
+                assert (outcome(up, "taken"), outcome(up, "ended"), outcome(up, "lost")) == (2, 0, 0)
+        (asked,) = [one for one in server.asked if one.path.startswith("/api/v2/alerts?")]
+        assert "receiver=aiops" in asked.path and "filter=service%3D%22a%5C%22b%22" in asked.path
+        assert "filter=%22k8s+pod%22%3D%22x%22" in asked.path
+
+    def test_is_asked_for_after_a_crash_too(self, tmp_path: Path) -> None:
+        now_s = time.time()
+        with receiving() as server:
+            server.answers = [(503, b"")]
+            with running(tmp_path, asks(server)) as up:
+                told(up, notified(alert(now_s), truncatedAlerts=1))
+                wait_for(lambda: server.asked, "it to be asked for")
+                assert up.service.chronicle.journal.cuts.count() == 1, "what a crash leaves is what is written down"
+            server.routes["GET", "/api/v2/alerts"] = [active(now_s, "c0ffee"), active(now_s, "cut")]
+            server.answers = [(200, b"{}")]
+            with running(tmp_path, asks(server)) as up:
+                wait_for(lambda: not incomplete(up), "the other")
+                assert knows(up) == {"c0ffee": "firing", "cut": "firing"}
+
+    def test_is_asked_of_every_server(self, tmp_path: Path) -> None:
+        now_s = time.time()
+        with receiving() as one, receiving() as other:
+            one.routes["GET", "/api/v2/alerts"] = [active(now_s, "c0ffee"), active(now_s, "one"), active(now_s, "both")]
+            other.answers = [(500, b"")]
+            with running(tmp_path, asks(one, other)) as up:
+                told(up, notified(alert(now_s), truncatedAlerts=3))
+                wait_for(lambda: len(knows(up)) == 3, "what the first one has")
+                assert incomplete(up) == 1, "the other may know more"
+                other.routes["GET", "/api/v2/alerts"] = [active(now_s, "both"), active(now_s, "other")]
+                other.answers = [(200, b"ok")]
+                wait_for(lambda: not incomplete(up), "what the second one has")
+                assert set(knows(up)) == {"c0ffee", "one", "both", "other"}
+                assert outcome(up, "taken") == 4 and not outcome(up, "repeated")
+
+    def test_has_ended_where_no_server_lists_it(self, tmp_path: Path) -> None:
+        now_s = time.time()
+        names = ["c0ffee", "gone", "silent", "stays"]
+        with receiving() as server:
+            listed = server.routes["GET", "/api/v2/alerts"] = [active(now_s, "c0ffee"), active(now_s, "stays")]
+            listed.append(active(now_s, "silent", "suppressed"))
+            with running(tmp_path, asks(server)) as up:
+                told(up, notified(*(alert(now_s, fingerprint=name) for name in names)))
+                told(up, notified(alert(now_s, fingerprint="elsewhere"), groupKey="other"))
+                told(up, notified(alert(now_s), truncatedAlerts=2))
+                wait_for(lambda: not incomplete(up), "it to be asked for")
+                still = {**dict.fromkeys(names, "firing"), "elsewhere": "firing"}
+                assert knows(up) == still | {"gone": "resolved"} and outcome(up, "ended") == 1
+                del listed[:2]
+                end = alert(now_s, status="resolved", endsAt=datetime.fromtimestamp(now_s + 1, UTC).isoformat())
+                told(up, notified(end, status="resolved", truncatedAlerts=1))
+                wait_for(lambda: not incomplete(up), "it to be asked for again")
+                assert knows(up) == still | dict.fromkeys(["c0ffee", "gone", "stays"], "resolved")
+                assert outcome(up, "ended") == 2
+
+    @pytest.mark.parametrize("why", ["another cluster", "it has just begun"])
+    def test_has_not_ended_where_a_server_cannot_know(self, tmp_path: Path, why: str) -> None:
+        now_s = time.time()
+        with receiving() as server:
+            began_s = now_s + 60 if why == "it has just begun" else now_s - 3_600
+            server.routes["GET", "/api/v2/status"] = {"uptime": datetime.fromtimestamp(began_s, UTC).isoformat()}
+            listed = server.routes["GET", "/api/v2/alerts"] = [active(now_s, "another")]
+            with running(tmp_path, asks(server)) as up:
+                told(up, notified(alert(now_s), alert(now_s, fingerprint="stays")))
+                told(up, notified(alert(now_s), truncatedAlerts=1))
+                wait_for(lambda: len(server.asked) >= 4, "it to be asked for twice")
+                assert incomplete(up) == 1 and set(knows(up).values()) == {"firing"}
+                listed += [active(now_s, "c0ffee"), active(now_s, "stays")]
+                del server.routes["GET", "/api/v2/status"]
+                wait_for(lambda: not incomplete(up), "it to be complete")
+                assert set(knows(up).values()) == {"firing"}
+
+    @pytest.mark.parametrize(("left_out", "lost"), [(5, 4), (1, 0)])
+    def test_is_lost_after_an_hour_and_counted(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_out: int, lost: int
+    ) -> None:
+        now_s = time.time()
+        with receiving() as one, receiving() as away:
+            one.routes["GET", "/api/v2/alerts"] = [active(now_s, "c0ffee"), active(now_s, "found")]
+            away.answers = [(502, b"")]
+            with capture_logs() as logs, running(tmp_path, asks(one, away)) as up:
+                told(up, notified(alert(now_s), truncatedAlerts=left_out))
+                wait_for(lambda: len(knows(up)) == 2, "what one has")
+                clock = up.service.clock_ns
+                monkeypatch.setattr(up.service, "clock_ns", lambda: clock() + 3_700 * S)
+                wait_for(lambda: not incomplete(up), "it to be given up")
+                assert outcome(up, "lost") == lost
+                told(up, notified(alert(now_s), truncatedAlerts=5))
+                assert incomplete(up) == 1, "a later notification is asked for anew"
+        said = [line for line in logs if "are lost" in line["event"]]
+        assert [(one["group"], one["alerts"], one["answered"]) for one in said] == [("g", lost, "1 of 2")] * bool(lost)
+
+    def test_is_lost_at_once_where_nobody_can_be_asked(self, tmp_path: Path) -> None:
+        with running(tmp_path) as up:
+            told(up, notified(alert(time.time()), truncatedAlerts=7))
+            assert outcome(up, "lost") == 7 and not incomplete(up)
+
+    def test_is_asked_for_once_a_group_and_refused_where_too_many_wait(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("otel_aiops.incidents.cut.MOST", 2)
+        with receiving() as server:
+            server.answers = [(503, b"")]
+            with running(tmp_path, asks(server)) as up:
+                for name in ("a", "b", "a", "b"):
+                    told(up, notified(alert(time.time()), truncatedAlerts=1, groupKey=name))
+                assert incomplete(up) == 2
+                tree = notified(alert(time.time(), fingerprint="c"), truncatedAlerts=1, groupKey="c")
+                answer = call(up, "POST", "webhooks/alertmanager", tree)
+                assert answer.status_code == 503 and answer.headers["Retry-After"]
+                assert incomplete(up) == 2 and "c" not in knows(up), "it is told again as a whole"

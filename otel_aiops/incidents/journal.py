@@ -16,6 +16,7 @@ from otel_aiops.detect.serving import Rollout
 from otel_aiops.errors import ConfigError, Overloaded, StateError
 from otel_aiops.incidents.alert_note import AlertNote
 from otel_aiops.incidents.codec import decode, encode
+from otel_aiops.incidents.cut import CUTS, Cut, Cuts
 from otel_aiops.incidents.database import Database
 from otel_aiops.incidents.incident import Incident, Severity, State
 from otel_aiops.incidents.known import KnownAlert
@@ -105,9 +106,10 @@ KNOWN = sql.Table(  # alerts of others, and what is still to be done with them
     sql.Column("status", sql.Text, nullable=False),
     sql.Column("waits", sql.Integer, nullable=False, index=True),  # 1 for evidence, 2 for playbooks, 3 for both
     sql.Column("told_ns", sql.BigInteger, nullable=False),
+    sql.Column("group_key", sql.Text, nullable=False, server_default="", index=True),
     sql.Column("body", sql.Text, nullable=False),
 )
-LATER = (VERDICTS, ROLLOUTS, ALERTS, KNOWN)  # tables that journals of earlier releases have not
+LATER = (VERDICTS, ROLLOUTS, ALERTS, KNOWN, CUTS)  # tables that journals of earlier releases have not
 LISTED = sql.Index(  # all that lists are counted and ordered by: bodies are long, and most are not shown
     "ix_incidents_listed", INCIDENTS.c.state, INCIDENTS.c.start_ns, INCIDENTS.c.incident, INCIDENTS.c.severity
 )
@@ -183,22 +185,28 @@ class Journal:
     def __init__(self, config: JournalConfig, folder: Path) -> None:
         self._config = config
         # After a power cut the log of the service is read again: it repeats what is missing here.
-        self._database = Database(config.url, folder / FILE, wait_s=config.wait, what="journal of incidents")
+        what, file = "journal of incidents", folder / FILE
+        self._database = Database(config.url, file, wait_s=config.wait, what=what)
+        # What others tell is in no log of ours, and once it is answered they tell it no more.
+        self._told = Database(config.url, file, wait_s=config.wait, what=what, durable=True)
+        self.cuts = Cuts(self._database)
 
     def open(self) -> None:
         """Connect, and make the tables where there are none. Raises: StateError if they are of another version."""
         self._database.open()
+        self._told.open()
         with self._database.transaction() as connection:
             found = None
             if sql.inspect(connection).has_table(ABOUT.name):
                 found = connection.scalar(sql.select(ABOUT.c.value).where(ABOUT.c.name == "schema"))
-                for table in LATER:
-                    table.create(connection, checkfirst=True)
-                LISTED.create(connection, checkfirst=True)
+            for table in LATER:
+                table.create(connection, checkfirst=True)
+            _grouped(connection)
             if found is None:
                 META.create_all(connection)
                 connection.execute(self._new(ABOUT, {"name": "schema", "value": str(SCHEMA_VERSION)}))
                 return
+            LISTED.create(connection, checkfirst=True)
         if found != str(SCHEMA_VERSION):
             self.close()
             raise StateError(f"journal of incidents: expected schema version {SCHEMA_VERSION}, got {found}")
@@ -206,6 +214,7 @@ class Journal:
     def close(self) -> None:
         """Let go of the database. May be called twice."""
         self._database.close()
+        self._told.close()
 
     def append(self, incidents: Sequence[Incident], event_ns: int) -> int:
         """Write revisions, all or none; those that are there already are passed over. Returns how many were new."""
@@ -296,13 +305,15 @@ class Journal:
         with self._database.transaction() as connection:
             return tuple(decode(AlertNote, json.loads(body)) for body in connection.scalars(query))
 
-    def know(self, alerts: Sequence[KnownAlert], told_ns: int, *, most: int) -> tuple[int, int]:
+    def know(self, alerts: Sequence[KnownAlert], told_ns: int, *, most: int, cut: Cut | None = None) -> tuple[int, int]:
         """Write alerts of others, all or none; (how many were new, how many wait now). What is known is passed over.
 
-        Raises: Overloaded where more than `most` would wait.
+        `cut` is what their notification left out. Raises: Overloaded where more than `most` would wait.
         """
         new = 0
-        with self._database.transaction() as connection:
+        with self._told.transaction() as connection:
+            if cut is not None:
+                self.cuts.keep(connection, cut)
             for one in alerts:
                 row = {
                     "id": one.id,
@@ -311,6 +322,7 @@ class Journal:
                     "status": one.status,
                     "waits": EVIDENCE | PLAYBOOKS,
                     "told_ns": told_ns,
+                    "group_key": _column(one.group),
                     "body": _json(one),
                 }
                 new += connection.execute(self._new(KNOWN, row).returning(KNOWN.c.id)).first() is not None
@@ -332,6 +344,15 @@ class Journal:
             for one in alerts:
                 mine = KNOWN.c.id == one.id, KNOWN.c.waits.in_([what, EVIDENCE | PLAYBOOKS])
                 connection.execute(sql.update(KNOWN).where(*mine).values(waits=KNOWN.c.waits - what))
+
+    def firing(self, group: str, *, before_ns: int) -> tuple[KnownAlert, ...]:
+        """Alerts of others in a group that were told before a time, and that nobody has told the end of."""
+        ended = KNOWN.alias("ended")
+        over = sql.exists().where(ended.c.incident == KNOWN.c.incident, ended.c.status == "resolved")
+        query = sql.select(KNOWN.c.body).where(KNOWN.c.group_key == _column(group), KNOWN.c.status == "firing", ~over)
+        with self._database.transaction() as connection:
+            bodies = connection.scalars(query.where(KNOWN.c.told_ns < before_ns).order_by(KNOWN.c.starts_ns))
+            return tuple(decode(KnownAlert, json.loads(body)) for body in bodies)
 
     def known(
         self, *, incident: str = "", from_ns: int = 0, until_ns: int = 2**63 - 1, limit: int = 100_000
@@ -472,6 +493,15 @@ class Journal:
         ]
         if rows:
             connection.execute(NEW_TRAITS, rows)
+
+
+def _grouped(connection: sql.Connection) -> None:
+    """Give the alerts of others the column of their group, which journals of earlier releases have not."""
+    if KNOWN.c.group_key.name not in {one["name"] for one in sql.inspect(connection).get_columns(KNOWN.name)}:
+        column = sql.schema.CreateColumn(KNOWN.c.group_key).compile(dialect=connection.dialect)
+        connection.execute(sql.text(f"ALTER TABLE {KNOWN.name} ADD COLUMN {column}"))
+        for index in KNOWN.indexes:
+            index.create(connection, checkfirst=True)
 
 
 def _where(wanted: Filter) -> list[Any]:

@@ -18,7 +18,7 @@ from otel_aiops.incidents.suppress import SERVICE_LABELS
 Status = Literal["firing", "resolved"]
 Pairs = tuple[tuple[str, str], ...]
 
-S = 1_000_000_000
+S, MS = 1_000_000_000, 1_000_000
 FURTHEST_NS = 9_000_000_000 * S  # the year 2255: later times are none, and no int64
 MOST = 10_000  # alerts of one notification
 MOST_CUT = 1_000_000  # that it says to have left out
@@ -128,7 +128,10 @@ class KnownAlert:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """One notification: its alerts, how many of the group it leaves out, and how many could not be read."""
+    """One notification: its alerts, how many of the group it leaves out, and how many could not be read.
+
+    `over`: none of the whole group fires any more.
+    """
 
     sender: str
     group: str
@@ -136,6 +139,7 @@ class Told:
     group_labels: Pairs
     truncated: int
     alerts: tuple[KnownAlert, ...]
+    over: bool = False
     unreadable: int = 0
 
 
@@ -160,15 +164,20 @@ def read(tree: Any) -> Told:
         group_labels=_pairs(tree.get("groupLabels")),
         truncated=min(cut, MOST_CUT) if type(cut) is int and cut > 0 else 0,
         alerts=tuple(found),
+        over=tree.get("status") == "resolved",
         unreadable=len(listed) - len(found),
     )
 
 
 def alert_of(tree: Any, sender: str, group: str, status: Any = None) -> KnownAlert | None:
-    """One alert of a notification, or of Alertmanager's API; None where it cannot be read."""
+    """One alert of a notification, or of Alertmanager's API; None where it cannot be read.
+
+    The API cuts times to the millisecond, so a start is cut here: the same alert is the same from both.
+    """
     if not isinstance(tree, dict) or not isinstance(tree.get("labels"), dict):
         return None
     labels, starts_ns, ends_ns = _pairs(tree["labels"]), time_ns(tree.get("startsAt")), time_ns(tree.get("endsAt"))
+    starts_ns -= starts_ns % MS
     said = tree.get("status", status)
     if isinstance(said, dict):  # of the API, which lists what fires
         said = "firing"

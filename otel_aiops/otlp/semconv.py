@@ -563,8 +563,15 @@ OWN_METRICS: tuple[Metric, ...] = (
         "otel_aiops.alertmanager.received",
         "counter",
         "{alert}",
-        "Alerts that Alertmanager and Grafana told by webhook, by outcome (taken, repeated, ours, unreadable, lost).",
+        "Alerts that Alertmanager and Grafana told by webhook, by outcome (taken, repeated, ours, unreadable; and of "
+        "those that a notification left out: taken when asked for, ended, lost).",
         ("sender", "outcome"),
+    ),
+    Metric(
+        "otel_aiops.alertmanager.incomplete",
+        "gauge",
+        "{notification}",
+        "Groups of alerts that a notification left alerts out of, and for which these are still asked.",
     ),
     Metric(
         "otel_aiops.rollout.failures",

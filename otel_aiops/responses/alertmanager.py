@@ -205,7 +205,8 @@ class Told:
     """What one Alertmanager was told, and what of it is due; times by a clock in s that never goes back.
 
     An end is only told of what it was told before, or may have been before this process began. What began and ended
-    while it was away would page for nothing: it is counted in `missed`.
+    while it was away is not told: of an alert that has ended before it is posted Alertmanager tells nobody, or only the
+    end, where others of its group fire. `missed` are those that the last `due` found.
     """
 
     def __init__(self, resend_s: float) -> None:
@@ -214,7 +215,7 @@ class Told:
         self._ended: dict[Key, float] = {}  # since when ends are told
         self._first = True
         self._over: set[Key] = set()  # of those that are wanted: ended, and nothing is to be said of it any more
-        self.missed = 0
+        self.missed: list[Alert] = []
 
     def firing(self) -> int:
         """How many alerts it has that fire."""
@@ -223,6 +224,7 @@ class Told:
     def due(self, wanted: Sequence[Alert], now_s: float, now_ns: int) -> list[Alert]:
         """What must be posted now: what is new, has changed, or was posted too long ago; ends for a while."""
         by_key = {one.labels: one for one in wanted}
+        self.missed = []
         for key, known in self._known.items():
             if key not in by_key:  # what is wanted no more ends
                 by_key[key] = known.alert if known.alert.ends_ns else replace(known.alert, ends_ns=now_ns)
@@ -249,8 +251,9 @@ class Told:
             self._ended.pop(key, None)
             self._over.discard(key)
         elif known is None and not self._first:
-            self.missed += key not in self._over
-            self._over.add(key)
+            if key not in self._over:
+                self.missed.append(one)
+                self._over.add(key)
             return None
         else:
             known = known or self._known.setdefault(key, _Known(one, float("-inf")))

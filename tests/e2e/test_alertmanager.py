@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import requests
+from structlog.testing import capture_logs
 
 from otel_aiops.shop import LiveShop
+from tests.feed import Feed
 from tests.incident_feed import BREAKS_S, OUTAGE, SHORT, START_S, broken, call, feed, started, steps
 from tests.responses.receiver import Receiver, receiving
 from tests.servers import Aiops, Alertmanager, Prometheus, answers, wait_for
@@ -20,7 +25,8 @@ from tests.test_app import Running
 pytestmark = pytest.mark.servers
 
 ROOT = Path(__file__).parents[2]
-RESEND_S = 2
+RESEND_S = 2  # where alerts must be posted again
+LONG_S = 60  # where they must not end by themselves, however busy the machine is
 
 
 @pytest.fixture
@@ -35,8 +41,9 @@ def alertmanager(tmp_path: Path, hook: Receiver) -> Iterator[Alertmanager]:
         yield found
 
 
-def configured(url: str) -> str:
-    tree = {"to": [{"url": url, "timeout": 2}], "resend": RESEND_S, "page": "http://aiops.example.com"}
+def configured(*urls: str, resend: int = RESEND_S) -> str:
+    to = [{"url": url, "timeout": 2} for url in urls]
+    tree = {"to": to, "resend": resend, "page": "http://aiops.example.com"}
     return f"alertmanager: {json.dumps(tree)}\n"
 
 
@@ -94,7 +101,7 @@ def test_an_incident_fires_changes_and_ends(tmp_path: Path, alertmanager: Alertm
 def test_nothing_is_lost_or_doubled_while_alertmanager_or_we_are_away(
     tmp_path: Path, alertmanager: Alertmanager, hook: Receiver
 ) -> None:
-    folder, more = tmp_path / "state", configured(alertmanager.url)
+    folder, more = tmp_path / "state", configured(alertmanager.url, resend=5)
     alertmanager.server.stop()
     with broken(folder, more, still=True) as up:
         name = open_incident(up)["id"]
@@ -113,6 +120,96 @@ def test_nothing_is_lost_or_doubled_while_alertmanager_or_we_are_away(
         wait_for(lambda: sent(up) >= 2, "the end to be told again")
         assert not known(alertmanager), "what is resolved does not fire again"
     assert len(told(hook, "firing")) == 1 == len(told(hook, "resolved"))
+
+
+@pytest.mark.timeout(240)
+def test_each_of_two_is_told_all_whichever_is_away(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "other")]
+    for folder in folders:
+        folder.mkdir()
+    with receiving() as hook, receiving() as second, contextlib.ExitStack() as stack:
+        hooks = (hook, second)
+        one, other = (
+            stack.enter_context(Alertmanager(folder, f"{to.url}/hook"))
+            for folder, to in zip(folders, hooks, strict=True)
+        )
+        other.server.stop()
+        with broken(tmp_path / "state", configured(one.url, other.url, resend=LONG_S), still=True) as up:
+            wait_for(lambda: told(hook, "firing"), "the one that is there to be told")
+            wait_for(lambda: up.metric("otel_aiops_alertmanager_failures_total") >= 2, "the other to be tried again")
+            other.server.start(answers(f"{other.url}/-/ready"))
+            wait_for(lambda: told(second, "firing"), "the other to be told")
+            assert {found["fingerprint"] for found in told(hook, "firing")} == {
+                told(second, "firing")[0]["fingerprint"]
+            }
+
+            one.server.stop()
+            assert call(up, "POST", f"incidents/{open_incident(up)['id']}", {"action": "resolve", "who": "ann"}).ok
+            wait_for(lambda: told(second, "resolved"), "the one that is there to be told of the end")
+            one.server.start(answers(f"{one.url}/-/ready"))
+            wait_for(lambda: told(hook, "resolved"), "the one that was away to be told of the end")
+            assert up.metric("otel_aiops_alertmanager_missed_total") == 0
+        for each in hooks:
+            assert len(told(each, "firing")) == 1 == len(told(each, "resolved"))
+
+
+@pytest.mark.timeout(180)
+def test_what_begins_and_ends_while_alertmanager_is_away_is_counted(
+    tmp_path: Path, alertmanager: Alertmanager, hook: Receiver
+) -> None:
+    alertmanager.server.stop()
+    with capture_logs() as logs, broken(tmp_path / "state", configured(alertmanager.url), still=True) as up:
+        name = open_incident(up)["id"]
+        wait_for(lambda: up.metric("otel_aiops_alertmanager_failures_total") >= 1, "it to be tried")
+        assert call(up, "POST", f"incidents/{name}", {"action": "resolve", "who": "ann"}).ok
+        wait_for(lambda: up.metric("otel_aiops_alertmanager_missed_total") == 1, "it to be counted")
+        alertmanager.server.start(answers(f"{alertmanager.url}/-/ready"))
+        other = {"labels": {"alertname": "Other"}}
+        assert requests.post(f"{alertmanager.url}/api/v2/alerts", json=[other], timeout=5).ok
+        wait_for(lambda: told(hook, "firing"), "another one to be told")
+        assert up.metric("otel_aiops_alertmanager_missed_total") == 1
+    assert {one["labels"]["alertname"] for one in told(hook, "firing")} == {"Other"} and not told(hook, "resolved")
+    (said,) = [line for line in logs if "began and ended" in line["event"]]
+    assert said["incidents"] == [name]
+
+
+@pytest.mark.timeout(180)
+def test_a_predicted_incident_is_told_with_its_lead_time_and_ends(
+    tmp_path: Path, alertmanager: Alertmanager, hook: Receiver
+) -> None:
+    """Memory leaks until it is foreseen to run out; then it does."""
+    random = np.random.default_rng(3)
+    values = 0.4 + np.maximum(0, np.arange(230) - 60) * 0.004 + random.normal(0, 0.005, 230)
+    with started(tmp_path / "state", configured(alertmanager.url, resend=LONG_S), still=True) as up:
+
+        def leak(first: int, last: int) -> None:
+            for k in range(first, last):
+                at_s = START_S + 60 * k
+                told = Feed("cart").gauge("k8s.pod.memory_limit_utilization", at_s, float(values[k]), unit="1")
+                assert up.send(told).status_code == 200
+            up.settle()
+
+        leak(0, 140)
+        (said,) = up.get("/api/v1/predictions")["standing"]
+        wait_for(lambda: told(hook, "firing"), "the webhook to be told")
+        (one,) = known(alertmanager).values()
+        labels, notes = one["labels"], one["annotations"]
+        assert (labels["alertname"], labels["predicted"]) == ("OtelAiopsPredictedIncident", "true")
+        assert (labels["incident_id"], labels["service_name"]) == (said["id"], "cart")
+        assert notes["state"] == "predicted" and notes["summary"] == said["title"]
+        assert re.fullmatch(r"[\d.]+ (min|h) \([\d.]+ (s|min|h) to [\d.]+ (min|h)\)", notes["lead_time"])
+        assert float(notes["probability"]) == pytest.approx(said["prediction"]["probability"], abs=0.005)
+        assert one["generatorURL"].endswith(f"/incidents/{said['id']}")
+
+        leak(140, 230)
+        (hit,) = up.get("/api/v1/predictions")["decided"]
+        assert (hit["id"], hit["prediction"]["outcome"]) == (said["id"], "hit")
+        wait_for(lambda: told(hook, "resolved"), "its end")
+    firing, ended = (
+        {each["fingerprint"] for each in told(hook, status) if each["labels"]["incident_id"] == said["id"]}
+        for status in ("firing", "resolved")
+    )
+    assert firing == ended == {one["fingerprint"]}, "however its lead time changed it was one alert"
 
 
 @pytest.mark.timeout(120)
@@ -210,7 +307,8 @@ def received(up: Running, outcome: str) -> bool:
 def test_a_killed_service_goes_on_with_the_same_alerts(
     tmp_path: Path, alertmanager: Alertmanager, hook: Receiver
 ) -> None:
-    up = Aiops(tmp_path, f"{SHORT}{configured(alertmanager.url)}service: {{tick_interval: 1h}}\n")
+    more = configured(alertmanager.url, resend=LONG_S)
+    up = Aiops(tmp_path, f"{SHORT}{more}service: {{tick_interval: 1h}}\n")
     shop = LiveShop(START_S, rate=12, plan=[OUTAGE])
 
     def firing() -> list[dict[str, Any]]:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from otel_aiops.errors import ConfigError, StateError, StorageError
+from otel_aiops.errors import ConfigError, Overloaded, StateError, StorageError
+from otel_aiops.incidents.cut import Cut, cut_of
 from otel_aiops.incidents.incident import Channel, Entry, Incident, Severity, State, Suspect
 from otel_aiops.incidents.journal import FILE, Filter, Journal, JournalConfig
+from otel_aiops.incidents.known import KnownAlert, Status, Told
 from otel_aiops.incidents.suppress import Action, Decision, Silence
 from tests.incidents.makers import at, finding
 from tests.incidents.test_incidents import prediction
@@ -264,3 +266,72 @@ def test_wrong_settings_are_named(knobs: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(knobs))) as caught:
         JournalConfig(**knobs)  # type: ignore[arg-type]
     assert "secret" not in str(caught.value)
+
+
+def known(name: str, group: str = "g", status: Status = "firing") -> KnownAlert:
+    return KnownAlert(
+        sender="alertmanager",
+        group=group,
+        fingerprint=name,
+        status=status,
+        starts_ns=at(1),
+        labels=(("alertname", "A"),),
+    )
+
+
+def cut(group: str = "g", told_ns: int = at(10)) -> Cut:
+    return cut_of(
+        Told(sender="alertmanager", group=group, receiver="r", group_labels=(), truncated=2, alerts=()), told_ns
+    )
+
+
+def test_what_fires_in_a_group_and_was_told_before_a_time(journal: Journal) -> None:
+    journal.know([known("a"), known("b"), known("c", "\0other")], at(10), most=99)
+    journal.know([known("b", status="resolved"), known("d")], at(11), most=99)
+    assert [one.fingerprint for one in journal.firing("g", before_ns=at(11))] == ["a"]
+    assert {one.fingerprint for one in journal.firing("g", before_ns=at(12))} == {"a", "d"}
+    assert [one.fingerprint for one in journal.firing("\0other", before_ns=at(12))] == ["c"]
+
+
+def test_what_is_left_out_waits_until_it_is_complete(journal: Journal) -> None:
+    journal.know([], at(10), most=99, cut=cut())
+    journal.know([known("a")], at(10), most=99, cut=cut("h"))
+    first, other = journal.cuts.due(at(10))
+    assert {first.group, other.group} == {"g", "h"} and journal.cuts.due(at(9)) == ()
+    first = first if first.group == "g" else other
+    journal.cuts.later(replace(first, asked=3, found=1), at(40))
+    assert len(journal.cuts.due(at(39))) == 1
+    (asked,) = [one for one in journal.cuts.due(at(40)) if one.group == "g"]
+    assert (asked.asked, asked.found) == (3, 1)
+
+    journal.know([], at(50), most=99, cut=cut(told_ns=at(50)))
+    journal.cuts.over(asked)
+    journal.cuts.later(asked, at(9_999))
+    (newer,) = [one for one in journal.cuts.due(at(50)) if one.group == "g"]
+    assert (newer.told_ns, newer.since_ns, newer.asked) == (at(50), at(10), 0), "a later one has taken its place"
+    journal.cuts.over(newer)
+    assert journal.cuts.count() == 1
+
+
+def test_what_is_refused_leaves_nothing(lite: Journal) -> None:
+    lite.know([known("a")], at(10), most=1)
+    with pytest.raises(Overloaded):
+        lite.know([known("b")], at(11), most=1, cut=cut())
+    assert lite.cuts.count() == 0 and len(lite.known()) == 1
+
+
+def test_known_alerts_of_an_earlier_release_have_no_group(lite: Journal, tmp_path: Path) -> None:
+    lite.know([known("a")], at(10), most=99)
+    lite.close()
+    with sqlite3.connect(tmp_path / FILE) as file:
+        file.execute("DROP TABLE cut_notifications")
+        file.execute("DROP INDEX ix_known_alerts_group_key")
+        file.execute("ALTER TABLE known_alerts DROP COLUMN group_key")
+    file.close()
+    for _ in range(2):
+        lite.open()
+        assert len(lite.known()) == 1 and lite.firing("g", before_ns=at(99)) == ()
+        lite.close()
+    lite.open()
+    lite.know([known("b")], at(10), most=99, cut=cut())
+    assert len(lite.firing("g", before_ns=at(99))) == 1 == lite.cuts.count()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from otel_aiops.errors import BadInput
 from otel_aiops.incidents.incident import Severity, State
-from otel_aiops.incidents.known import ours, read
+from otel_aiops.incidents.known import alert_of, ours, read
 
 ALERT = {
     "status": "firing",
@@ -36,7 +36,7 @@ def test_an_alert_of_alertmanager() -> None:
     (one,) = told.alerts
     assert (told.sender, told.truncated, told.group_labels) == ("alertmanager", 3, (("service", "cart"),))
     assert (one.service, one.name, one.ends_ns, one.ours) == ("cart", "SlowCheckout", 0, False)
-    assert one.starts_ns == 1_777_816_800_123_456_000
+    assert one.starts_ns == 1_777_816_800_123_000_000
     incident = one.as_incident()
     assert (incident.severity, incident.state, incident.services) == (Severity.CRITICAL, State.OPEN, ("cart",))
     assert incident.title == "checkout is slow" and incident.summary == "p99 is 4 s"
@@ -93,3 +93,10 @@ def test_no_alert_breaks_it(tree: Any) -> None:
 )
 def test_our_own_come_back(labels: dict[str, str], source: str, is_ours: bool) -> None:
     assert ours(labels, source) is is_ours
+
+
+def test_the_same_alert_told_by_webhook_and_listed_by_the_api_is_the_same() -> None:
+    (said,) = read(notified(ALERT)).alerts
+    listed = ALERT | {"startsAt": "2026-05-03T14:00:00.123Z", "endsAt": "2026-05-03T14:05:00.000Z"}
+    api = alert_of(listed | {"status": {"state": "active"}}, said.sender, said.group)
+    assert api is not None and (api.id, api.incident) == (said.id, said.incident) and not api.ends_ns

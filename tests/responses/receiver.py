@@ -32,7 +32,8 @@ class Receiver:
     answers: list[tuple[int, bytes]] = field(default_factory=lambda: [(200, b"ok")])
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
-    routes: dict[tuple[str, str], Any] = field(default_factory=dict)  # (method, path) → body as JSON, or a function
+    # (method, path) → body as JSON, or a function of what was asked, which may also give (status, body)
+    routes: dict[tuple[str, str], Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -47,7 +48,9 @@ def receiving() -> Iterator[Receiver]:
             time.sleep(found.delay_s)
             route = found.routes.get((self.command, self.path.split("?")[0]))
             if route is not None:
-                status, said = 200, json.dumps(route(one) if callable(route) else route).encode()
+                tree = route(one) if callable(route) else route
+                status, tree = tree if isinstance(tree, tuple) else (200, tree)
+                said = json.dumps(tree).encode()
             else:
                 status, said = found.answers.pop(0) if len(found.answers) > 1 else found.answers[0]
             if not status:
