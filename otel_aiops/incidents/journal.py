@@ -206,7 +206,8 @@ class Journal:
                 META.create_all(connection)
                 connection.execute(self._new(ABOUT, {"name": "schema", "value": str(SCHEMA_VERSION)}))
                 return
-            LISTED.create(connection, checkfirst=True)
+            if found == str(SCHEMA_VERSION):
+                LISTED.create(connection, checkfirst=True)
         if found != str(SCHEMA_VERSION):
             self.close()
             raise StateError(f"journal of incidents: expected schema version {SCHEMA_VERSION}, got {found}")
