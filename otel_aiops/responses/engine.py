@@ -124,15 +124,18 @@ class Engine:
         self._ledger, self._world, self._told, self._stopping = ledger, world, told, stopping
         self._workers = workers
         self._pool = ThreadPoolExecutor(2 * workers, thread_name_prefix="response")
+        self._lookers = ThreadPoolExecutor(workers, thread_name_prefix="verify")  # a slow Prometheus holds up no step
         self._flying: dict[str, Future[Outcome | None]] = {}  # by execution
         self._lanes: dict[str, bool] = {}  # by execution: whether it tells; a slow command holds up no notice
         self._looking: dict[str, Future[str]] = {}  # by execution: why its query does not hold
         self._open: dict[str, _Open] | None = None
+        self._began_ns = 0  # when it first looked
         self._poked = False
 
     def close(self) -> None:
         """Begin nothing more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._lookers.shutdown(wait=False, cancel_futures=True)
 
     def renew(self, settings: Settings) -> None:
         """Go on with other settings."""
@@ -156,6 +159,7 @@ class Engine:
     def tick(self) -> None:
         """Begin what is new, and carry on what is begun as far as it goes now. Raises: StorageError."""
         if self._open is None:
+            self._began_ns = self._world.now_ns()
             self._open = {run.id: _Open(run, self._ledger.executions(run.id)) for run in self._ledger.unfinished()}
         for _ in range(ROUNDS):
             changed = self._take(self._open) | self._take_notices(self._open) | self._take_alerts(self._open)
@@ -395,7 +399,7 @@ class Engine:
         if verify.by == "promql":
             asked = self._looking.get(one.id)
             if asked is None:
-                self._looking[one.id] = self._pool.submit(self._settings.holds, verify.query)
+                self._looking[one.id] = self._lookers.submit(self._settings.holds, verify.query)
                 return None
             if not asked.done():
                 return None
@@ -462,6 +466,7 @@ class Engine:
         except Refused as refused:
             found = Outcome(ended=Ended.UNKNOWN, text=str(refused))
         if found is Lost.RUNNING:
+            of.due_ns = self._world.now_ns() + AGAIN_NS
             return False
         if isinstance(found, Outcome):
             return self._ended(of, one, found)
@@ -528,6 +533,7 @@ class Engine:
             values=values_of(run.incident, run.playbook.name),
             replicas=one.replicas,
             stopping=self._stopping,
+            began_s=(self._world.now_ns() - self._began_ns) / S,
         )
 
     def _responder(self, kind: Kind) -> Responder:
