@@ -80,7 +80,7 @@ def wrong_places(text: str, known: Sequence[str] = NAMES) -> Iterator[str]:
     """What is wrong with a text that shall be fixed, or one value and nothing else."""
     names = places(text)
     if names and not is_whole(text):
-        yield f"expected a value as a whole argument, got it inside {text!r}"
+        yield f"expected a value as a whole argument, got {{{names[0]}}} inside other text"
     for name in sorted(set(names) - set(known)):
         yield f"{{{name}}} is not a known value; known here: {', '.join(known)}"
 

@@ -19,6 +19,7 @@ from otel_aiops.settings import ConfigErrors
 LOOKED_AT = 100  # newest runs, for the one that was started before a crash
 ORDER = "order"  # the value by which a run can be found again, beside those of the incident
 _INPUT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
+_WORDS = re.compile(r"[\w.]+")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
@@ -103,7 +104,7 @@ class Workflows:
         tree = found.tree()
         runs = tree.get("workflow_runs") if isinstance(tree, dict) else tree
         for one in runs if isinstance(runs, list) else ():
-            if isinstance(one, dict) and order.id in f"{one.get('display_title')} {one.get('name')}".split():
+            if isinstance(one, dict) and order.id in _WORDS.findall(f"{one.get('display_title')} {one.get('name')}"):
                 return _started(one)
         return absent(order, config.to.timeout, Lost.UNKNOWN)
 
