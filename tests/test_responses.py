@@ -320,7 +320,7 @@ def test_two_identities_approve_in_time(tmp_path: Path, receiver: Receiver) -> N
         return time.time_ns() + round(passed_s * 1e9)
 
     config = f"responses: {json.dumps(tree)}\nplaybooks: {json.dumps(books)}\n"
-    with broken(tmp_path / "data", config, clock_ns=clock_ns) as up:
+    with broken(tmp_path / "data", config, still=True, clock_ns=clock_ns) as up:
         guarded = Guarded(up, tmp_path / "access")
 
         def approve(name: str, playbook: str, **said: str) -> str:
