@@ -18,7 +18,8 @@ LABEL org.opencontainers.image.title="otel-aiops" org.opencontainers.image.licen
 # the first start for the processor at hand: keep it on a volume, or every start takes a minute more.
 RUN pip uninstall --yes --quiet pip setuptools wheel --root-user-action=ignore \
  && useradd --system --uid 10001 --user-group --home-dir /nonexistent --shell /usr/sbin/nologin otel-aiops \
- && install -d -o 10001 -g 10001 -m 0700 /var/lib/otel-aiops /var/cache/otel-aiops
+ && install -d -o 10001 -g 10001 -m 0700 /var/lib/otel-aiops /var/cache/otel-aiops \
+ && install -d -o 10001 -g 10001 -m 0750 /var/lib/otel-aiops-tokens
 COPY --from=build /opt/otel-aiops /opt/otel-aiops
 ENV PATH=/opt/otel-aiops/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -206,7 +206,11 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Loaded:
 def parse(text: str, environment: Mapping[str, str] = os.environ) -> Loaded:
     """Check the text of a file."""
     tree, warnings = read_yaml(text, environment)
-    config = _SCHEMA.read(tree)
+    try:
+        config = _SCHEMA.read(tree)
+    except ConfigErrors as error:  # a variable that is not set is often why
+        raise ConfigErrors([*error.errors, *(ConfigError("", one) for one in warnings)]) from error
+    _SCHEMA.refuse_secrets(text)
     if config.lifecycle.objectives:
         found = load_objectives(Path(config.lifecycle.objectives))
         config = replace(config, objectives=(*config.objectives, *found))

@@ -62,6 +62,15 @@ class Schema(Generic[T]):
             found += [one for one in self._errors(alone) if f"{one.path}.".startswith(f"{path}.")]
         return list({str(one): one for one in found}.values())
 
+    def refuse_secrets(self, text: str) -> None:
+        """A file is read by more people than may know what opens. Raises: ConfigErrors with what a text writes out."""
+        found = [
+            ConfigError(path, "expected ${env:NAME}, or a file where a setting names one, got a secret written out")
+            for path in _written_out(yaml.load(text, Loader=UniqueKeys), self._root, "")
+        ]
+        if found:
+            raise ConfigErrors(found)
+
     def _errors(self, tree: Any) -> list[ConfigError]:
         try:
             self.read(tree)
@@ -210,6 +219,43 @@ def _expand(tree: Any, environment: Mapping[str, str], path: str, warnings: list
         scalar = yaml.safe_load(filled) if filled else None
         return filled if isinstance(scalar, dict | list) else scalar
     return filled
+
+
+_SECRET = re.compile(r"token|password|secret|salt|pem|inline|authorization|cookie|api.?key", re.IGNORECASE)
+_PASSWORD = re.compile(r"://[^/?#\s]*?:([^/?#\s]+)@")  # in an address
+
+
+def _written_out(tree: Any, schema: Any, path: str) -> Iterator[str]:
+    """Where a tree has secrets instead of variables: settings and headers whose name says so, and addresses."""
+    inner = dataclass_in(schema)
+    if isinstance(tree, list):
+        for i, one in enumerate(tree):
+            yield from _written_out(one, schema, f"{path}.{i}")
+    elif isinstance(tree, dict) and typing.get_origin(schema) is Mapping:
+        for name, one in tree.items():
+            yield from _written_out(one, inner, f"{path}.{name}")
+    elif isinstance(tree, dict) and inner is not None:
+        hints = typing.get_type_hints(inner)
+        for field in dataclasses.fields(inner):
+            at, value = f"{path}.{field.name}".lstrip("."), tree.get(field.name)
+            if field.repr:
+                yield from _written_out(value, hints[field.name], at)
+            else:
+                yield from _open(value, field.name, at)
+
+
+def _open(value: Any, name: str, path: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from _open(one, key, f"{path}.{key}")
+    elif isinstance(value, list):
+        for i, one in enumerate(value):
+            yield from _open(one, name, f"{path}.{i}")
+    elif value:
+        text = str(value)
+        filled = any(one.group() != "$$" for one in _VARIABLE.finditer(text))
+        if not filled and (_SECRET.search(name) or _PASSWORD.search(text)):
+            yield path
 
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d|w)")

@@ -9,13 +9,14 @@ import re
 import sys
 import tokenize
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 
 import typer.main
 
 DOCS = Path(__file__).parent.parent / "docs"
+LISTED = {tuple: "[].", Mapping: ".NAME."}  # how keys of lists and of what has names are written
 
 
 def commands() -> str:
@@ -97,7 +98,7 @@ def _keys(schema: type, prefix: str) -> Iterator[tuple[str, str, str]]:
         path = f"{prefix}{field.name}"
         inner = dataclass_in(hints[field.name])
         if inner is not None:
-            yield from _keys(inner, path + ("[]." if typing.get_origin(hints[field.name]) is tuple else "."))
+            yield from _keys(inner, path + LISTED.get(typing.get_origin(hints[field.name]), "."))
             continue
         default = field.default
         if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:

@@ -176,3 +176,43 @@ def test_a_variable_of_several_lines_keeps_them() -> None:
     text = "api: {tls: {cert_file: c, key_pem: '${env:KEY}'}}"
     found = parse(text, {"KEY": "-----BEGIN KEY-----\nabc\n-----END KEY-----\n"}).config.api.tls
     assert found and found.key_pem == "-----BEGIN KEY-----\nabc\n-----END KEY-----\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        ("api: {auth: {bearertokenauth: {tokens: ['${env:A}', written]}}}", ["api.auth.bearertokenauth.tokens.1"]),
+        ("api: {auth: {basicauth: {username: a, password: $$x}}}", ["api.auth.basicauth.password"]),
+        ("api: {webhooks: {secret: 0123456789abcdef}}", ["api.webhooks.secret"]),
+        ("governance: {hash: [a], salt: 0123456789abcdef}", ["governance.salt"]),
+        (
+            "exporters: {otlp: {endpoint: 'x:1', headers: {authorization: Bearer x, a: b}}}",
+            ["exporters.otlp.headers.authorization"],
+        ),
+        ("journal: {url: 'postgresql://me:word@127.0.0.1/x'}", ["journal.url"]),
+        ("responses: {notify: [{name: n, urls: ['json://me:word@x/']}]}", ["responses.notify.0.urls.0"]),
+        (
+            "responses: {commands: [{name: c, argv: [/bin/true], env: {API_KEY: x, HOME: /}}]}",
+            ["responses.commands.0.env.API_KEY"],
+        ),
+    ],
+)
+def test_a_secret_that_is_written_out_is_refused(text: str, paths: list[str]) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        parse(text, {"A": "0123456789abcdef"})
+    assert [one.path for one in caught.value.errors] == paths
+    assert all("got a secret written out" in one.message for one in caught.value.errors)
+
+
+def test_what_is_no_secret_is_written_out() -> None:
+    found = parse(
+        "responses: {webhooks: [{name: w, to: {url: 'http://x:80/a', headers: {X-Team: a}}}]}\n"
+        "journal: {url: 'postgresql://me:${env:WORD}@127.0.0.1/x'}\n",
+        {"WORD": "word"},
+    )
+    assert found.config.journal.url == "postgresql://me:word@127.0.0.1/x"
+
+
+def test_a_variable_that_is_not_set_is_named_beside_the_error() -> None:
+    with pytest.raises(ConfigErrors, match="environment variable GONE is not set"):
+        parse("api: {webhooks: {secret: '${env:GONE}', timestamp_header: [a]}}", {})

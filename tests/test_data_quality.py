@@ -13,7 +13,7 @@ from tests.feed import Feed
 from tests.servers import wait_for
 from tests.test_app import running
 
-RULES = "governance: {drop: [user.id], hash: [card], salt: pepper-and-salt}"
+RULES = "governance: {drop: [user.id], hash: [card], salt: '${env:SALT:-pepper-and-salt}'}"
 
 
 def test_metrics_tell_what_is_bad_and_rules_hold_until_they_change(tmp_path: Path) -> None:

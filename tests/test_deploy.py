@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -154,6 +155,9 @@ class TestCompose:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.symlink_to((STACK / volume["source"]).resolve())
         (given,) = [one.removeprefix("--config.file=/") for one in service["command"] if "config.file" in one]
+        tokens = tmp_path / "etc/prometheus/tokens"
+        tokens.mkdir()
+        (tokens / "prometheus").touch()  # the service makes it
         told = run(require(promtool), "check", "config", tmp_path / given)
         files = {path.name: yaml.safe_load(path.read_text())["groups"] for path in ALERTS.glob("*.rules.yaml")}
         assert len(files) > 1
@@ -173,6 +177,24 @@ class TestCompose:
                 assert port in known[host if host != "localhost" else "prometheus"], target
         (source,) = yaml.safe_load((STACK / "grafana/datasources/prometheus.yaml").read_text())["datasources"]
         assert source["url"] == "http://prometheus:9090"
+
+    def test_prometheus_shows_the_token_that_the_service_makes(self, stack: dict[str, Any]) -> None:
+        """And nobody else looks at anything: what is published is not loopback inside the container."""
+        access = load(STACK / "otel-aiops.yaml").config.api.access
+        assert access and access.programs["prometheus"].paths == ("/metrics",)
+        own, prometheus = stack["services"]["otel-aiops"], stack["services"]["prometheus"]
+        made = Path(access.programs["prometheus"].token_file)
+        (written,) = [one["source"] for one in own["volumes"] if one["target"] == str(made.parent)]
+        (read,) = [one for one in prometheus["volumes"] if one["source"] == written]
+        (job,) = [
+            one
+            for one in yaml.safe_load((STACK / "prometheus.yaml").read_text())["scrape_configs"]
+            if one["job_name"] == "otel-aiops"
+        ]
+        shown = Path("/etc/prometheus") / job["authorization"]["credentials_file"]
+        assert shown == Path(read["target"]) / made.name and read["read_only"]
+        assert prometheus["group_add"] == [USER], "the file is for its group"
+        assert f"{made.parent}\n" in (ROOT / "Dockerfile").read_text(), "the volume belongs to the user of the image"
 
     def test_grafana_shows_the_dashboards_of_the_project(self, stack: dict[str, Any]) -> None:
         mounted = {one["target"]: STACK / one["source"] for one in stack["services"]["grafana"]["volumes"]}
@@ -220,9 +242,30 @@ class TestChart:
         assert {DATA, CACHE, "/tmp"} <= {mount["mountPath"] for mount in container["volumeMounts"]}
         assert pod["securityContext"]["runAsUser"] == int(USER) and pod["securityContext"]["runAsNonRoot"]
         assert container["securityContext"]["readOnlyRootFilesystem"] and not pod["automountServiceAccountToken"]
-        config = parse(found["ConfigMap", "try-otel-aiops"]["data"]["otel-aiops.yaml"]).config
+        text = found["ConfigMap", "try-otel-aiops"]["data"]["otel-aiops.yaml"]
+        config = parse(text, {"OTEL_AIOPS_PROMETHEUS_TOKEN": "k" * 43}).config
         assert config.storage.directory == DATA and config.api.endpoint == f":{ports[2]}"
         assert pod["terminationGracePeriodSeconds"] > 2 * config.service.shutdown_timeout
+
+    def test_who_scrapes_has_a_token_of_its_own(self, tmp_path: Path) -> None:
+        found = rendered({"serviceMonitor": {"enabled": True}}, tmp_path)
+        secret = found["Secret", "try-otel-aiops-prometheus"]["data"]
+        assert len(base64.b64decode(secret["token"])) == 43
+        (end,) = found["ServiceMonitor", "try-otel-aiops"]["spec"]["endpoints"]
+        assert end["authorization"]["credentials"] == {"name": "try-otel-aiops-prometheus", "key": "token"}
+        (container,) = found["StatefulSet", "try-otel-aiops"]["spec"]["template"]["spec"]["containers"]
+        (env,) = container["env"]
+        assert env["valueFrom"]["secretKeyRef"] == end["authorization"]["credentials"]
+        text = found["ConfigMap", "try-otel-aiops"]["data"]["otel-aiops.yaml"]
+        access = parse(text, {env["name"]: "k" * 43}).config.api.access
+        assert access and access.programs["prometheus"].token == "k" * 43
+
+    def test_who_says_who_may_ask_names_the_token(self, tmp_path: Path) -> None:
+        credentials = {"credentials": {"name": "mine", "key": "token"}}
+        values = {"config": {"api": {"access": {}}}, "serviceMonitor": {"enabled": True, "authorization": credentials}}
+        found = rendered(values, tmp_path)
+        assert not [kind for kind, _ in found if kind == "Secret"]
+        assert found["ServiceMonitor", "try-otel-aiops"]["spec"]["endpoints"][0]["authorization"] == credentials
 
     def test_the_configuration_that_it_makes_is_one(self, tmp_path: Path) -> None:
         found = rendered(EVERYTHING, tmp_path)
@@ -232,7 +275,8 @@ class TestChart:
         for name, one in found["ConfigMap", "try-otel-aiops-objectives"]["data"].items():
             (objectives / name).write_text(one)
         text = text.replace("/etc/otel-aiops/objectives", str(objectives))
-        config = parse(text, {"OTEL_AIOPS_SALT": "0123456789abcdef"}).config
+        env = {"OTEL_AIOPS_SALT": "0123456789abcdef", "OTEL_AIOPS_PROMETHEUS_TOKEN": "k" * 43}
+        config = parse(text, env).config
         assert [one.name for one in config.objectives] == ["carts"] and config.budget == "2/week"
         assert config.api.endpoint == ":19464" and config.api.tls and config.governance.hash
         container = found["StatefulSet", "try-otel-aiops"]["spec"]["template"]["spec"]["containers"][0]

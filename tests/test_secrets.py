@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,15 @@ from otel_aiops.server import api
 from otel_aiops.server.access.roles import Role
 from otel_aiops.server.access.tokens import TokenFile
 from otel_aiops.settings import dataclass_in
+from otel_aiops.shop import LiveShop
+from tests.incident_feed import BREAKS_S, LASTS_S, OUTAGE, steps
 from tests.server.certificates import Authority
 from tests.servers import Server, free_port, wait_for
 from tests.test_webhooks import alert, notified
 
 BROWSER = {"Accept": "text/html"}
 PLANT = "planted-"
+MOST = 10  # of a kind that are looked at
 
 
 class Planted:
@@ -84,7 +88,9 @@ def http(planted: Planted, name: str) -> dict[str, Any]:
 
 def configuration(folder: Path, planted: Planted, ports: dict[str, int]) -> dict[str, Any]:
     """Every setting that takes a secret has one."""
-    cert, key = Authority().issue().write(folder)
+    authority = Authority()
+    (folder / "ca.pem").write_bytes(authority.pem)
+    cert, key = authority.issue().write(folder)
     planted.others["key_pem"] = Path(key).read_text().splitlines()[1]
     planted.environment["SECRET_KEY_PEM"] = Path(key).read_text()
     line = "ben:" + bcrypt.hashpw(b"x", bcrypt.gensalt(4)).decode()
@@ -149,7 +155,7 @@ def configuration(folder: Path, planted: Planted, ports: dict[str, int]) -> dict
                 },
                 "bearertokenauth": {"filename": planted.file(folder, "shared_token")},
             },
-            "access": {"oidc": oidc},
+            "access": {"oidc": oidc, "programs": {"scraper": {"token": planted.env("program")}}},
             "webhooks": {"secret": planted.env("hmac")},
         },
         "governance": {"hash": ["client.address"], "salt": planted.env("salt")},
@@ -178,6 +184,8 @@ def configuration(folder: Path, planted: Planted, ports: dict[str, int]) -> dict
             ],
         },
         "playbooks": playbooks,
+        "objectives": [{"name": "carts", "match": {"service": "cart"}}],
+        "incidents": {"alarm": {"warmup": "90s"}},
         "telemetry": {"logs": {"level": "debug", "repeat_interval": 0}},
     }
 
@@ -195,8 +203,8 @@ def hidden(schema: type) -> Iterator[str]:
 
 def given(value: Any) -> Iterator[str]:
     """Those of them that have a value."""
-    if isinstance(value, tuple):
-        for one in value:
+    if isinstance(value, tuple | Mapping):
+        for one in value.values() if isinstance(value, Mapping) else value:
             yield from given(one)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
@@ -292,6 +300,7 @@ def test_a_service_at_work_tells_none(config: Path, planted: Planted, tmp_path: 
             heard[f"refused {shown}"] = requests.get(f"{base}/api/v1/status", headers=shown, timeout=30).text
         heard["refused basic"] = requests.get(f"{base}/metrics", auth=("user", "wrong"), timeout=30).text
         heard["issuer"] = requests.get(f"{base}/sign-in/issuer", headers=BROWSER, timeout=30).text
+        _something_to_look_at(session, base, planted, loaded, config.parent / "ca.pem")
         for path in _paths(session, base):
             for headers in ({}, BROWSER):
                 answer = session.get(base + path, headers=headers, timeout=60)
@@ -315,16 +324,52 @@ def test_a_service_at_work_tells_none(config: Path, planted: Planted, tmp_path: 
     assert not leaks
 
 
+def _something_to_look_at(
+    session: requests.Session, base: str, planted: Planted, config: Config, authority: Path
+) -> None:
+    """The shop breaks, and what was learned becomes a version of the models."""
+    receiver = config.receivers.otlp.protocols.http
+    assert receiver
+    headers = {"Authorization": f"Bearer {planted.value('http_token')}", "Content-Type": "application/x-protobuf"}
+    lasts_s = BREAKS_S + 60
+    start_s = time.time() - lasts_s
+    outage = replace(OUTAGE, start_s=start_s + BREAKS_S, end_s=start_s + BREAKS_S + LASTS_S)
+    shop = LiveShop(start_s, rate=12, plan=[outage])
+    with requests.Session() as sender:
+        for step in range(steps(lasts_s)):
+            for signal, body in zip(("metrics", "traces", "logs"), shop.requests(step), strict=True):
+                url = f"https://{receiver.endpoint}/v1/{signal}"
+                sent = sender.post(url, body, headers=headers, verify=str(authority), timeout=30)
+                assert sent.status_code == 200, sent.text
+    kept = session.post(f"{base}/api/v1/models", json={"who": "ana", "why": "a test"}, timeout=60)
+    assert kept.status_code < 300, kept.text
+    for what in ("incidents", "series", "models"):
+        wait_for(lambda what=what: _ids(session, base, what), f"{what} to look at")  # type: ignore[misc]
+
+
+def _ids(session: requests.Session, base: str, what: str) -> list[str]:
+    listed = session.get(f"{base}/api/v1/{what}", timeout=30).json()[what]
+    return [str(one.get("fingerprint") or one.get("id") or one.get("name")) for one in listed]
+
+
 def _paths(session: requests.Session, base: str) -> Iterator[str]:
-    """Every address that can be looked at: without names, and with those of responses."""
+    """Every address that can be looked at, with some of the names that there are for it."""
     nobody: Any = None
     for route in api.build(nobody, nobody, None, 1).routes:
         assert isinstance(route, Route)
-        if "GET" in (route.methods or ()) and "{" not in route.path and route.path not in ("/live", "/sign-in/issuer"):
+        if "GET" not in (route.methods or ()) or route.path in ("/live", "/sign-in/issuer"):
+            continue
+        if route.path == "/static/{name}":
+            yield from (f"/static/{name}" for name in ("page.js", "page.css"))
+        elif "{" not in route.path:
             yield route.path
-    yield from (f"/static/{name}" for name in ("page.js", "page.css"))
-    for one in session.get(f"{base}/api/v1/responses", timeout=30).json()["responses"]:
-        yield f"/api/v1/responses/{one['id']}"
+        else:
+            before, _, rest = route.path.partition("{")
+            after = rest.partition("}")[2]
+            what = before.strip("/").rsplit("/", 1)[-1]
+            found = _ids(session, base, what)
+            assert found or what == "datasets", f"nothing to look at for {route.path}"
+            yield from (f"{before}{name}{after}" for name in found[:MOST])
 
 
 def _file(folder: Path, token: str) -> Path:

@@ -101,7 +101,7 @@ def one(query: str, **sections: str) -> str:
 
 def test_a_whole_file_becomes_a_configuration() -> None:
     tree = config(import_vmanomaly(SHOP))
-    assert tree["api"] == {"endpoint": ":8490", "access": {"anonymous": "viewer"}}
+    assert tree["api"] == {"endpoint": ":8490", "access": {}}
     assert tree["exporters"] == {"otlp": {"endpoint": "http://metrics:8428/opentelemetry", "protocol": "http"}}
     assert tree["emit"] == {"series": "all", "compat": "vmanomaly", "expected": True}
     share, latency, orders = tree["policies"]
@@ -155,6 +155,7 @@ def test_every_key_is_taken_or_noted() -> None:
             "reader.queries.checkout_latency.expr",
             "reader.queries.orders.expr",
             "writer.metric_format",
+            "monitoring.pull",
             "monitoring.push",
         ]
     )

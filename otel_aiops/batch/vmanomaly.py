@@ -30,6 +30,7 @@ MARGIN, SPARSE = (
 PULLED = "series are not queried here, they come by OTLP; `otel-aiops backfill URL` teaches them their past once"
 RUNS = "there are no runs here: every point is scored and learned when it comes"
 ENGINE = "one engine scores every series here and finds trend, season and spread by itself"
+GUARDED = "whoever asks shows a token; `otel-aiops token create prometheus --role viewer --path /metrics` makes one"
 SENSITIVITY = "is not taken over, as scores are not made the same way; `threshold` of the policy changes what makes 1"
 ELSEWHERE: Mapping[Path, str] = {  # keys that have no counterpart, and why not
     **{("reader", key): PULLED for key in ("class", "datasource_url", "sampling_period", "query_range_path")},
@@ -141,7 +142,8 @@ def import_vmanomaly(text: str) -> Imported:
     if endpoint := _listens(source):
         config["api"] = {"endpoint": endpoint}
         if not loopback(endpoint):
-            config["api"]["access"] = {"anonymous": "viewer"}  # who reaches it may look, as there, and decide nothing
+            config["api"]["access"] = {}
+            source.note(("monitoring", "pull"), GUARDED)
     if exporter := _writes(source):
         config["exporters"] = {"otlp": {"endpoint": exporter, "protocol": "http"}}
     config["emit"] = {"series": "all", "compat": "vmanomaly"}

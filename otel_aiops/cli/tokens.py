@@ -6,6 +6,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -126,7 +127,7 @@ def rotate(
 
     overlap_s = duration(overlap)
     if url:
-        made = post(url, token, f"tokens/{name}/rotate", {"overlap_s": overlap_s})
+        made = post(url, token, f"tokens/{quote(name, safe='')}/rotate", {"overlap_s": overlap_s})
     else:
         made = _made(lambda file: file.rotate(name, who=who, overlap_s=overlap_s), config, data_dir)
     _print(made, as_json)
@@ -144,7 +145,7 @@ def revoke(
     """Revoke a token: within a second it opens no more, and who signed in with it is signed out."""
     if url:
         with service(url, token) as api:
-            done = api.delete(f"/api/v1/tokens/{name}", {})
+            done = api.delete(f"/api/v1/tokens/{quote(name, safe='')}", {})
         say(f"{done['id']} of {done['name']} is revoked")
     else:
         gone = _file(config, data_dir).revoke(name, who=who)

@@ -41,7 +41,11 @@ def loopback(endpoint: str) -> bool:
     >>> loopback("localhost:1"), loopback("127.0.0.2:1"), loopback("[::1]:1"), loopback(":1"), loopback("10.0.0.1:1")
     (True, True, True, False, False)
     """
-    host = split(endpoint)[0]
+    return is_here(split(endpoint)[0])
+
+
+def is_here(host: str) -> bool:
+    """Whether a host is this machine, by its name or address alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

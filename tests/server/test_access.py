@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from otel_aiops.config import parse
 from otel_aiops.errors import BadInput, ConfigError
 from otel_aiops.server import api
 from otel_aiops.server.access import Access, AccessConfig, Role
+from otel_aiops.server.access.programs import ProgramConfig
 from otel_aiops.server.access.roles import ITSELF, MAY, PROBE, SIGNING, Need, listed
 from otel_aiops.server.access.tokens import TokenFile
 from otel_aiops.server.auth import AuthConfig, BasicConfig, BearerConfig
@@ -417,14 +419,50 @@ class TestOtherWays:
             }
             assert door.status("GET", "/api/v1/me", door.tokens[Role.ADMIN]) == 401, "tokens are off without access"
 
-    def test_everybody_may_look_where_that_is_said(self, tmp_path: Path) -> None:
+    def test_everybody_on_this_machine_may_look_where_that_is_said(self, tmp_path: Path) -> None:
         with open_door(tmp_path, AccessConfig(anonymous="viewer")) as door:
+            for address in ("192.0.2.7", "10.0.0.1", "2001:db8::1", "nonsense"):  # as a proxy says it
+                assert door.status("GET", "/api/v1/me", headers={"X-Forwarded-For": address}) == 401, address
             assert door.ask("GET", "/api/v1/me").json()["role"] == "viewer"
             assert door.status("POST", "/api/v1/silences", json={}) == 401
             page = door.ask("GET", "/nothing", headers=BROWSER)
             assert page.status_code == 404 and "/sign-in" not in page.text
             sent = door.ask("POST", "/models/save", headers=BROWSER)
             assert sent.status_code == 303 and sent.headers["Location"] == "/sign-in"
+
+    def test_a_program_shows_the_token_of_the_configuration(self, tmp_path: Path) -> None:
+        programs = {
+            "prometheus": ProgramConfig(token="0123456789abcdef"),
+            "batch": ProgramConfig(token="fedcba9876543210", role=Role.OPERATOR, paths=()),
+        }
+        with open_door(tmp_path, AccessConfig(programs=programs)) as door:
+            assert door.status("GET", "/metrics", "0123456789abcdef") == 400, "it comes through"
+            assert door.status("GET", "/api/v1/status", "0123456789abcdef") == 403, "another path"
+            assert door.status("POST", "/metrics", "0123456789abcdef") == 405
+            told = door.ask("GET", "/api/v1/me", "fedcba9876543210").json()
+            assert told == {"name": "batch", "role": "operator", "how": "program", "paths": []}
+            assert door.status("POST", "/api/v1/rollout", "fedcba9876543210", json={}) == 403
+            for wrong in ("0123456789abcdeF", "0123456789abcde", "prometheus"):
+                assert door.status("GET", "/metrics", wrong) == 401, wrong
+            assert door.refused["path"] == 1 and door.refused["unknown"] == 3
+
+    def test_a_token_is_made_where_there_is_none_and_read_again_when_it_changes(self, tmp_path: Path) -> None:
+        file = tmp_path / "prometheus"
+        with open_door(tmp_path, AccessConfig(programs={"p": ProgramConfig(token_file=str(file))})) as door:
+            made = file.read_text().strip()
+            assert len(made) == 43 and file.stat().st_mode & 0o777 == 0o640
+            assert door.status("GET", "/metrics", made) == 400
+            file.write_text("short\n")  # no good, so the one before stays
+            time.sleep(1.1)
+            assert door.status("GET", "/metrics", made) == 400
+            file.unlink()
+            time.sleep(1.1)
+            assert door.status("GET", "/metrics", made) == 400 and not file.exists()
+            file.write_text("another-one-that-is-long\n")
+            wait_for(lambda: door.status("GET", "/metrics", "another-one-that-is-long") == 400, "it to be read")
+            assert door.status("GET", "/metrics", made) == 401
+        with open_door(tmp_path, AccessConfig(programs={"p": ProgramConfig(token_file=str(file))})) as door:
+            assert door.status("GET", "/metrics", "another-one-that-is-long") == 400, "a restart makes no other"
 
     def test_client_certificates_have_roles(self, tmp_path: Path) -> None:
         authority = Authority()
@@ -469,7 +507,7 @@ class TestConfig:
         with pytest.raises(ConfigError, match=r"api\.endpoint: expected access, auth or tls\.client_ca_file beside it"):
             parse(f"api: {{endpoint: '{end}'}}")
         assert parse(f"api: {{endpoint: '{end}', access: {{}}}}").config.api.known_hosts() is None
-        assert parse(f"api: {{endpoint: '{end}', auth: {{bearertokenauth: {{token: abc}}}}}}").config.api.auth
+        assert parse(f"api: {{endpoint: '{end}', auth: {{bearertokenauth: {{filename: t}}}}}}").config.api.auth
 
     @pytest.mark.parametrize("end", ["localhost:9464", "127.0.0.1:9464", "[::1]:9464", "127.9.9.9:0"])
     def test_on_this_machine_nothing_is_needed(self, end: str) -> None:
@@ -482,6 +520,10 @@ class TestConfig:
         [
             ("access: {session: 1s}", "api.access.session: must be 1m to 30d"),
             ("access: {anonymous: admin}", "api.access.anonymous: expected"),
+            ("access: {programs: {a: {}}}", "api.access.programs.a.token: expected one of token and token_file"),
+            ("access: {programs: {a: {token_file: x, paths: [metrics]}}}", "expected paths such as /metrics"),
+            ("access: {programs: {a: {token: '${env:X:-short}'}}}", "token: expected at least 16 characters, got 5"),
+            ("access: {programs: {a: {token: 0123456789abcdef}}}", "access.programs.a.token: expected ${env:NAME}"),
             ("access: {users: {ana: admin}}", "api.access.users: expected auth.basicauth"),
             ("access: {certificates: {ops: admin}}", "api.access.certificates: expected tls.client_ca_file"),
             (

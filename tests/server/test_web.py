@@ -334,7 +334,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
 
 
 def test_a_page_needs_credentials_where_the_api_does(tmp_path: Path) -> None:
-    auth = "\napi: {endpoint: '127.0.0.1:%d', auth: {basicauth: {username: ana, password: secret}}}\n"
+    auth = "\napi: {endpoint: '127.0.0.1:%d', auth: {basicauth: {username: ana, password: '${env:NONE:-secret}'}}}\n"
     port = free_port()
     receivers = "receivers: {otlp: {protocols: {grpc: {endpoint: '127.0.0.1:0'}, http: {endpoint: '127.0.0.1:0'}}}}\n"
     service = Service(parse(receivers + auth % port + QUICK).config, tmp_path)

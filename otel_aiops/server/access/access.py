@@ -12,11 +12,13 @@ from starlette.requests import Request
 
 from otel_aiops.errors import ConfigError, Forbidden, StateError, Unauthorized
 from otel_aiops.server.access.issuer import Issuer, IssuerConfig
+from otel_aiops.server.access.programs import ProgramConfig, Programs
 from otel_aiops.server.access.roles import NOBODY, Identity, Role
 from otel_aiops.server.access.sessions import Session, Sessions
 from otel_aiops.server.access.throttle import Slower, Throttle
 from otel_aiops.server.access.tokens import PREFIX, Tokens
 from otel_aiops.server.auth import AuthConfig, Authenticator, user_of
+from otel_aiops.server.endpoint import is_here
 
 COOKIE: Final = "otel_aiops_session"
 SHARED: Final = "api.auth"  # what decides with a token of api.auth.bearertokenauth is called, where others have names
@@ -29,7 +31,8 @@ class AccessConfig:
     """Who may do what over the API and on the page; without this, and without `api.auth`, only this machine may ask."""
 
     tokens: bool = True  # those of `otel-aiops token create` open
-    anonymous: Literal["", "viewer"] = ""  # role of who shows nothing: viewer lets everybody look who reaches the port
+    anonymous: Literal["", "viewer"] = ""  # role of who shows nothing and asks from this machine; from elsewhere none
+    programs: Mapping[str, ProgramConfig] = field(default_factory=dict)  # by name: tokens that are given here
     users: Mapping[str, Role] = field(default_factory=dict)  # roles of users of api.auth.basicauth; others are admins
     certificates: Mapping[str, Role] = field(default_factory=dict)  # roles by a name in a client certificate
     oidc: IssuerConfig | None = None  # an OpenID Connect issuer
@@ -63,6 +66,7 @@ class Access:
         self.sessions = Sessions(self.config.session, clock=clock)
         self._certificates = certificates
         self._auth = Authenticator(auth, path=f"{path}.auth") if auth else None
+        self._programs = Programs(self.config.programs, f"{path}.access.programs", clock=clock)
         self._issuer = Issuer(self.config.oidc, path=f"{path}.access.oidc", clock=clock) if self.config.oidc else None
         try:
             self.tokens = Tokens(directory, clock=clock)
@@ -99,12 +103,8 @@ class Access:
                 return found.identity, found
         if (known := self._certified(request)) is not None:
             return known, None
-        return self.anonymous, None
-
-    @property
-    def anonymous(self) -> Identity:
-        """Who shows nothing."""
-        return Identity(role=Role.VIEWER) if self.config.anonymous else NOBODY
+        here = bool(self.config.anonymous) and is_here(_address(request))
+        return Identity(role=Role.VIEWER) if here else NOBODY, None
 
     def session(self, cookie: str) -> Session | None:
         """The session of a cookie, while the token with which it began holds, with the role that the token has now."""
@@ -157,6 +157,8 @@ class Access:
             if token is None:
                 self._wrong(address, why)
             return token.identity()
+        if (program := self._programs.find(text)) is not None:
+            return program
         if self._issuer is not None and text.count(".") == 2:
             try:
                 return self._issuer.identify(text)

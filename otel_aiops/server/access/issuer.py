@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import ipaddress
 import json
 import secrets
 import threading
@@ -22,6 +21,7 @@ import structlog
 
 from otel_aiops.errors import ConfigError, Overloaded, Unauthorized
 from otel_aiops.server.access.roles import Identity, Role, highest
+from otel_aiops.server.endpoint import is_here
 
 # Signed with a key that only the issuer has. HS256 and its like would take the issuer's public key for a secret.
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -292,18 +292,11 @@ def _check_url(key: str, url: str) -> None:
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
-        good = parts.scheme == "https" or (parts.scheme == "http" and _is_here(host))
+        good = parts.scheme == "https" or (parts.scheme == "http" and is_here(host))
     except ValueError:
         host, good = "", False
     if not (good and host) or parts.username:
         raise ConfigError(key, f"expected https://host/…, or http:// of this machine, got {url[:200]!r}")
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _secret(config: IssuerConfig, path: str) -> str:

@@ -116,7 +116,7 @@ class Identity:
 
     name: str = ""
     role: Role | None = None
-    how: str = ""  # token, password, shared, issuer, certificate; "" of who shows nothing
+    how: str = ""  # token, program, password, shared, issuer, certificate; "" of who shows nothing
     paths: tuple[str, ...] = ()  # only below these; none is everywhere
 
     def may(self, need: Need) -> bool:

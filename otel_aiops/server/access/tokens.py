@@ -117,7 +117,7 @@ class TokenFile:
         self, *, name: str, role: Role, who: str, paths: Sequence[str] = (), lasts_s: float = 0.0
     ) -> tuple[Token, str]:
         """A new one, and the text that opens, which is nowhere else. Raises: BadInput, StorageError, StateError."""
-        name, paths, now_ns = check_name(name), tuple(map(_check_path, paths)), self._clock_ns()
+        name, paths, now_ns = check_name(name), tuple(map(check_path, paths)), self._clock_ns()
         identifier = secrets.token_hex(4)
         text, secret = _drawn(identifier)
         made = Token(
@@ -302,7 +302,8 @@ def check_name(name: str) -> str:
     return name
 
 
-def _check_path(path: str) -> str:
+def check_path(path: str) -> str:
+    """An address below which a token opens. Raises: BadInput."""
     if not path.startswith("/") or len(path) > LONGEST_PATH or not path.isascii() or not path.isprintable():
         raise BadInput(f"paths: expected paths such as /metrics, got {path[:LONGEST_PATH]!r}")
     return path

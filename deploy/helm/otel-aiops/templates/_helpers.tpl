@@ -37,6 +37,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if dig "api" "tls" nil .Values.config -}}https{{- else -}}http{{- end -}}
 {{- end -}}
 
+{{/* Not empty where the configuration says itself who may ask. */}}
+{{- define "otel-aiops.guarded" -}}
+{{- $api := dig "api" dict .Values.config | default dict -}}
+{{- if or (hasKey $api "access") (hasKey $api "auth") -}}yes{{- end -}}
+{{- end -}}
+
 {{/* The configuration: that of the values, with the endpoints and paths of this chart. */}}
 {{- define "otel-aiops.config" -}}
 {{- $given := .Values.config -}}
@@ -53,9 +59,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   "receivers" (dict "otlp" (dict "protocols" (dict "grpc" $grpc "http" $http)))
   "api" (dict "endpoint" (printf ":%d" (int $ports.api)))
   "storage" (dict "directory" "/var/lib/otel-aiops") -}}
-{{/* Whoever reaches the port may look; to decide something takes a token. */}}
-{{- if not (or (dig "api" "access" nil $given) (dig "api" "auth" nil $given)) -}}
-{{- $own = mergeOverwrite $own (dict "api" (dict "access" (dict "anonymous" "viewer"))) -}}
+{{/* People sign in with tokens, commands inside the pod may look, and Prometheus has a token of its own. */}}
+{{- if not (include "otel-aiops.guarded" .) -}}
+{{- $prometheus := dict "token" "${env:OTEL_AIOPS_PROMETHEUS_TOKEN}" -}}
+{{- $access := dict "anonymous" "viewer" "programs" (dict "prometheus" $prometheus) -}}
+{{- $own = mergeOverwrite $own (dict "api" (dict "access" $access)) -}}
 {{- end -}}
 {{- if .Values.objectives -}}
 {{- $own = mergeOverwrite $own (dict "lifecycle" (dict "objectives" "/etc/otel-aiops/objectives")) -}}
