@@ -152,7 +152,7 @@ def runs(up: Running, incident: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
     def over() -> Any:
         found = up.get("/api/v1/responses")["responses"]
-        return found if len(found) == 7 and all(one["state"] in ended for one in found) else None
+        return found if len(found) == 8 and all(one["state"] in ended for one in found) else None
 
     return {one["playbook"]: one for one in wait_for(over, "the playbooks to end")}
 
