@@ -35,7 +35,7 @@ docs: $(INSTALLED)
 	$(BIN)/python -m tests.reference
 
 dashboards: $(INSTALLED)
-	$(BIN)/python -m otel_aiops.dashboards grafana/dashboards
+	$(BIN)/python -m otel_aiops.dashboards grafana
 
 screenshots: $(INSTALLED)
 	$(BIN)/python -m tests.screenshots docs/images

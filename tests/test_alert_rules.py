@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -31,6 +32,8 @@ from tests.tools.prometheus import promtool
 
 ROOT = Path(__file__).parent.parent
 RULES = sorted((ROOT / "grafana" / "alerts").glob("*.rules.yaml"))
+RUNBOOKS = ROOT / "otel_aiops" / "runbooks"
+PAGE = "http://localhost:9464/runbooks/"
 DOMAINS = [path for path in RULES if path.name.startswith("domain-")]
 OWN = [path for path in RULES if path not in DOMAINS]
 SOURCE = re.compile(r'anomaly_metric_name(=~?)"([^"]+)"')
@@ -157,15 +160,27 @@ def test_each_leads_to_its_place_in_a_runbook(path: Path) -> None:
     places = []
     for rule in rules_of(path):
         document, anchor = rule["annotations"]["runbook_url"].split("#")
-        assert anchor == rule["alert"].lower()
-        text = (ROOT / document).read_text()
+        assert anchor == rule["alert"].lower() and document.startswith(PAGE)
+        text = (RUNBOOKS / document.removeprefix(PAGE)).read_text()
         (section,) = re.findall(rf"^## {rule['alert']}\n(.*?)(?=^## |\Z)", text, re.S | re.M)
         assert all(f"**{word}.** " in section for word in ("What it means", "Look", "Do")), rule["alert"]
         places.append(rule["alert"])
     assert re.findall(r"^## (\w+)$", text, re.M) == places, "a runbook has the alerts of its file, in their order"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "runbooks").glob("*.md")), ids=lambda path: path.name)
+def test_the_command_of_the_readme_leads_all_alerts_elsewhere(tmp_path: Path) -> None:
+    home = shutil.copytree(ROOT / "grafana", tmp_path / "grafana")
+    (command,) = re.findall(r"^sed -i .*$", (home / "README.md").read_text(), re.M)
+    elsewhere = re.search(rf"\|{PAGE}\|(https://[^|]+/)\|", command)
+    assert elsewhere
+    subprocess.run(["sh", "-c", command], cwd=home, check=True, timeout=60)
+    changed = [*(home / "alerts").glob("*.rules.yaml"), home / "provisioning" / "alerting" / "rules.yaml"]
+    found = [url for path in changed for url in re.findall(r"runbook_url: (\S+)#", path.read_text())]
+    assert len(found) == 2 * sum(len(rules_of(path)) for path in RULES)
+    assert all(url.startswith(elsewhere[1]) and url.endswith(".md") for url in found)
+
+
+@pytest.mark.parametrize("path", sorted(RUNBOOKS.glob("*.md")), ids=lambda path: path.name)
 def test_runbooks_name_what_there_is(path: Path) -> None:
     text, settings = path.read_text(), [key for key, *_ in reference.settings()]
     for command in re.findall(r"`otel-aiops ([a-z][a-z ]*[a-z])`", text):

@@ -200,17 +200,18 @@ def test_each_metric_of_the_model_is_shown_or_ruled() -> None:
 
 def test_provisioning_says_nothing_of_policies_and_no_secret() -> None:
     """A provisioned notification policy would replace the whole tree of the organisation."""
-    files = {path.parent.name: yaml.safe_load(path.read_text()) for path in PROVISIONING.rglob("*.yaml")}
-    assert set(files) == {"alerting", "dashboards", "datasources"}
+    files = {path.relative_to(PROVISIONING): yaml.safe_load(path.read_text()) for path in PROVISIONING.rglob("*.yaml")}
+    contact, rules = files[Path("alerting/otel-aiops.yaml")], files[Path("alerting/rules.yaml")]
+    assert {path.parent.name for path in files} == {"alerting", "dashboards", "datasources"} and len(files) == 4
     assert all(one["apiVersion"] == 1 for one in files.values())
-    assert set(files["alerting"]) == {"apiVersion", "contactPoints"}
-    (receiver,) = files["alerting"]["contactPoints"][0]["receivers"]
+    assert set(contact) == {"apiVersion", "contactPoints"} and set(rules) == {"apiVersion", "groups"}
+    (receiver,) = contact["contactPoints"][0]["receivers"]
     settings = receiver["settings"]
     assert receiver["type"] == "webhook" and settings["authorization_scheme"] == "Bearer"
     assert settings["url"].startswith("$") and settings["authorization_credentials"].startswith("$")
-    (source,) = files["datasources"]["datasources"]
+    (source,) = files[Path("datasources/otel-aiops.yaml")]["datasources"]
     assert source["type"] == "prometheus" and source["uid"] and source["url"].startswith("$")
-    (provider,) = files["dashboards"]["providers"]
+    (provider,) = files[Path("dashboards/otel-aiops.yaml")]["providers"]
     assert provider["type"] == "file" and provider["options"]["path"]
 
 

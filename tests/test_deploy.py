@@ -178,6 +178,11 @@ class TestCompose:
         (source,) = yaml.safe_load((STACK / "grafana/datasources/prometheus.yaml").read_text())["datasources"]
         assert source["url"] == "http://prometheus:9090"
 
+    def test_rules_are_in_prometheus_and_not_in_grafana_too(self, stack: dict[str, Any]) -> None:
+        mounted = {name: {one["target"] for one in stack["services"][name]["volumes"]} for name in stack["services"]}
+        assert "/etc/prometheus/rules" in mounted["prometheus"]
+        assert not any(target.startswith("/etc/grafana/provisioning/alerting") for target in mounted["grafana"])
+
     def test_prometheus_shows_the_token_that_the_service_makes(self, stack: dict[str, Any]) -> None:
         """And nobody else looks at anything: what is published is not loopback inside the container."""
         access = load(STACK / "otel-aiops.yaml").config.api.access

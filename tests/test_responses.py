@@ -50,7 +50,7 @@ def configured(folder: Path, url: str, more: str = "") -> str:
         "tell": "ops",
         "approvers": ["ann", "bob", "eve"],
         "notify": [{"name": "ops", "urls": [f"{url.replace('http', 'json')}/told"]}],
-        "webhooks": [{"name": "hook", "to": {"url": f"{url}/hook"}, "secret": "a planted secret"}],
+        "webhooks": [{"name": "hook", "to": {"url": f"{url}/hook"}, "secret": "${env:NONE:-a planted secret}"}],
         "commands": [{"name": "heal", "argv": [sys.executable, "-c", APPEND, str(folder / "healed"), "{service}"]}],
     }
     return f"responses: {json.dumps(tree)}\nplaybooks: {json.dumps(playbooks)}\n{more}"

@@ -1,4 +1,4 @@
-"""Grafana dashboards as code; `python -m otel_aiops.dashboards DIRECTORY` writes them. Needs grafana-foundation-sdk."""
+"""Grafana's dashboards and alert rules as code; `python -m otel_aiops.dashboards grafana` writes them, with its SDK."""
 
 from otel_aiops.dashboards import forecast, incident, models, overview, own, quality, responses, series
 from otel_aiops.dashboards.board import Board

@@ -69,6 +69,7 @@ def series(up: Running) -> str:
 
 def paths(up: Running) -> list[str]:
     lists = ["/", "/incidents", "/series", "/objectives", "/models", "/feedback", "/system", "/objectives/catalog"]
+    lists += ["/runbooks", "/runbooks/host.md#hostmemoryunusual"]
     return [*lists, f"/incidents/{incident(up)['id']}", f"/series/{series(up)}"]
 
 

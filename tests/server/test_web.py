@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
+import yaml
 
 from otel_aiops.app import Service
 from otel_aiops.config import parse
@@ -19,6 +21,7 @@ from tests.incident_feed import broken
 from tests.servers import free_port, wait_for
 from tests.test_app import QUICK, Running, running
 
+ALERTS = Path(__file__).parents[2] / "grafana" / "alerts"
 BROWSER = {"Accept": "text/html,application/xhtml+xml"}
 OBJECTIVE = """
 objectives:
@@ -79,9 +82,34 @@ def all_pages(up: Running) -> list[str]:
     found = incident(up)
     series = next(one["evidence"]["series"] for one in found["findings"] if one["evidence"]["series"])
     lists = ["/", "/incidents", "/incidents?view=all", "/series", "/objectives", "/models", "/feedback", "/system"]
-    lists += ["/incidents?view=alerts", "/responses", "/silences"]
+    lists += ["/incidents?view=alerts", "/responses", "/silences", "/runbooks", "/runbooks/models.md"]
     own = [f"/incidents/{found['id']}", f"/incidents/{found['id']}/playbooks", f"/series/{series}"]
     return [*lists, *own, "/objectives/catalog"]
+
+
+class TestRunbooks:
+    def test_the_link_of_every_alert_rule_leads_to_its_place(self, up: Running) -> None:
+        places: dict[str, list[str]] = {}
+        for path in ALERTS.glob("*.rules.yaml"):
+            for group in yaml.safe_load(path.read_text())["groups"]:
+                for rule in group["rules"]:
+                    found = urlsplit(rule["annotations"]["runbook_url"])
+                    places.setdefault(found.path, []).append(found.fragment)
+        assert len(places) == 13
+        for address, names in places.items():
+            tags = _Tags(page(up, address)).tags
+            assert set(names) <= {attrs["id"] for tag, attrs in tags if tag == "h2"}, address
+
+    def test_they_are_read_as_text_and_keep_their_code(self, up: Running) -> None:
+        text = page(up, "/runbooks/models.md")
+        assert "<code>otel-aiops rollback</code>" in text and "<strong>Do.</strong>" in text and "**" not in text
+        assert "# Runbook" not in text and "grafana/alerts/" not in text, "files of the repository cannot be followed"
+        assert '<a href="self.md#otelaiopstelemetrystopped">' in text
+
+    @pytest.mark.parametrize("name", ["nothing.md", "..%2F__init__.py", "host"], ids=str)
+    def test_there_is_nothing_else(self, up: Running, name: str) -> None:
+        answer = requests.get(url(up, f"/runbooks/{name}"), headers=BROWSER, timeout=30)
+        assert answer.status_code == 404
 
 
 class TestPages:

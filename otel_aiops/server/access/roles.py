@@ -45,6 +45,7 @@ NEEDS: Final[Mapping[Need, str]] = {
         GET /incidents, GET /incidents/{id}, GET /series, GET /series/{fingerprint}, GET /series/{fingerprint}/plot,
         GET /series/{fingerprint}/forecast, GET /objectives, GET /objectives/{name}, GET /models, GET /models/{id},
         GET /feedback, GET /system, GET /responses, GET /responses/{id}, GET /incidents/{id}/playbooks, GET /silences,
+        GET /runbooks, GET /runbooks/{name},
         GET /api/v1/status, GET /api/v1/anomalies, GET /api/v1/alerts, GET /api/v1/budgets, GET /api/v1/objectives,
         GET /api/v1/objectives/{name}, GET /api/v1/verdicts, GET /api/v1/services, GET /api/v1/quality,
         GET /api/v1/series, GET /api/v1/series/{fingerprint}, GET /api/v1/explain, GET /api/v1/forecast,

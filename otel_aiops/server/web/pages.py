@@ -11,7 +11,17 @@ from starlette.routing import Route
 
 from otel_aiops.server.access import Access
 from otel_aiops.server.asking import wants_page as wants_page
-from otel_aiops.server.web import incidents, models, objectives, overview, responses, series, silences, system
+from otel_aiops.server.web import (
+    incidents,
+    models,
+    objectives,
+    overview,
+    responses,
+    runbooks,
+    series,
+    silences,
+    system,
+)
 from otel_aiops.server.web.pulse import Pulse
 from otel_aiops.server.web.render import HERE
 from otel_aiops.server.web.signing import Signing
@@ -45,6 +55,7 @@ class Pages:
             responses.ResponsePages(self.site, desk),
             silences.Silences(self.site, desk),
             system.System(self.site, backend),
+            runbooks.Runbooks(self.site),
             Signing(self.site, access),
         )
 
