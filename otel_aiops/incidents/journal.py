@@ -110,6 +110,9 @@ KNOWN = sql.Table(  # alerts of others, and what is still to be done with them
     sql.Column("body", sql.Text, nullable=False),
 )
 LATER = (VERDICTS, ROLLOUTS, ALERTS, KNOWN, CUTS)  # tables that journals of earlier releases have not
+LISTED = sql.Index(  # all that lists are counted and ordered by: bodies are long, and most are not shown
+    "ix_incidents_listed", INCIDENTS.c.state, INCIDENTS.c.start_ns, INCIDENTS.c.incident, INCIDENTS.c.severity
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +206,7 @@ class Journal:
                 META.create_all(connection)
                 connection.execute(self._new(ABOUT, {"name": "schema", "value": str(SCHEMA_VERSION)}))
                 return
+            LISTED.create(connection, checkfirst=True)
         if found != str(SCHEMA_VERSION):
             self.close()
             raise StateError(f"journal of incidents: expected schema version {SCHEMA_VERSION}, got {found}")
@@ -379,8 +383,12 @@ class Journal:
         order = (INCIDENTS.c.start_ns.desc(), INCIDENTS.c.incident)
         with self._database.transaction() as connection:
             total = connection.scalar(sql.select(sql.func.count()).select_from(INCIDENTS).where(*where)) or 0
-            query = sql.select(INCIDENTS.c.body).where(*where).order_by(*order).limit(limit).offset(offset)
-            found = tuple(_incident(body) for body in connection.scalars(query))
+            query = sql.select(INCIDENTS.c.incident).where(*where).order_by(*order).limit(limit).offset(offset)
+            names = list(connection.scalars(query))
+            bodies = connection.scalars(
+                sql.select(INCIDENTS.c.body).where(INCIDENTS.c.incident.in_(names)).order_by(*order)
+            )
+            found = tuple(_incident(body) for body in bodies)
         return Page(found, total)
 
     def get(self, name: str) -> Incident | None:

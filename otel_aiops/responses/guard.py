@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from otel_aiops.detect.explain import duration
 from otel_aiops.detect.windows import WindowConfig, covers, window
 from otel_aiops.errors import ConfigError
 
@@ -169,12 +170,13 @@ def _often(guard: GuardConfig, defaults: Defaults, facts: Facts, now_ns: int) ->
     cooldown_s = defaults.cooldown if guard.cooldown is None else guard.cooldown
     if cooldown_s and facts.last_ns:
         ago_s = (now_ns - facts.last_ns) / S
-        text = f"it was last done to {facts.target or 'this'} {ago_s:.0f} s ago, the cooldown is {cooldown_s:.0f} s"
+        ago = f"{duration(ago_s)} ago, the cooldown is {duration(cooldown_s)}"
+        text = f"it was last done to {facts.target or 'this'} {ago}"
         yield Check(name="cooldown", holds=ago_s >= cooldown_s, text=text)
     since_ns = now_ns - round(guard.per * S)
     lately = [target for at, target in zip(facts.done_ns, facts.targets, strict=True) if at > since_ns]
     most = defaults.most if guard.most is None else guard.most
-    text = f"it was done {_many(len(lately), 'time')} in the last {guard.per:.0f} s, at most {most} are wanted"
+    text = f"it was done {_many(len(lately), 'time')} in the last {duration(guard.per)}, at most {most} are wanted"
     yield Check(name="rate", holds=len(lately) < most, text=text)
     reach = defaults.targets if guard.targets is None else guard.targets
     if reach is not None:

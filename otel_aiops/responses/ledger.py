@@ -67,6 +67,10 @@ RUNS = sql.Table(
     sql.Column("made_ns", sql.BigInteger, nullable=False, index=True),
     sql.Column("body", sql.Text, nullable=False),
 )
+LISTED = (  # all that lists are counted and ordered by: bodies are long, and most are not shown
+    sql.Index("ix_response_runs_listed", RUNS.c.state, RUNS.c.made_ns, RUNS.c.id, RUNS.c.playbook),
+    sql.Index("ix_response_runs_tallied", RUNS.c.playbook, RUNS.c.state, RUNS.c.made_ns, RUNS.c.id),
+)
 EXECUTIONS = sql.Table(
     "response_executions",
     META,
@@ -132,6 +136,8 @@ class Ledger:
         self._database.open()
         with self._database.transaction() as connection:
             META.create_all(connection)
+            for index in LISTED:  # which ledgers of earlier releases have not
+                index.create(connection, checkfirst=True)
             if connection.scalar(sql.select(STATE.c.value).where(STATE.c.name == "began")) is None:
                 self._set(connection, "began", "1")
                 for row in connection.execute(sql.select(INCIDENTS.c.event_ns, INCIDENTS.c.body)).all():
@@ -236,8 +242,11 @@ class Ledger:
         wanted += [RUNS.c.state.in_(states)] if states else []
         with self._database.transaction() as connection:
             total = connection.scalar(sql.select(sql.func.count()).select_from(RUNS).where(*wanted)) or 0
-            query = sql.select(RUNS.c.body).where(*wanted).order_by(RUNS.c.made_ns.desc(), RUNS.c.id)
-            return int(total), [_run(body) for body in connection.scalars(query.limit(limit).offset(offset))]
+            order = (RUNS.c.made_ns.desc(), RUNS.c.id)
+            query = sql.select(RUNS.c.id).where(*wanted).order_by(*order).limit(limit).offset(offset)
+            shown = RUNS.c.id.in_(list(connection.scalars(query)))
+            bodies = connection.scalars(sql.select(RUNS.c.body).where(shown).order_by(*order))
+            return int(total), [_run(body) for body in bodies]
 
     def tallies(self) -> dict[str, Tally]:
         """How the runs of each playbook ended, by its name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,30 +21,39 @@ class Search:
 
     def __init__(self, words: str, service: str) -> None:
         self._words, self._service = words.casefold().split(), service
-        self._missing: dict[Stream, tuple[str, ...] | None] = {}  # words that its rows must have, None if it is out
+        self._missing: dict[Stream, _Missing | None] = {}  # what its rows must have themselves, None if it is out
 
     def takes(self, table: SeriesTable, row: int) -> bool:
         """Whether a live row is one of them."""
-        source = table.source(row)
-        stream = source.stream
+        stream, attributes = table.sent(row)
         if stream not in self._missing:
             self._missing[stream] = self._look(table, row)
         missing = self._missing[stream]
-        if not missing:
+        if missing is None or not missing.words:
             return missing is not None
-        raw = (stream.resource + source.attributes).lower()
-        if not all(word.encode() in raw for word in missing if _plain(word)):  # labels take long to read
-            return False
+        raw = (stream.resource + attributes).lower()
+        for word in missing.plain:  # labels take long to read
+            if word not in raw:
+                return False
         found = written(table.labels(row))
-        return all(word in found for word in missing)
+        return all(word in found for word in missing.words)
 
-    def _look(self, table: SeriesTable, row: int) -> tuple[str, ...] | None:
+    def _look(self, table: SeriesTable, row: int) -> _Missing | None:
         """What all series of a stream have: its name and service."""
         (labels,) = table.labels_of(np.array([row], np.int32), whole=False)
         if self._service not in ("", labels.service):
             return None
         shared = f"{labels.name} {labels.service}".casefold()
-        return tuple(word for word in self._words if word not in shared)
+        missing = tuple(word for word in self._words if word not in shared)
+        return _Missing(missing, tuple(word.encode() for word in missing if _plain(word)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """Words that the labels of a row must have, and those that its bytes must."""
+
+    words: tuple[str, ...]
+    plain: tuple[bytes, ...]
 
 
 def written(labels: Labels) -> str:

@@ -335,7 +335,12 @@ class SeriesTable:
     def source(self, row: int) -> Source:
         """The stream and attributes of a row as first received. Raises: KeyError if the row has no series."""
         head = self.stream_row(row)
-        return Source(self._entry(head).stream, self._raw[head], self.stats(row)[row - head])
+        return Source(*self.sent(head), self.stats(head)[row - head])
+
+    def sent(self, row: int) -> tuple[Stream, bytes]:
+        """The stream and attributes of a row alone: fast, for who looks at many."""
+        head = self.stream_row(row)
+        return self._entry(head).stream, self._raw[head]
 
     def temporality(self, rows: I32) -> list[Temporality]:
         """How the streams of K rows that have series add up."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
@@ -15,6 +16,7 @@ from tests.tools import chromium
 
 ARGUMENTS = ("--no-sandbox", "--disable-dev-shm-usage")
 PATIENCE_MS = 20_000
+HERE = ("127.0.0.1", "localhost")
 PHONE = {"width": 390, "height": 800}
 
 
@@ -33,7 +35,7 @@ def launched() -> Iterator[Browser]:
 @contextmanager
 def visiting(browser: Browser, up: Running, complaints: list[str], **options: Any) -> Iterator[Page]:
     """A tab of a service, without cookies of another one."""
-    context = browser.new_context(base_url=address(up), **options)
+    context = browser.new_context(**{"base_url": address(up), **options})
     context.set_default_timeout(PATIENCE_MS)
     yield watched(context, complaints)
     context.close()
@@ -49,7 +51,7 @@ def watched(context: BrowserContext, complaints: list[str]) -> Page:
 
     found.on("console", heard)
     found.on("pageerror", lambda error: complaints.append(str(error)))
-    found.on("request", lambda one: None if "//127.0.0.1:" in one.url else complaints.append(one.url))
+    found.on("request", lambda one: None if urlsplit(one.url).hostname in HERE else complaints.append(one.url))
     return found
 
 

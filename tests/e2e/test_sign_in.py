@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from otel_aiops.server.access import AccessConfig, Role
 from otel_aiops.server.access.issuer import IssuerConfig
+from tests.e2e.browsing import PATIENCE_MS, launched, watched
 from tests.server.issuer import CLIENT, SECRET, Issuer
 from tests.server.test_access import COOKIE, Door, open_door
-from tests.servers import require
-from tests.tools import chromium
 
 pytestmark = pytest.mark.servers
-ARGUMENTS = ("--no-sandbox", "--disable-dev-shm-usage")
-PATIENCE_MS = 30_000
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = require(chromium.chromium)
-    environment: dict[str, Any] = {**os.environ, **chromium.browser().environment}
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS), env=environment)
-        yield started
-        started.close()
+    with launched() as found:
+        yield found
 
 
 @pytest.fixture
@@ -43,20 +34,28 @@ def door(tmp_path: Path) -> Iterator[Door]:
 
 
 @pytest.fixture
-def tab(browser: Browser, door: Door) -> Iterator[Page]:
+def complaints() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def tab(browser: Browser, door: Door, complaints: list[str]) -> Iterator[Page]:
     context = browser.new_context(base_url=door.base)
     context.set_default_timeout(PATIENCE_MS)
-    yield context.new_page()
+    yield watched(context, complaints)
     context.close()
+    assert not [one for one in complaints if "400" not in one]  # what is behind this door refuses everything
 
 
-def test_with_a_token(tab: Page, door: Door) -> None:
+def test_with_a_token(tab: Page, door: Door, complaints: list[str]) -> None:
     tab.goto("/models")
     assert tab.url.endswith("/sign-in?next=%2Fmodels")
     expect(tab.get_by_role("heading", name="Sign in")).to_be_visible()
     tab.get_by_label("Token").fill("oat_00000000_wrong")
     tab.get_by_role("button", name="Sign in").click()
     expect(tab.get_by_role("alert")).to_contain_text("wrong, expired or revoked")
+    assert all("400" in one or "401" in one for one in complaints)  # Chromium writes down every answer of that kind
+    complaints.clear()
     tab.get_by_label("Token").fill(door.tokens[Role.APPROVER])
     tab.get_by_role("button", name="Sign in").click()
     expect(tab.locator(".tools")).to_contain_text("approver-1 approver")

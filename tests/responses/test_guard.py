@@ -47,12 +47,12 @@ def test_cooldown(seconds: float, verdict: Verdict) -> None:
 
 
 def test_cooldown_says_how_long() -> None:
-    assert ruled(last_ns=ago(90))[1] == "it was last done to cart 90 s ago, the cooldown is 600 s"
+    assert ruled(last_ns=ago(90))[1] == "it was last done to cart 90 s ago, the cooldown is 10 min"
 
 
 def test_rate() -> None:
     often = {"done_ns": tuple(ago(3_000 - k) for k in range(6)), "targets": ("cart",) * 6}
-    assert ruled(**often) == (Verdict.REFUSED, "it was done 6 times in the last 3600 s, at most 6 are wanted")
+    assert ruled(**often) == (Verdict.REFUSED, "it was done 6 times in the last 60 min, at most 6 are wanted")
     assert ruled({"most": 7}, **often)[0] is Verdict.ALLOWED
     assert ruled({"per": 60.0}, **often)[0] is Verdict.ALLOWED, "long ago does not count"
 

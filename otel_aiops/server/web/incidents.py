@@ -23,10 +23,11 @@ VIEWS = {
     "past": "resolved,merged,expired",
     "all": "",
 }
-ALERTS = "alerts"
+ALERTS, PREDICTED = "alerts", "predicted"
 NAMES = {"now": "Now", "predicted": "Predicted", "past": "Past", "all": "All", ALERTS: "Alerts of others"}
 SEVERITIES = ("critical", "warning", "info")
 MOST_PLOTS = 6
+MOST_STANDING = 100  # predictions
 RESPONSES = 20  # of one incident; the page of responses has all
 
 
@@ -36,6 +37,8 @@ class Desk(Protocol):
     def incidents(self, asked: Mapping[str, str], *, limit: int, offset: int) -> dict[str, Any]: ...
 
     def incident(self, name: str) -> dict[str, Any] | None: ...
+
+    def predictions(self, *, limit: int, offset: int) -> dict[str, Any]: ...
 
     def mark(self, name: str, asked: Any) -> dict[str, Any] | None: ...
 
@@ -77,6 +80,8 @@ class Incidents:
         kept = {key: query[key] for key in ("severity", "service") if query.get(key)}
         if view == ALERTS:
             return await self._alerts(request, kept, number)
+        if view == PREDICTED:
+            return await self._predicted(request, kept, number)
         asked = kept | ({"state": VIEWS[view]} if VIEWS[view] else {})
         found = await self._site.ask(lambda: self._desk.incidents(asked, limit=PAGE, offset=PAGE * (number - 1)))
         return self._site.page(
@@ -92,6 +97,26 @@ class Incidents:
             number=number,
             last=max(1, -(-found["total"] // PAGE)),
             link=lambda n: "?" + urlencode({"view": view, **kept, "page": n}),
+        )
+
+    async def _predicted(self, request: Request, kept: Mapping[str, str], number: int) -> Response:
+        """Predictions that stand, and a page of those of which it is known whether they came true."""
+        standing = {**kept, "state": VIEWS[PREDICTED]}
+        past = await self._site.ask(lambda: self._desk.predictions(limit=PAGE, offset=PAGE * (number - 1)))
+        return self._site.page(
+            request,
+            "predictions.html",
+            "incidents",
+            view=PREDICTED,
+            views=await self._site.ask(lambda: self._views(kept)),
+            severities=SEVERITIES,
+            severity=kept.get("severity", ""),
+            service=kept.get("service", ""),
+            found=await self._site.ask(lambda: self._desk.incidents(standing, limit=MOST_STANDING, offset=0)),
+            past=past,
+            number=number,
+            last=max(1, -(-past["total"] // PAGE)),
+            link=lambda n: "?" + urlencode({"view": PREDICTED, **kept, "page": n}),
         )
 
     async def _alerts(self, request: Request, kept: Mapping[str, str], number: int) -> Response:

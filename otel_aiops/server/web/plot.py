@@ -129,6 +129,7 @@ def _times(at: _Scale, y: float, width: int) -> Iterator[str]:
     most = max(2, (width - LEFT - RIGHT) // LETTER)
     step = next((one for one in STEPS if (at.last - at.first) / one <= most), STEPS[-1])
     first = math.ceil(at.first / step) * step
+    yield f'<text x="4" y="{y + 15}">UTC</text>'
     for time in range(first, int(at.last) + 1, step):
         moment, x = datetime.fromtimestamp(time, UTC), at(time)
         clock = f"{moment:%H:%M:%S}" if step < 60 else f"{moment:%H:%M}"
