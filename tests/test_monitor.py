@@ -74,10 +74,15 @@ def write(folder: Path, hours: int = HOURS, *, by: float, since: int) -> None:
 def watched(folder: Path, more: str = SHORT, hours: int = HOURS) -> Iterator[Running]:
     """A service whose event clock stands at the end of what is recorded."""
     with running(folder, more) as up:
-        for k in range(20):
-            up.send(Feed("pay").gauge("queue", (FIRST + hours) * 3_600 + 1_000 + k, 5.0))
-        up.settle()
+        reach_now(up, hours)
         yield up
+
+
+def reach_now(up: Running, hours: int = HOURS) -> None:
+    """Set the event clock to the end of what is recorded."""
+    for k in range(20):
+        up.send(Feed("pay").gauge("queue", (FIRST + hours) * 3_600 + 1_000 + k, 5.0))
+    up.settle()
 
 
 def test_before_the_first_look_nothing_is_known(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,12 @@ from otel_aiops.cli import app
 from otel_aiops.config import parse
 from otel_aiops.errors import ConfigError
 from otel_aiops.responses.playbook import load_playbooks
+from otel_aiops.server.access.roles import Role
+from otel_aiops.server.access.tokens import TokenFile
 from tests.incident_feed import broken, call
 from tests.responses.receiver import Receiver, receiving
 from tests.responses.stage import APPEND
+from tests.server.test_web_roles import Guarded
 from tests.servers import wait_for
 from tests.test_app import Running
 
@@ -46,7 +50,7 @@ def configured(folder: Path, url: str, more: str = "") -> str:
         "tell": "ops",
         "approvers": ["ann", "bob", "eve"],
         "notify": [{"name": "ops", "urls": [f"{url.replace('http', 'json')}/told"]}],
-        "webhooks": [{"name": "hook", "to": {"url": f"{url}/hook"}, "secret": "${env:HOOK_SECRET:-a planted secret}"}],
+        "webhooks": [{"name": "hook", "to": {"url": f"{url}/hook"}, "secret": "${env:NONE:-a planted secret}"}],
         "commands": [{"name": "heal", "argv": [sys.executable, "-c", APPEND, str(folder / "healed"), "{service}"]}],
     }
     return f"responses: {json.dumps(tree)}\nplaybooks: {json.dumps(playbooks)}\n{more}"
@@ -295,6 +299,59 @@ def test_a_restart_keeps_what_waits(tmp_path: Path, receiver: Receiver) -> None:
         assert {run["id"] for run in responses(again)} == {run["id"] for run in before}
     finally:
         again.service.stop()
+
+
+def test_two_identities_approve_in_time(tmp_path: Path, receiver: Receiver) -> None:
+    """Whoever a token stands for is asked once, whoever they say they are."""
+    ask = {"do": {"kind": "command", "use": "heal"}, "guard": {"approvals": 2, "cooldown": 0, "expiry": "10h"}}
+    late = {**ask, "guard": {**ask["guard"], "expiry": "1h"}}
+    books = [
+        {"name": name, "match": {"suspects": ["catalog"]}, "dry_run": False, "steps": [step]}
+        for name, step in (("heal", ask), ("late", late))
+    ]
+    heal = {"name": "heal", "argv": [sys.executable, "-c", APPEND, str(tmp_path / "healed"), "{service}"]}
+    tree = {"enabled": True, "late": "10000d", "approvers": ["ann", "bob"], "commands": [heal]}
+    tokens = TokenFile(tmp_path / "access")
+    roles = {"ann": Role.APPROVER, "bob": Role.ADMIN, "eve": Role.APPROVER, "ops": Role.OPERATOR}
+    shown = {name: tokens.create(name=name, role=role, who="test")[1] for name, role in roles.items()}
+    passed_s = 0.0
+
+    def clock_ns() -> int:
+        return time.time_ns() + round(passed_s * 1e9)
+
+    config = f"responses: {json.dumps(tree)}\nplaybooks: {json.dumps(books)}\n"
+    with broken(tmp_path / "data", config, still=True, clock_ns=clock_ns) as up:
+        guarded = Guarded(up, tmp_path / "access")
+
+        def approve(name: str, playbook: str, **said: str) -> str:
+            url = f"{guarded.base}/api/v1/responses/{asked[playbook]}/approve"
+            headers = {"Authorization": f"Bearer {shown[name]}"}
+            answer = requests.post(url, json=said, headers=headers, timeout=30)
+            return "" if answer.status_code == 200 else f"{answer.status_code} {answer.json()['error']}"
+
+        try:
+            wait_for(lambda: len(responses(up, state="waiting")) == 2, "somebody to be asked")
+            asked = {one["playbook"]: one["id"] for one in responses(up)}
+            assert approve("ops", "heal").startswith("403 ")
+            assert approve("eve", "heal", who="ann").startswith(
+                "400 who: expected one of responses.approvers, got 'eve'"
+            )
+            for playbook in asked:
+                assert approve("ann", playbook) == ""
+                assert approve("ann", playbook, who="bob").startswith("400 who: expected somebody who has not said")
+            passed_s = 2 * 3_600.0
+            wait_for(lambda: responses(up, playbook="late")[0]["state"] == "refused", "it to expire")
+            (step,) = responses(up, playbook="late")[0]["steps"]
+            assert step["result"] == "it was not approved and done within 3600 s"
+            assert approve("bob", "late").startswith("400 id: expected a response that waits for approval")
+            assert not (tmp_path / "healed").exists()
+            assert approve("bob", "heal", who="ann") == ""
+            wait_for(lambda: responses(up, playbook="heal")[0]["state"] == "done", "it to be done")
+            assert (tmp_path / "healed").read_text() == "catalog\n"
+            (step,) = responses(up, playbook="heal")[0]["steps"]
+            assert [one["who"] for one in step["approvals"]] == ["ann", "bob"]
+        finally:
+            guarded.server.stop(1.0)
 
 
 def test_health_checks_answer_beside_it(up: Running) -> None:

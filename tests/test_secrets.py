@@ -103,6 +103,8 @@ def configuration(folder: Path, planted: Planted, ports: dict[str, int]) -> dict
         {"do": {"kind": "silence", "use": "a", "duration": "1h"}},
         {"do": {"kind": "annotation", "use": "g"}},
         {"do": {"kind": "issue", "use": "t"}},
+        {"do": {"kind": "workflow", "use": "hub"}},
+        {"do": {"kind": "workflow", "use": "lab"}},
     ]
     playbooks = [
         {
@@ -170,6 +172,16 @@ def configuration(folder: Path, planted: Planted, ports: dict[str, int]) -> dict
             "alertmanagers": [{"name": "a", "to": http(planted, "silence")}],
             "grafanas": [{"name": "g", "to": http(planted, "grafana")}],
             "trackers": [{"name": "t", "project": "a/b", "to": http(planted, "tracker")}],
+            "workflows": [
+                {
+                    **{"name": "hub", "project": "a/b", "workflow": "w.yml", "to": http(planted, "workflow")},
+                    "inputs": {"key": planted.env("workflow_input"), "service": "{service}"},
+                },
+                {
+                    **{"name": "lab", "kind": "gitlab", "project": "a/b", "to": http(planted, "pipeline")},
+                    **{"token": planted.env("trigger"), "inputs": {"KEY": planted.env("pipeline_input")}},
+                },
+            ],
         },
         "playbooks": playbooks,
         "objectives": [{"name": "carts", "match": {"service": "cart"}}],
@@ -256,6 +268,8 @@ def test_what_is_wrong_beside_a_secret(tmp_path: Path, planted: Planted) -> None
         "responses: {webhooks: [{name: w, to: {url: 'http://x', headers: PLANT}}]}",
         "exporters: {otlp: {endpoint: 'x:1', headers: [PLANT]}}",
         "responses: {notify: [{name: n, urls: PLANT}]}",
+        "responses: {workflows: [{name: w, project: a/b, workflow: w.yml, token: PLANT}]}",
+        "responses: {workflows: [{name: w, project: a/b, workflow: w.yml, inputs: {a: 'PLANT {service}'}}]}",
     ):
         path.write_text(text.replace("PLANT", planted.env("wrong")))
         assert planted.found(run(planted, "check", str(path))) == [], text
@@ -281,7 +295,7 @@ def test_a_service_at_work_tells_none(config: Path, planted: Planted, tmp_path: 
         told = requests.post(f"{base}/api/v1/webhooks/alertmanager", body, headers=signed, timeout=30)
         assert told.status_code == 202, told.text
         ended = f"{base}/api/v1/responses?state=done,failed,refused"
-        wait_for(lambda: session.get(ended, timeout=30).json()["total"] >= 7, "all playbooks to end")
+        wait_for(lambda: session.get(ended, timeout=30).json()["total"] >= 9, "all playbooks to end")
         for shown in ({"Authorization": "Bearer wrong"}, {"Authorization": "Bearer a.b.c"}, {}):
             heard[f"refused {shown}"] = requests.get(f"{base}/api/v1/status", headers=shown, timeout=30).text
         heard["refused basic"] = requests.get(f"{base}/metrics", auth=("user", "wrong"), timeout=30).text

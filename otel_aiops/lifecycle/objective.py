@@ -18,7 +18,9 @@ from otel_aiops.settings import ConfigErrors, Schema, load_named
 
 LabelSource = Literal["verdict", "incident", "file", "alertmanager", "prometheus"]
 ExclusionSource = Literal["incident", "maintenance", "silence", "load_test"]
-Response = Literal["notify", "webhook", "command", "scale", "silence", "annotation", "issue"]  # kinds of steps
+Response = Literal[
+    "notify", "webhook", "command", "scale", "silence", "annotation", "issue", "workflow"
+]  # kinds of steps
 
 HASH_DIGITS = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # it stands in addresses, labels and names of files

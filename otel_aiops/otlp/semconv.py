@@ -566,6 +566,7 @@ OWN_METRICS: tuple[Metric, ...] = (
         "Alerts that Alertmanager and Grafana told by webhook, by outcome (taken, repeated, ours, unreadable; and of "
         "those that a notification left out: taken when asked for, ended, lost).",
         ("sender", "outcome"),
+        begins=(("alertmanager", "lost"), ("grafana", "lost")),
     ),
     Metric(
         "otel_aiops.alertmanager.incomplete",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 from otel_aiops.responses.http import HttpConfig, Unreachable, joined, send
-from otel_aiops.responses.order import Ended, Lost, Order, Outcome, target_of
+from otel_aiops.responses.order import Ended, Lost, Order, Outcome, absent, target_of
 from otel_aiops.responses.values import filled
 
 PATH = "api/annotations"
@@ -62,7 +62,7 @@ class Annotator:
             return Lost.UNKNOWN
         if not isinstance(found, list):
             return Lost.UNKNOWN
-        return Outcome(ended=Ended.DONE, text="it is annotated") if found else Lost.NEVER
+        return Outcome(ended=Ended.DONE, text="it is annotated") if found else absent(order, config.to.timeout)
 
 
 def _text(order: Order) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -23,7 +22,7 @@ from typing import Any
 from otel_aiops.errors import ConfigError
 from otel_aiops.responses import child
 from otel_aiops.responses.order import Ended, Lost, Order, Outcome, Refused, target_of
-from otel_aiops.responses.values import NAMES, argument, places
+from otel_aiops.responses.values import places, whole, wrong_places
 from otel_aiops.settings import ConfigErrors
 
 POLL_S = 0.02
@@ -32,7 +31,6 @@ NEVER = b"never"  # in a claim of the service itself
 KEPT = 1_000  # newest files of claims and outcomes
 PATH = "/usr/local/bin:/usr/bin:/bin"
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish", "csh", "tcsh", "busybox", "env", "xargs", "eval"})
-_WHOLE = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +54,7 @@ class CommandConfig:
     def filled(self, values: Mapping[str, str]) -> list[str]:
         """The arguments for an incident. Raises: Refused."""
         try:
-            return [argument(match[1], values) if (match := _WHOLE.fullmatch(one)) else one for one in self.argv]
+            return [whole(one, values) for one in self.argv]
         except ValueError as error:
             raise Refused(f"command {self.name}: {error}") from error
 
@@ -65,11 +63,8 @@ class CommandConfig:
             got = self.argv[0] if self.argv else "none"
             yield ConfigError("argv", f"expected a program by its absolute path, got {got!r}")
         for number, one in enumerate(self.argv):
-            names = places(one)
-            if names and not _WHOLE.fullmatch(one):
-                yield ConfigError(f"argv.{number}", f"expected a value as a whole argument, got it inside {one!r}")
-            for name in set(names) - set(NAMES):
-                yield ConfigError(f"argv.{number}", f"{{{name}}} is not a known value; known here: {', '.join(NAMES)}")
+            for why in wrong_places(one):
+                yield ConfigError(f"argv.{number}", why)
         program = Path(self.argv[0]).name if self.argv else ""
         if program in SHELLS and any(map(places, self.argv)):
             yield ConfigError("argv", f"expected no values of incidents for a shell, got them for {program}")

@@ -15,6 +15,7 @@ from otel_aiops.responses.playbook import Kind
 from otel_aiops.responses.scale import ScalerConfig
 from otel_aiops.responses.silence import AlertmanagerConfig
 from otel_aiops.responses.webhook import WebhookConfig
+from otel_aiops.responses.workflow import WorkflowConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class ResponsesConfig:
     alertmanagers: tuple[AlertmanagerConfig, ...] = ()  # where alerts may be silenced
     grafanas: tuple[GrafanaConfig, ...] = ()  # where incidents are drawn
     trackers: tuple[TrackerConfig, ...] = ()  # where issues are opened
+    workflows: tuple[WorkflowConfig, ...] = ()  # the only workflows that may be started
 
     def __post_init__(self) -> None:
         if not 0 < self.interval <= 60:
@@ -67,4 +69,5 @@ KEYS: Mapping[Kind, str] = {
     "silence": "alertmanagers",
     "annotation": "grafanas",
     "issue": "trackers",
+    "workflow": "workflows",
 }

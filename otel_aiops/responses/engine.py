@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from otel_aiops.errors import AiopsError
 from otel_aiops.incidents.incident import Incident, State
 from otel_aiops.incidents.journal import brief
 from otel_aiops.labels import Labels
@@ -124,15 +125,18 @@ class Engine:
         self._ledger, self._world, self._told, self._stopping = ledger, world, told, stopping
         self._workers = workers
         self._pool = ThreadPoolExecutor(2 * workers, thread_name_prefix="response")
+        self._lookers = ThreadPoolExecutor(workers, thread_name_prefix="verify")  # who is slow to tell holds up no step
         self._flying: dict[str, Future[Outcome | None]] = {}  # by execution
         self._lanes: dict[str, bool] = {}  # by execution: whether it tells; a slow command holds up no notice
         self._looking: dict[str, Future[str]] = {}  # by execution: why its query does not hold
         self._open: dict[str, _Open] | None = None
+        self._began_ns = 0  # when it first looked
         self._poked = False
 
     def close(self) -> None:
         """Begin nothing more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._lookers.shutdown(wait=False, cancel_futures=True)
 
     def renew(self, settings: Settings) -> None:
         """Go on with other settings."""
@@ -145,8 +149,8 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """Whether something is being done."""
-        return bool(self._flying)
+        """Whether something is being done or asked."""
+        return bool(self._flying or self._looking)
 
     @property
     def running(self) -> int:
@@ -156,6 +160,7 @@ class Engine:
     def tick(self) -> None:
         """Begin what is new, and carry on what is begun as far as it goes now. Raises: StorageError."""
         if self._open is None:
+            self._began_ns = self._world.now_ns()
             self._open = {run.id: _Open(run, self._ledger.executions(run.id)) for run in self._ledger.unfinished()}
         for _ in range(ROUNDS):
             changed = self._take(self._open) | self._take_notices(self._open) | self._take_alerts(self._open)
@@ -296,7 +301,10 @@ class Engine:
             return self._end(of, move.state)
         else:
             return False
-        held_up = isinstance(move, Begin) and self._full(move.action)
+        if isinstance(move, Begin):
+            held_up = self._full(move.action)
+        else:
+            held_up = execution_id(of.run.id, move.step, DO) in self._looking
         of.due_ns = 0 if changed or held_up else self._world.now_ns() + AGAIN_NS
         return changed
 
@@ -392,21 +400,28 @@ class Engine:
 
     def _why_not(self, run: Run, one: Execution, verify: VerifyConfig) -> str | None:
         """Why it is not over; "" where it is, None where that is being asked."""
-        if verify.by == "promql":
-            asked = self._looking.get(one.id)
-            if asked is None:
-                self._looking[one.id] = self._pool.submit(self._settings.holds, verify.query)
-                return None
-            if not asked.done():
-                return None
-            del self._looking[one.id]
-            return asked.result()
-        incident = self._world.incident(run.incident.id)
-        if incident is None:
-            return "the incident is not known any more"
-        if verify.by == "resolved":
-            return not_resolved(incident)
-        return not_calm(incident, self._world.scores(incident))
+        asked = self._looking.get(one.id)
+        if asked is None:
+            self._looking[one.id] = self._lookers.submit(self._asked, run, verify)
+            return None
+        if not asked.done():
+            return None
+        del self._looking[one.id]
+        return asked.result()
+
+    def _asked(self, run: Run, verify: VerifyConfig) -> str:
+        """The same, of whoever knows; in a thread of its own, because that may take its time."""
+        try:
+            if verify.by == "promql":
+                return self._settings.holds(verify.query)
+            incident = self._world.incident(run.incident.id)
+            if incident is None:
+                return "the incident is not known any more"
+            if verify.by == "resolved":
+                return not_resolved(incident)
+            return not_calm(incident, self._world.scores(incident))
+        except AiopsError as error:  # it is asked again until the time is over
+            return str(error)
 
     def stopped(self) -> str:
         """Why nothing is done now, "" where something is."""
@@ -462,6 +477,7 @@ class Engine:
         except Refused as refused:
             found = Outcome(ended=Ended.UNKNOWN, text=str(refused))
         if found is Lost.RUNNING:
+            of.due_ns = self._world.now_ns() + AGAIN_NS
             return False
         if isinstance(found, Outcome):
             return self._ended(of, one, found)
@@ -528,6 +544,7 @@ class Engine:
             values=values_of(run.incident, run.playbook.name),
             replicas=one.replicas,
             stopping=self._stopping,
+            began_s=(self._world.now_ns() - self._began_ns) / S,
         )
 
     def _responder(self, kind: Kind) -> Responder:

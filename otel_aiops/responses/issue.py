@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from otel_aiops.errors import ConfigError
 from otel_aiops.responses.http import HttpConfig, Unreachable, joined, send
-from otel_aiops.responses.order import Ended, Lost, Order, Outcome, target_of
+from otel_aiops.responses.order import Ended, Lost, Order, Outcome, absent, target_of
 from otel_aiops.responses.values import filled
 
 LOOKED_AT = 100  # newest issues, for the one that was made before a crash
@@ -39,9 +39,7 @@ class TrackerConfig:
     @property
     def url(self) -> str:
         """Where its issues are."""
-        if self.kind == "github":
-            return joined(self.to.url, f"repos/{quote(self.project)}/issues")
-        return joined(self.to.url, f"projects/{quote(self.project, safe='')}/issues")
+        return joined(project_url(self.kind, self.to.url, self.project), "issues")
 
 
 class Issues:
@@ -84,7 +82,16 @@ class Issues:
         for one in found:
             if isinstance(one, dict) and order.id in f"{one.get('body')} {one.get('description')}":
                 return _made(one)
-        return Lost.NEVER
+        return absent(order, config.to.timeout)
+
+
+def project_url(kind: str, base: str, project: str) -> str:
+    """Where the API of GitHub or GitLab has a project.
+
+    >>> project_url("gitlab", "https://gitlab.com/api/v4", "team/shop")
+    'https://gitlab.com/api/v4/projects/team%2Fshop'
+    """
+    return joined(base, f"repos/{quote(project)}" if kind == "github" else f"projects/{quote(project, safe='')}")
 
 
 def escaped(values: Mapping[str, str]) -> dict[str, str]:

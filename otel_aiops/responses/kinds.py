@@ -15,6 +15,7 @@ from otel_aiops.responses.playbook import Kind
 from otel_aiops.responses.scale import Scale
 from otel_aiops.responses.silence import Silencer
 from otel_aiops.responses.webhook import Webhook
+from otel_aiops.responses.workflow import Workflows
 
 
 def responders(config: ResponsesConfig, folder: Path) -> Mapping[Kind, Responder]:
@@ -27,4 +28,5 @@ def responders(config: ResponsesConfig, folder: Path) -> Mapping[Kind, Responder
         "silence": Silencer(config.alertmanagers),
         "annotation": Annotator(config.grafanas),
         "issue": Issues(config.trackers),
+        "workflow": Workflows(config.workflows),
     }

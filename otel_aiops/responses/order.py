@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -27,6 +28,7 @@ class Order:
     values: Mapping[str, str] = field(default_factory=dict)
     replicas: tuple[int, int] | None = None  # of `scale`: there were, and shall be
     stopping: Callable[[], bool] = lambda: False  # whether whoever does it should leave it
+    began_s: float = math.inf  # s since this process began: what another one sent of it was sent before
 
 
 class Ended(StrEnum):
@@ -50,7 +52,7 @@ class Lost(StrEnum):
     """What is known of an order that was being done when the process ended, where its outcome is not."""
 
     NEVER = "never"  # it was not begun, and will not be
-    RUNNING = "running"  # by a process that goes on by itself
+    RUNNING = "running"  # it may still be done without us
     UNKNOWN = "unknown"
 
 
@@ -63,6 +65,13 @@ def target_of(targets: Mapping[str, T], order: Order) -> T:
     if order.action.use not in targets:
         raise Refused(f"the configuration has no {order.action.kind} with the name {order.action.use!r} any more")
     return targets[order.action.use]
+
+
+def absent(order: Order, timeout_s: float, then: Lost = Lost.NEVER) -> Lost:
+    """What it means that what an order makes is not there: a request that was sent before the end of the process may
+    be carried out after it, for as long as an answer may take.
+    """
+    return Lost.RUNNING if order.began_s < timeout_s else then
 
 
 class Responder(Protocol):

@@ -17,7 +17,7 @@ from otel_aiops.responses.guard import ACTS, TELLS, Defaults, GuardConfig
 from otel_aiops.responses.values import NAMES, places, probability_of
 from otel_aiops.settings import ConfigErrors, Schema, load_named
 
-Kind = Literal["notify", "webhook", "command", "scale", "silence", "annotation", "issue"]
+Kind = Literal["notify", "webhook", "command", "scale", "silence", "annotation", "issue", "workflow"]
 Trigger = Literal["opened", "notified", "updated", "resolved", "predicted", "alert"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -81,7 +81,7 @@ class MatchConfig:
 class ActionConfig:
     """One thing to do. Where it goes stands in the configuration of the service, under the name in `use`."""
 
-    kind: Kind  # notify, webhook, command, scale, silence, annotation or issue
+    kind: Kind  # notify, webhook, command, scale, silence, annotation, issue or workflow
     use: str  # name of an entry of responses.notify, .webhooks, .commands, .scalers and so on
     text: str = ""  # what is said, with {title}, {summary}, {service} and so on; without it, title and summary
     replicas: int | None = None  # of `scale`: how many there shall be

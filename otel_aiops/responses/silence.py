@@ -11,7 +11,7 @@ from typing import Any
 
 from otel_aiops.errors import ConfigError
 from otel_aiops.responses.http import HttpConfig, Unreachable, joined, send
-from otel_aiops.responses.order import Ended, Lost, Order, Outcome, Refused, target_of
+from otel_aiops.responses.order import Ended, Lost, Order, Outcome, Refused, absent, target_of
 from otel_aiops.responses.values import NAMES, filled, places
 
 PATH = "api/v2/silences"
@@ -76,7 +76,7 @@ class Silencer:
         for one in found:
             if isinstance(one, dict) and f"[{order.id}]" in str(one.get("comment")):
                 return Outcome(ended=Ended.DONE, text=f"silence {one.get('id')} until {one.get('endsAt')}")
-        return Lost.NEVER
+        return absent(order, config.to.timeout)
 
     def _matchers(self, order: Order) -> list[dict[str, Any]]:
         """Exact ones. Raises: Refused where a value is empty, which would match alerts without the label."""

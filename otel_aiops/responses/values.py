@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from otel_aiops.incidents.incident import Incident
@@ -69,6 +69,26 @@ def filled(text: str, values: Mapping[str, str]) -> str:
     '{id} {'
     """
     return _PLACE.sub(lambda match: values.get(match[1], match[0]), text)
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text is one value and nothing else."""
+    return bool(_PLACE.fullmatch(text))
+
+
+def wrong_places(text: str, known: Sequence[str] = NAMES) -> Iterator[str]:
+    """What is wrong with a text that shall be fixed, or one value and nothing else."""
+    names = places(text)
+    if names and not is_whole(text):
+        yield f"expected a value as a whole argument, got {{{names[0]}}} inside other text"
+    for name in sorted(set(names) - set(known)):
+        yield f"{{{name}}} is not a known value; known here: {', '.join(known)}"
+
+
+def whole(text: str, values: Mapping[str, str]) -> str:
+    """A fixed text, or the value that it is. Raises: ValueError, see `argument`."""
+    match = _PLACE.fullmatch(text)
+    return argument(match[1], values) if match else text
 
 
 def argument(name: str, values: Mapping[str, str]) -> str:

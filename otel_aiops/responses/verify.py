@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
-from otel_aiops.incidents.incident import Incident, State
+from otel_aiops.incidents.incident import Channel, Finding, Incident, State
 from otel_aiops.responses.http import HttpConfig, Unreachable, joined, send, shown
 
 OVER = (State.RESOLVED, State.MERGED, State.EXPIRED)
@@ -18,18 +18,22 @@ def not_resolved(incident: Incident) -> str:
 
 
 def not_calm(incident: Incident, scores: Mapping[str, float]) -> str:
-    """Why what shows an incident is not back to normal; "" where it is.
-
-    Findings of a series count by its newest score, the others by whether they have ended.
-    """
-    strange = [
-        one for one in incident.findings if not (scores[s] < 1 if (s := one.evidence.series) in scores else one.end_ns)
-    ]
+    """Why what shows an incident is not back to normal; "" where it is."""
+    strange = [one for one in incident.findings if _lasts(one, scores.get(one.evidence.series, math.nan))]
     if not strange:
         return ""
     worst = max((scores.get(one.evidence.series, math.nan) for one in strange), default=math.nan)
     number = f", the highest score is {worst:.2f}" if worst == worst else ""
     return f"{len(strange)} of {len(incident.findings)} findings last{number}"
+
+
+def _lasts(one: Finding, score: float) -> bool:
+    """Alerts of series count by the newest score. Other alarms, as those of spans, look at many series over longer
+    windows: the score of one that shows them may be low all the while, so they must have ended as well.
+    """
+    if one.channel is Channel.SERIES and score == score:
+        return score >= 1
+    return not one.end_ns or score >= 1
 
 
 def does_not_hold(prometheus: HttpConfig, query: str) -> str:

@@ -38,7 +38,8 @@ TEXT = "{title} {summary} {service} {operation} {reason} {resource}"
 HIDDEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 PATHS = {
     *("/base", "/base/told", "/base/api/v2/silences", "/base/api/annotations", "/base/repos/team/shop/issues"),
-    *("/base/api/v2/alerts", "/base/shop%2Fcatalog", "/base/api/v1/query"),
+    *("/base/repos/team/shop/actions/workflows/w.yml/dispatches", "/base/api/v2/alerts"),
+    *("/base/shop%2Fcatalog", "/base/api/v1/query"),
 }
 REQUESTS = (
     (ExportMetricsServiceRequest, "metrics", "resource_metrics"),
@@ -50,7 +51,7 @@ REQUESTS = (
 def configured(url: str) -> str:
     """Every kind of step, each in a playbook of its own."""
     http = {"url": f"{url}/base", "attempts": 1}
-    kinds = ("notify", "webhook", "command", "scale", "silence", "annotation", "issue")
+    kinds = ("notify", "webhook", "command", "scale", "silence", "annotation", "issue", "workflow")
     books = []
     for kind in kinds:
         do: dict[str, Any] = {"kind": kind, "use": "it", "text": TEXT} | ({"add": 1} if kind == "scale" else {})
@@ -69,6 +70,9 @@ def configured(url: str) -> str:
         "alertmanagers": [{"name": "it", "to": http}],
         "grafanas": [{"name": "it", "to": http}],
         "trackers": [{"name": "it", "to": http, "project": "team/shop"}],
+        "workflows": [
+            {**{"name": "it", "to": http, "project": "team/shop", "workflow": "w.yml"}, "inputs": {"s": "{service}"}}
+        ],
     }
     posted = {"to": [http], "resend": 1, "page": "https://aiops.example.com", "silences": 0}
     posted |= {"runbook": "https://wiki.example.com/{service}"}
@@ -148,7 +152,7 @@ def runs(up: Running, incident: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
     def over() -> Any:
         found = up.get("/api/v1/responses")["responses"]
-        return found if len(found) == 7 and all(one["state"] in ended for one in found) else None
+        return found if len(found) == 8 and all(one["state"] in ended for one in found) else None
 
     return {one["playbook"]: one for one in wait_for(over, "the playbooks to end")}
 
@@ -195,7 +199,7 @@ class TestApi:
 
 class TestResponses:
     def test_go_where_the_configuration_says(self, receiver: Receiver, runs: dict[str, dict[str, Any]]) -> None:
-        assert set(runs) == {"notify", "webhook", "command", "scale", "silence", "annotation", "issue"}
+        assert set(runs) == {"notify", "webhook", "command", "scale", "silence", "annotation", "issue", "workflow"}
         assert {one.path.partition("?")[0] for one in receiver.asked} <= PATHS
         assert not any("X-Owned" in one.headers for one in receiver.asked)
         assert not Path("/tmp/owned").exists()
@@ -203,6 +207,8 @@ class TestResponses:
     def test_a_command_is_not_run_with_what_is_no_name(self, runs: dict[str, dict[str, Any]]) -> None:
         (step,) = [one for one in runs["command"]["steps"] if one["role"] == "do"]
         assert step["state"] in ("refused", "failed") and "expected 1 to 253 letters" in step["result"]
+        (step,) = [one for one in runs["workflow"]["steps"] if one["role"] == "do"]
+        assert step["state"] == "refused" and "expected 1 to 253 letters" in step["result"]
 
     def test_alerts_have_the_labels_and_links_stay(self, receiver: Receiver, incident: dict[str, Any]) -> None:
         def posted() -> Any:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from otel_aiops.responses.ledger import Ledger
 from otel_aiops.responses.notify import NotifyConfig
 from otel_aiops.responses.playbook import Playbook
 from otel_aiops.responses.runs import Execution, Run, Vote
+from otel_aiops.responses.verify import does_not_hold
 from otel_aiops.responses.webhook import WebhookConfig
 from tests.incidents.makers import T0, S
 from tests.responses.receiver import Receiver
@@ -72,12 +74,14 @@ class Stage:
             **self._where(),
             **self.more,
         )
+        asked = {"holds": partial(does_not_hold, config.prometheus)} if config.prometheus else {}
         return Settings(
             playbooks=self.playbooks,
             responders=responders(config, self.folder / "responses"),
             enabled=self.enabled,
             tell=self.tell,
             stop_file=self.folder / "stop",
+            **asked,
         )
 
     def _where(self) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from otel_aiops.incidents.incident import Severity, State
+from otel_aiops.errors import Overloaded
+from otel_aiops.incidents.incident import Channel, Incident, Severity, State
 from otel_aiops.incidents.journal import Journal, JournalConfig
 from otel_aiops.responses.audit import verify
 from otel_aiops.responses.http import signature
-from tests.incidents.makers import T0
+from tests.incidents.makers import T0, finding
 from tests.responses.makers import COMMAND, NOTIFY, incident, playbook, prediction
 from tests.responses.receiver import Receiver
 from tests.responses.stage import Stage, appending, revised
@@ -21,6 +22,7 @@ from tests.servers import wait_for
 
 HOOK = {"kind": "webhook", "use": "hook"}
 VERIFIED = {"do": COMMAND, "verify": {"by": "resolved", "within": 60.0}}
+FREE = {"cooldown": 0}
 SURE = {"approvals": 1, "expiry": 60.0}
 
 
@@ -331,17 +333,44 @@ class TestAfter:
         assert [one.json()["message"] for one in receiver.asked] == ["help with cart"]
         assert stage.executions()[0].seen_text == "not recovered within 60 s: the incident is open"
 
-    def test_scores_under_the_threshold(self, stage: Stage) -> None:
+    @pytest.mark.parametrize("channel", [Channel.SERIES, Channel.ERRORS])
+    def test_scores_under_the_threshold(self, stage: Stage, channel: Channel) -> None:
+        """The score of one series does not say that an alarm that looks at many is over."""
         stage.with_playbooks(playbook(steps=[{"do": COMMAND, "verify": {"by": "score", "within": 60.0}}]))
-        one = incident()
-        series = replace(one.findings[0], evidence=replace(one.findings[0].evidence, series="00000000000000aa"))
+        shown = finding("cart", channel=channel)
+        shown = replace(shown, evidence=replace(shown.evidence, series="00000000000000aa"))
         stage.strange = {"00000000000000aa": 1.5}
-        stage.happens(replace(one, findings=(series,)))
+        stage.happens(incident(findings=(shown,)))
         stage.passes(5)
         assert stage.states() == ["active"]
         stage.strange = {"00000000000000aa": 0.4}
         stage.passes(5)
+        assert stage.states() == ["done" if channel is Channel.SERIES else "active"]
+        stage.happens(incident(revision=2, findings=(replace(shown, end_ns=stage.now_ns()),)))
+        stage.passes(5)
         assert stage.states() == ["done"]
+
+    def test_scores_that_are_not_known_are_asked_again_and_hold_up_nothing(self, stage: Stage) -> None:
+        verify = {"by": "score", "within": 60.0}
+        stage.with_playbooks(
+            playbook(steps=[{"do": COMMAND, "verify": verify}]), playbook("two", [{"do": COMMAND, "guard": FREE}])
+        )
+        busy = True
+
+        def scores(_: Incident) -> dict[str, float]:
+            if busy:
+                raise Overloaded("the step loop is busy")
+            return {}
+
+        stage.scores = scores  # type: ignore[method-assign]
+        one = incident()
+        stage.happens(one)
+        stage.passes(5)
+        assert {run.playbook.name: str(run.state) for run in stage.runs()} == {"heal": "active", "two": "done"}
+        busy = False
+        stage.happens(revised(one, findings=(replace(one.findings[0], end_ns=stage.now_ns()),)))
+        stage.passes(5)
+        assert stage.states() == ["done", "done"]
 
     def test_a_step_that_was_escalated_may_need_approval_too(self, stage: Stage) -> None:
         stage.change(commands=(replace(appending(stage.file), argv=("/bin/false",)), appending(stage.file, "other")))

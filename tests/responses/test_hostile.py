@@ -46,6 +46,9 @@ def order(kind: str, value: str, **more: Any) -> Order:
     return Order(id=str(zlib.crc32(value.encode())), incident=of, values=values_of(of, "heal"), **known)
 
 
+WORKFLOW = {"workflow": "heal.yml", "inputs": {"service": "{service}", "reason": "{reason}"}}
+
+
 def config(url: str, value: str) -> ResponsesConfig:
     http = {"url": f"{url}/base", "attempts": 1, "headers": {"Authorization": "Bearer planted"}}
     tree = {
@@ -57,6 +60,7 @@ def config(url: str, value: str) -> ResponsesConfig:
         "alertmanagers": [{"name": "it", "to": http, "match": {"service_name": "{service}"}}],
         "grafanas": [{"name": "it", "to": http}],
         "trackers": [{"name": "it", "to": http, "project": "team/shop"}],
+        "workflows": [{"name": "it", "to": http, "project": "team/shop", **WORKFLOW}],
     }
     return Schema(ResponsesConfig).read(tree)
 
@@ -66,6 +70,7 @@ def served(receiver: Receiver) -> None:
     receiver.routes["PUT", "/base/shop%2Fcart"] = {}
     receiver.routes["POST", "/base/api/v2/silences"] = {"silenceID": "s1"}
     receiver.routes["POST", "/base/api/annotations"] = {"id": 1}
+    receiver.routes["POST", "/base/repos/team/shop/actions/workflows/heal.yml/dispatches"] = {}
     receiver.routes["POST", "/base/repos/team/shop/issues"] = {"html_url": "http://x/1"}
 
 
@@ -76,6 +81,7 @@ PATHS = {
     "silence": {"/base/api/v2/silences"},
     "annotation": {"/base/api/annotations"},
     "issue": {"/base/repos/team/shop/issues"},
+    "workflow": {"/base/repos/team/shop/actions/workflows/heal.yml/dispatches"},
     "command": set[str](),
 }
 
@@ -99,7 +105,7 @@ def step(receiver: Receiver, folder: Path, kind: Any, name: str, value: str) -> 
         asked = replace(asked, replicas=responder.replicas(asked))
         found = responder.run(asked)
     except Refused as why:
-        assert kind in ("command", "silence", "scale"), why
+        assert kind in ("command", "silence", "scale", "workflow"), why
         found = None
     for one in receiver.asked:
         assert one.path in PATHS[kind], f"{name} has moved the request"
@@ -145,6 +151,11 @@ def opened(one: Asked, value: str) -> None:
     assert not re.search(r"(?<!\\)[<\[\]`|*_]|@\w", body), "Markdown of its own"
 
 
+def started(one: Asked, value: str) -> None:
+    inputs = one.json()["inputs"]
+    assert all(PLAIN.fullmatch(text) and ".." not in text for text in inputs.values()), "it may reach a shell"
+
+
 def scaled(one: Asked, value: str) -> None:
     assert one.json() == {"replicas": 3}
 
@@ -156,6 +167,7 @@ CHECKS: Mapping[str, Any] = {
     "annotation": annotated,
     "issue": opened,
     "scale": scaled,
+    "workflow": started,
 }
 
 

@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 import requests
 
+from otel_aiops.errors import ConfigError
 from otel_aiops.responses.annotation import Annotator, GrafanaConfig
 from otel_aiops.responses.command import Command, CommandConfig
 from otel_aiops.responses.http import HttpConfig
 from otel_aiops.responses.issue import Issues, TrackerConfig
-from otel_aiops.responses.order import Ended, Lost, Order, Outcome, Refused
+from otel_aiops.responses.order import Ended, Lost, Order, Outcome, Refused, Responder
 from otel_aiops.responses.playbook import ActionConfig
 from otel_aiops.responses.scale import KubernetesConfig, Scale, ScalerConfig
 from otel_aiops.responses.silence import AlertmanagerConfig, Silencer
 from otel_aiops.responses.values import values_of
 from otel_aiops.responses.verify import does_not_hold
+from otel_aiops.responses.workflow import WorkflowConfig, Workflows
 from tests.responses.makers import incident, playbook
 from tests.responses.receiver import Asked, Receiver
 from tests.responses.stage import Stage
@@ -249,6 +251,110 @@ class TestIssue:
         receiver.answers = [(0, b"")]
         found = Issues((TrackerConfig(name="it", to=to(receiver.url), project="a/b"),)).run(order("issue"))
         assert found.ended is Ended.UNKNOWN and len(receiver.asked) == 1
+
+
+class TestWorkflow:
+    """GitHub and GitLab here are imitations: what is tested is what they are asked."""
+
+    GITHUB = "/repos/team/shop/actions/workflows/heal.yml"
+    GITLAB = "/projects/team%2Fshop"
+
+    def github(self, url: str, **more: Any) -> Workflows:
+        given = {"inputs": {"service": "{service}", "how": "fast", "order": "{order}"}, "ref": "live", **more}
+        return Workflows((WorkflowConfig(name="it", to=to(url), project="team/shop", workflow="heal.yml", **given),))
+
+    def gitlab(self, url: str, **more: Any) -> Workflows:
+        given = {"inputs": {"SERVICE": "{service}"}, **more}
+        return Workflows((WorkflowConfig(name="it", kind="gitlab", to=to(url), project="team/shop", **given),))
+
+    def test_of_github(self, receiver: Receiver) -> None:
+        workflows, asked = self.github(receiver.url), order("workflow")
+        said = "start the workflow heal.yml of team/shop on live with service=cart, order=r1.1.do"
+        assert workflows.plan(asked) == said, "fixed texts may be secrets"
+        receiver.answers = [(204, b"")]
+        assert ended(workflows.run(asked)).text == "it is started"
+        (one,) = receiver.asked
+        assert (one.method, one.path) == ("POST", f"{self.GITHUB}/dispatches")
+        assert one.json() == {"ref": "live", "inputs": {"service": "cart", "how": "fast", "order": "r1.1.do"}}
+        assert one.headers["Authorization"] == "Bearer planted"
+
+    def test_of_gitlab_with_a_token(self, receiver: Receiver) -> None:
+        workflows = self.gitlab(receiver.url)
+        assert workflows.plan(order("workflow")) == "start a pipeline of team/shop on main with SERVICE=cart"
+        receiver.routes["POST", f"{self.GITLAB}/pipeline"] = {"id": 7, "web_url": "https://git.example.com/7"}
+        assert ended(workflows.run(order("workflow"))).text == "it is started https://git.example.com/7"
+        assert receiver.asked[0].json() == {"ref": "main", "variables": [{"key": "SERVICE", "value": "cart"}]}
+
+    def test_of_gitlab_with_a_trigger_token(self, receiver: Receiver) -> None:
+        receiver.routes["POST", f"{self.GITLAB}/trigger/pipeline"] = {"web_url": "https://git.example.com/7"}
+        ended(self.gitlab(receiver.url, token="planted too").run(order("workflow")))
+        assert receiver.asked[0].json() == {"token": "planted too", "ref": "main", "variables": {"SERVICE": "cart"}}
+
+    def test_one_that_is_refused_or_not_answered(self, receiver: Receiver) -> None:
+        receiver.answers = [(422, b'{"message": "Unexpected inputs provided: [\\"how\\"]"}'), (0, b"")]
+        found = self.github(receiver.url).run(order("workflow"))
+        assert found.ended is Ended.FAILED and "answered 422" in found.text and "Unexpected inputs" in found.text
+        found = self.github(receiver.url).run(order("workflow"))
+        assert found.ended is Ended.UNKNOWN and len(receiver.asked) == 2, "perhaps it was started: not again"
+
+    def test_after_a_crash_it_is_known_only_by_the_name_of_its_run(self, receiver: Receiver) -> None:
+        hub, lab, asked = self.github(receiver.url), self.gitlab(receiver.url), order("workflow")
+        runs = {"workflow_runs": [{"name": "heal", "display_title": "heal r1.1.dot", "html_url": "https://x/1"}]}
+        pipelines: list[dict[str, Any]] = [{"name": None, "web_url": "https://x/1"}]
+        receiver.routes["GET", f"{self.GITHUB}/runs"], receiver.routes["GET", f"{self.GITLAB}/pipelines"] = (
+            runs,
+            pipelines,
+        )
+        assert hub.lost(asked) is Lost.UNKNOWN and lab.lost(asked) is Lost.UNKNOWN
+        assert hub.lost(replace(asked, began_s=1.0)) is Lost.RUNNING, "its request may still be on the way"
+        runs["workflow_runs"].append({"display_title": "heal cart (r1.1.do)", "html_url": "https://x/2"})
+        pipelines.append({"name": "heal r1.1.do", "web_url": "https://x/3"})
+        assert ended(hub.lost(asked)).text == "it is started https://x/2"
+        assert ended(lab.lost(asked)).text == "it is started https://x/3"
+        receiver.routes.clear()
+        receiver.answers = [(500, b"")]
+        assert hub.lost(asked) is Lost.UNKNOWN
+
+    @pytest.mark.parametrize("name", ["$(id)", "a b", "-x", "a`b`", "x'; rm -rf /", "../a", '"'])
+    def test_hostile_names_reach_no_workflow(self, receiver: Receiver, name: str) -> None:
+        for workflows in (self.github(receiver.url), self.gitlab(receiver.url)):
+            with pytest.raises(Refused, match="expected 1 to 253 letters"):
+                workflows.plan(order("workflow", service=name))
+            with pytest.raises(Refused):
+                workflows.run(order("workflow", service=name))
+        assert receiver.asked == []
+
+    @pytest.mark.parametrize(
+        ("more", "said"),
+        [
+            ({"workflow": ""}, "workflow: expected the name of its file, as heal.yml, got ''"),
+            ({"workflow": "../x"}, "workflow: expected the name of its file"),
+            ({"workflow": "heal.yml", "project": "shop/"}, "project: expected owner/name, got 'shop/'"),
+            ({"workflow": "heal.yml", "token": "abc"}, "token: expected it only with kind gitlab"),
+            ({"workflow": "heal.yml", "ref": " "}, "ref: expected a branch or tag, got none"),
+            ({"kind": "gitlab", "workflow": "heal.yml"}, "workflow: expected it only with kind github"),
+            ({"workflow": "a.yml", "inputs": {"a b": "x"}}, "inputs.a b: expected letters, digits, _ and -"),
+            ({"workflow": "a.yml", "inputs": {"a": "x {service}"}}, "inputs.a: expected a value as a whole argument"),
+            ({"workflow": "a.yml", "inputs": {"a": "{servce}"}}, "inputs.a: {servce} is not a known value"),
+        ],
+    )
+    def test_wrong_ones_are_named(self, more: dict[str, Any], said: str) -> None:
+        with pytest.raises(ConfigError) as error:
+            WorkflowConfig(**{"name": "it", "project": "a/b", **more})
+        assert said in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["silence", "issue", "annotation"])
+def test_what_is_not_there_yet_may_still_come(receiver: Receiver, kind: str) -> None:
+    """A request that was sent before a crash may be carried out after it: it is posted again only when that is over."""
+    receiver.answers = [(200, b"[]")]
+    responder: Responder = {
+        "silence": Silencer((AlertmanagerConfig(name="it", to=to(receiver.url)),)),
+        "issue": Issues((TrackerConfig(name="it", to=to(receiver.url), project="a/b"),)),
+        "annotation": Annotator((GrafanaConfig(name="it", to=to(receiver.url)),)),
+    }[kind]
+    assert responder.lost(replace(order(kind), began_s=4.9)) is Lost.RUNNING
+    assert responder.lost(replace(order(kind), began_s=5.0)) is Lost.NEVER
 
 
 @pytest.mark.servers
