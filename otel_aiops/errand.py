@@ -55,7 +55,12 @@ class Errand:
             try:
                 self._work()
             except AiopsError as error:
-                log.warning(self._failure, error=str(error))
+                self._tell(log.warning, error=str(error))
             except Exception:  # the service goes on with what it has
-                log.exception(self._failure)
+                self._tell(log.exception)
             wait_s = self._every_s()
+
+    def _tell(self, tell: Callable[..., object], **more: str) -> None:
+        """Of work that the end of the service cut off nobody needs to know."""
+        if not self.stopping:
+            tell(self._failure, **more)

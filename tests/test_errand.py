@@ -42,3 +42,19 @@ def test_the_first_wait_may_be_shorter_and_each_is_asked_for() -> None:
     assert done.wait(10)
     wait_for(lambda: len(asked) == 2, "the second wait", every_s=0.01)
     errand.stop()
+
+
+def test_what_the_end_cuts_off_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+    begun, going = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        assert going.wait(30)
+        raise BadInput("the service is shutting down")
+
+    errand = Errand("a test", work, every_s=lambda: 0.01, failure="it could not be done")
+    errand.start()
+    assert begun.wait(30)
+    threading.Timer(0.1, going.set).start()
+    errand.stop()
+    assert "it could not be done" not in capsys.readouterr().out

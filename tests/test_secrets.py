@@ -38,6 +38,7 @@ from tests.test_webhooks import alert, notified
 BROWSER = {"Accept": "text/html"}
 PLANT = "planted-"
 MOST = 10  # of a kind that are looked at
+RUNBOOKS = ["host.md", "self.md"]
 
 
 class Planted:
@@ -367,7 +368,7 @@ def _paths(session: requests.Session, base: str) -> Iterator[str]:
             before, _, rest = route.path.partition("{")
             after = rest.partition("}")[2]
             what = before.strip("/").rsplit("/", 1)[-1]
-            found = _ids(session, base, what)
+            found = RUNBOOKS if what == "runbooks" else _ids(session, base, what)
             assert found or what == "datasets", f"nothing to look at for {route.path}"
             yield from (f"{before}{name}{after}" for name in found[:MOST])
 

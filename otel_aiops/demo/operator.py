@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from otel_aiops.demo.service import Service
-from otel_aiops.shop.queues import STEPS_A_DAY, STEPS_AN_HOUR, Queues
+from otel_aiops.shop.queues import STEP_S, STEPS_A_DAY, STEPS_AN_HOUR, Queues
 
 PATIENCE_S = 900.0  # a retraining has the lowest priority: on a busy machine it waits for everybody
 STILL_S = 5.0  # of waiting, after which it is said that it goes on
@@ -57,8 +57,9 @@ class Operator:
         self.wait(self._on_disk, "all to be scored and on the disk")
 
     def _on_disk(self) -> bool:
-        log = self.get("status")["log"]
-        return not log["queue_bodies"] and not log["rows_waiting_bytes"]
+        status = self.get("status")
+        scored = status["event_time_unix_s"] >= self.queues.now_s - STEP_S  # what is taken from the queue is not yet
+        return scored and not status["log"]["queue_bodies"] and not status["log"]["rows_waiting_bytes"]
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 
