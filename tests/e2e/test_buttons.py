@@ -12,8 +12,8 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from otel_aiops.server.access import Role
 from otel_aiops.server.access.roles import listed
-from tests.e2e.browsing import launched, visiting
-from tests.e2e.everything import Rich, everything
+from tests.e2e.browsing import visiting
+from tests.e2e.everything import Rich
 from tests.incident_feed import call
 from tests.server.test_web_roles import Guarded
 from tests.servers import wait_for
@@ -335,18 +335,6 @@ def seen(tab: Page) -> set[str]:
     found = set(buttons(tab))
     assert found <= KNOWN, f"{tab.url}: say in the table what these do, and press them: {sorted(found - KNOWN)}"
     return found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def rich(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rich]:
-    with everything(tmp_path_factory.mktemp("state")) as found:
-        yield found
 
 
 @pytest.fixture

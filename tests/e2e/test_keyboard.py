@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.browsing import launched, visiting
-from tests.e2e.everything import Rich, everything
+from tests.e2e.browsing import visiting
+from tests.e2e.everything import Rich
 from tests.incident_feed import call
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
@@ -66,18 +66,6 @@ TEXTS = """() => {
     }
     return found;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def rich(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rich]:
-    with everything(tmp_path_factory.mktemp("state")) as found:
-        yield found
 
 
 @pytest.fixture

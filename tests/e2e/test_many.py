@@ -25,7 +25,7 @@ from otel_aiops.responses.audit import Deed
 from otel_aiops.responses.ledger import Ledger
 from otel_aiops.responses.playbook import Playbook, read_playbook
 from otel_aiops.responses.runs import DO, Execution, Run, RunState, Standing, execution_id, run_id
-from tests.e2e.browsing import address, launched, visiting
+from tests.e2e.browsing import address, visiting
 from tests.incident_feed import started
 from tests.servers import wait_for
 from tests.test_app import Running
@@ -44,12 +44,6 @@ MOST_QUERIES = 100  # of SQL; the list of responses asks for the steps of each
 PATIENCE_MS = 60_000
 LARGE = "incidents|changes|traits|decisions|verdicts|alerts|known_alerts|response_(runs|executions|votes|audit)"
 WHOLE_TABLE = re.compile(f"SCAN ({LARGE})$")  # of a plan; where an index is read, it says which
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

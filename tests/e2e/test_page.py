@@ -10,7 +10,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.e2e.browsing import PATIENCE_MS, PHONE, address, launched, watched
+from tests.e2e.browsing import PATIENCE_MS, PHONE, address, watched
 from tests.feed import Feed
 from tests.incident_feed import broken, call
 from tests.servers import wait_for
@@ -22,12 +22,6 @@ pytestmark = pytest.mark.servers
 OBJECTIVE = """
 objectives: [{name: catalog, description: of the catalog, match: {service: catalog}, budget: 2/week}]
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

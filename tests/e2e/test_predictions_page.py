@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.e2e.browsing import launched, visiting
+from tests.e2e.browsing import visiting
 from tests.feed import Feed
 from tests.incident_feed import START_S, started
 
@@ -18,12 +17,6 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 MEMORY = "k8s.pod.memory_limit_utilization"
 FORESEEN, FULL = 140, 230  # minutes
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as found:
-        yield found
 
 
 def test_a_prediction_is_shown_until_it_comes_true(browser: Browser, tmp_path: Path) -> None:

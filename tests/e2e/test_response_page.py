@@ -12,7 +12,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.e2e.browsing import PATIENCE_MS, PHONE, launched, visiting
+from tests.e2e.browsing import PATIENCE_MS, PHONE, visiting
 from tests.incident_feed import broken, call
 from tests.responses.receiver import receiving
 from tests.servers import Alertmanager, wait_for
@@ -29,12 +29,6 @@ FIRING = {
     "endsAt": "0001-01-01T00:00:00Z",
     "fingerprint": "f1",
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

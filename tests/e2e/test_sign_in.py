@@ -10,17 +10,11 @@ from playwright.sync_api import Browser, Page, expect
 
 from otel_aiops.server.access import AccessConfig, Role
 from otel_aiops.server.access.issuer import IssuerConfig
-from tests.e2e.browsing import PATIENCE_MS, launched, watched
+from tests.e2e.browsing import PATIENCE_MS, watched
 from tests.server.issuer import CLIENT, SECRET, Issuer
 from tests.server.test_access import COOKIE, Door, open_door
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as found:
-        yield found
 
 
 @pytest.fixture
