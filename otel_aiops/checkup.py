@@ -181,7 +181,7 @@ class Checkup:
 def _hold_back(child: subprocess.Popen[bytes], most_bytes: int) -> None:
     """Give everything else the way; a child that has ended already needs none."""
     try:
-        os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
+        os.setpriority(os.PRIO_PROCESS, child.pid, max(NICE, os.nice(0)))
         if sys.platform == "linux":
             resource.prlimit(child.pid, resource.RLIMIT_DATA, (most_bytes, most_bytes))
     except (ProcessLookupError, PermissionError):

@@ -235,7 +235,7 @@ class Retrainer:
         until_s = time.monotonic() + self._config.timeout
         with child:
             with suppress(ProcessLookupError, PermissionError):
-                os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
+                os.setpriority(os.PRIO_PROCESS, child.pid, max(NICE, os.nice(0)))
             while True:
                 try:
                     return child.wait(POLL_S)
