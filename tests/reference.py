@@ -122,14 +122,14 @@ def _written(value: object) -> str:
 
 def _comments(schema: type) -> dict[str, str]:
     """Field name → the comment on its line, or the one just above it."""
-    source = inspect.getsource(schema)
+    bases = (one for one in schema.__bases__ if dataclasses.is_dataclass(one))
+    source, found = inspect.getsource(schema), {name: text for one in bases for name, text in _comments(one).items()}
     by_line = {
         token.start[0]: token.string.lstrip("# ").strip()
         for token in tokenize.generate_tokens(StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
     lines = source.splitlines()
-    found = {}
     (tree,) = ast.parse(inspect.cleandoc(source)).body
     assert isinstance(tree, ast.ClassDef)
     for node in tree.body:

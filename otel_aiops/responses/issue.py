@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
-from urllib.parse import quote
+from dataclasses import dataclass
+from typing import Any
 
-from otel_aiops.errors import ConfigError
-from otel_aiops.responses.http import HttpConfig, Unreachable, joined, send
+from otel_aiops.responses.http import Unreachable, joined, send
 from otel_aiops.responses.order import Ended, Lost, Order, Outcome, absent, target_of
+from otel_aiops.responses.project import ProjectConfig
 from otel_aiops.responses.values import filled
+from otel_aiops.settings import ConfigErrors
 
 LOOKED_AT = 100  # newest issues, for the one that was made before a crash
 TEXT = (
@@ -23,23 +23,19 @@ _MARKS = re.compile(r"([\\`*_\[\]<>|#~!])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrackerConfig:
-    """A project of GitHub or GitLab; the token goes in `to.headers`, as Authorization or PRIVATE-TOKEN."""
+class TrackerConfig(ProjectConfig):
+    """A project in which steps may open issues."""
 
-    name: str  # by which steps use it
-    kind: Literal["github", "gitlab"] = "github"  # whose REST API it is
-    to: HttpConfig = field(default_factory=lambda: HttpConfig(url="https://api.github.com"))  # its API, as …/api/v4
-    project: str = ""  # owner/name, or its number in GitLab
     labels: tuple[str, ...] = ()  # that the issue gets
 
     def __post_init__(self) -> None:
-        if not self.project or not all(self.project.split("/")):
-            raise ConfigError("project", f"expected owner/name, got {self.project!r}")
+        if errors := list(self.wrong_project()):
+            raise ConfigErrors(errors)
 
     @property
     def url(self) -> str:
         """Where its issues are."""
-        return joined(project_url(self.kind, self.to.url, self.project), "issues")
+        return joined(self.address, "issues")
 
 
 class Issues:
@@ -83,15 +79,6 @@ class Issues:
             if isinstance(one, dict) and order.id in f"{one.get('body')} {one.get('description')}":
                 return _made(one)
         return absent(order, config.to.timeout)
-
-
-def project_url(kind: str, base: str, project: str) -> str:
-    """Where the API of GitHub or GitLab has a project.
-
-    >>> project_url("gitlab", "https://gitlab.com/api/v4", "team/shop")
-    'https://gitlab.com/api/v4/projects/team%2Fshop'
-    """
-    return joined(base, f"repos/{quote(project)}" if kind == "github" else f"projects/{quote(project, safe='')}")
 
 
 def escaped(values: Mapping[str, str]) -> dict[str, str]:

@@ -6,13 +6,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 from otel_aiops.errors import ConfigError
-from otel_aiops.responses.http import HttpConfig, Unreachable, joined, send
-from otel_aiops.responses.issue import project_url
+from otel_aiops.responses.http import Unreachable, joined, send
 from otel_aiops.responses.order import Ended, Lost, Order, Outcome, Refused, absent, target_of
+from otel_aiops.responses.project import ProjectConfig
 from otel_aiops.responses.values import NAMES, is_whole, whole, wrong_places
 from otel_aiops.settings import ConfigErrors
 
@@ -24,13 +24,9 @@ _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkflowConfig:
-    """A workflow that steps may start, on one branch; the token goes in `to.headers`, as of trackers, or in `token`."""
+class WorkflowConfig(ProjectConfig):
+    """A workflow that steps may start, on one branch."""
 
-    name: str  # by which steps use it
-    kind: Literal["github", "gitlab"] = "github"  # whose REST API it is
-    to: HttpConfig = field(default_factory=lambda: HttpConfig(url="https://api.github.com"))  # its API, as …/api/v4
-    project: str = ""  # owner/name, or its number in GitLab
     workflow: str = ""  # of GitHub: its file, as heal.yml, or its number; GitLab has one for each branch
     ref: str = "main"  # branch or tag that has the workflow
     # inputs of GitHub, variables of GitLab: fixed texts; {service} and so on, and {order}, as whole values
@@ -45,12 +41,11 @@ class WorkflowConfig:
     @property
     def url(self) -> str:
         """Below which its workflow is, or its pipelines are."""
-        project = project_url(self.kind, self.to.url, self.project)
-        return joined(project, f"actions/workflows/{quote(self.workflow)}") if self.kind == "github" else project
+        workflow = f"actions/workflows/{quote(self.workflow)}"
+        return joined(self.address, workflow) if self.kind == "github" else self.address
 
     def _errors(self) -> Iterator[ConfigError]:
-        if not self.project or not all(self.project.split("/")):
-            yield ConfigError("project", f"expected owner/name, got {self.project!r}")
+        yield from self.wrong_project()
         if self.kind == "github" and not _FILE.fullmatch(self.workflow):
             yield ConfigError("workflow", f"expected the name of its file, as heal.yml, got {self.workflow!r}")
         if self.kind == "gitlab" and self.workflow:

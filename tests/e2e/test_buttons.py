@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -335,14 +335,6 @@ def seen(tab: Page) -> set[str]:
     found = set(buttons(tab))
     assert found <= KNOWN, f"{tab.url}: say in the table what these do, and press them: {sorted(found - KNOWN)}"
     return found
-
-
-@pytest.fixture
-def tab(browser: Browser, rich: Rich) -> Iterator[Page]:
-    complaints: list[str] = []
-    with visiting(browser, rich.up, complaints) as found:
-        yield found
-    assert not complaints
 
 
 def test_every_page_has_only_buttons_that_are_pressed_here(tab: Page, rich: Rich) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -66,14 +65,6 @@ TEXTS = """() => {
     }
     return found;
 }"""
-
-
-@pytest.fixture
-def tab(browser: Browser, rich: Rich) -> Iterator[Page]:
-    complaints: list[str] = []
-    with visiting(browser, rich.up, complaints) as found:
-        yield found
-    assert not complaints
 
 
 def opened(tab: Page, path: str) -> None:

@@ -84,54 +84,38 @@ class Incidents:
             return await self._predicted(request, kept, number)
         asked = kept | ({"state": VIEWS[view]} if VIEWS[view] else {})
         found = await self._site.ask(lambda: self._desk.incidents(asked, limit=PAGE, offset=PAGE * (number - 1)))
-        return self._site.page(
-            request,
-            "incidents.html",
-            "incidents",
-            view=view,
-            views=await self._site.ask(lambda: self._views(kept)),
-            severities=SEVERITIES,
-            severity=query.get("severity", ""),
-            service=query.get("service", ""),
-            found=found,
-            number=number,
-            last=max(1, -(-found["total"] // PAGE)),
-            link=lambda n: "?" + urlencode({"view": view, **kept, "page": n}),
-        )
+        return await self._listed(request, "incidents.html", view, kept, number, found["total"], found=found)
 
     async def _predicted(self, request: Request, kept: Mapping[str, str], number: int) -> Response:
         """Predictions that stand, and a page of those of which it is known whether they came true."""
         standing = {**kept, "state": VIEWS[PREDICTED]}
         past = await self._site.ask(lambda: self._desk.predictions(limit=PAGE, offset=PAGE * (number - 1)))
-        return self._site.page(
-            request,
-            "predictions.html",
-            "incidents",
-            view=PREDICTED,
-            views=await self._site.ask(lambda: self._views(kept)),
-            severities=SEVERITIES,
-            severity=kept.get("severity", ""),
-            service=kept.get("service", ""),
-            found=await self._site.ask(lambda: self._desk.incidents(standing, limit=MOST_STANDING, offset=0)),
-            past=past,
-            number=number,
-            last=max(1, -(-past["total"] // PAGE)),
-            link=lambda n: "?" + urlencode({"view": PREDICTED, **kept, "page": n}),
-        )
+        found = await self._site.ask(lambda: self._desk.incidents(standing, limit=MOST_STANDING, offset=0))
+        template, total = "predictions.html", past["total"]
+        return await self._listed(request, template, PREDICTED, kept, number, total, found=found, past=past)
 
     async def _alerts(self, request: Request, kept: Mapping[str, str], number: int) -> Response:
         """A page of the alerts of others."""
         found = await self._site.ask(lambda: self._desk.known_alerts(limit=PAGE, offset=PAGE * (number - 1)))
+        return await self._listed(request, "alerts.html", ALERTS, kept, number, found["total"], found=found)
+
+    async def _listed(
+        self, request: Request, template: str, view: str, kept: Mapping[str, str], number: int, total: int, **more: Any
+    ) -> Response:
+        """One page of a list, below the names of all lists."""
         return self._site.page(
             request,
-            "alerts.html",
+            template,
             "incidents",
-            view=ALERTS,
+            view=view,
             views=await self._site.ask(lambda: self._views(kept)),
-            found=found,
+            severities=SEVERITIES,
+            severity=kept.get("severity", ""),
+            service=kept.get("service", ""),
             number=number,
-            last=max(1, -(-found["total"] // PAGE)),
-            link=lambda n: "?" + urlencode({"view": ALERTS, "page": n}),
+            last=max(1, -(-total // PAGE)),
+            link=lambda n: "?" + urlencode({"view": view, **kept, "page": n}),
+            **more,
         )
 
     def _views(self, kept: Mapping[str, str]) -> Sequence[tuple[str, str, str, int]]:
