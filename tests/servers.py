@@ -35,6 +35,19 @@ def require(get: Callable[[], Path]) -> Path:
         pytest.skip(str(why))
 
 
+def _ports() -> Iterator[int]:
+    """Ports in a random order, each of which no other worker of the tests is given, nor this one again and again."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    own = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = list(range(10_000 + own, 32_000, workers))
+    while True:
+        random.SystemRandom().shuffle(ports)
+        yield from ports
+
+
+_GIVEN = _ports()
+
+
 def free_port() -> int:
     """A TCP port of loopback that nobody listens on now, and that no connection is given as its own.
 
@@ -42,7 +55,7 @@ def free_port() -> int:
     before its server is up, may be given that very port, and is connected with itself.
     """
     while True:
-        port = random.SystemRandom().randrange(10_000, 32_000)
+        port = next(_GIVEN)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -154,7 +167,7 @@ def running_collector(config: Path, folder: Path, ports: dict[str, str], *, heal
 
 
 class Prometheus:
-    """Prometheus with remote write on; scrapes what it is told to."""
+    """Prometheus with remote write on; scrapes what it is told to, every second or as often as it is told."""
 
     def __init__(
         self,
@@ -163,6 +176,7 @@ class Prometheus:
         *,
         rules: Path | None = None,
         alertmanager: int | None = None,
+        every_s: int = 1,
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -176,7 +190,7 @@ class Prometheus:
         if alertmanager is not None:
             target = f"static_configs: [{{targets: ['127.0.0.1:{alertmanager}']}}]"
             loaded += f"alerting: {{alertmanagers: [{{{target}}}]}}\n"
-        text = f"global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n{loaded}scrape_configs:\n{jobs}"
+        text = f"global: {{scrape_interval: {every_s}s, evaluation_interval: 1s}}\n{loaded}scrape_configs:\n{jobs}"
         config.write_text(text if jobs else "{}\n")
         self.server = Server(
             [

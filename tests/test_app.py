@@ -74,13 +74,21 @@ class Running:
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
     def settle(self) -> None:
-        """Wait until everything that was accepted is scored."""
-        try:
-            wait_for(lambda: self.service.history.stats()["queue_bodies"] == 0, "the queue to be empty")
-        except AssertionError:
-            faulthandler.dump_traceback()  # where it hangs
-            raise
+        """Wait until everything that was accepted is scored, however long that takes as long as it goes on."""
+        waiting = self._waiting()
+        while waiting:
+            try:
+                wait_for(lambda known=waiting: self._waiting() != known, f"one of {waiting} bodies to be scored")  # type: ignore[misc]
+            except AssertionError:
+                faulthandler.dump_traceback()  # where it hangs
+                raise
+            waiting = self._waiting()
         self.service.ask(lambda: None)
+
+    def _waiting(self) -> int:
+        """Bodies that were accepted and are not scored yet."""
+        found: int = self.service.history.stats()["queue_bodies"]
+        return found
 
 
 @contextmanager

@@ -36,6 +36,8 @@ DASHBOARDS = sorted((Path(__file__).parents[2] / "grafana" / "dashboards").glob(
 HOUR_S, PODS, DAYS = 3_600, 8, 12
 LEARNED_S = (int(time.time()) // HOUR_S - 24 * DAYS - 1) * HOUR_S  # whose hours are all over
 MOVED = 24 * DAYS - 30  # hours after it
+SCRAPED_S = 5  # a scrape of everything takes a third of a second, and may not take longer than this
+SEEN_S = 1_800  # how far the panels look back: over all that the slowest machine has done
 EVERYTHING = "emit: {series: all, expected: true, interval: 1s}\n"
 ASIDE = "lifecycle: {registry: {enabled: false}, "  # what goes on beside would only take the machine's time
 RESPONDS = """
@@ -154,13 +156,13 @@ def small_one_is_full(up: Running) -> None:
     up.settle()
     wait_for(lambda: up.metric("otel_aiops_series_worst") == 5, "the worst metric to be named")
     wait_for(lambda: up.metric("otel_aiops_lifecycle_runs_total") >= 1, "a retraining to end", timeout_s=300)
-    up.service.retrainer.errand.stop()  # or it tries again every second
+    up.service.retrainer.errand.stop()  # or it tries again and again beside the others
 
 
 LIVES: dict[str, tuple[str, Callable[[Running], None]]] = {
+    "small": (RETRAINED, small_one_is_full),
     "shop": (EVERYTHING + SHORT + QUIET + RESPONDS, shop_breaks),
     "models": (EVERYTHING + WATCHED, model_grows_old),
-    "small": (RETRAINED, small_one_is_full),
     "leak": (SHORT + QUIET, leak_is_foreseen_and_comes),
     "disk": (EVERYTHING + FORECAST + TIDY + QUIET, disk_fills),
 }
@@ -187,7 +189,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             up.service.start()
             stack.callback(running[name].service.stop)
         scraped = {name: up.ports["api"] for name, up in running.items()}
-        found = stack.enter_context(Prometheus(folder, scraped))
+        found = stack.enter_context(Prometheus(folder, scraped, every_s=SCRAPED_S))
         wait_for(lambda: len(found.query("otel_aiops_build_info")) == len(LIVES), "all to be scraped")
         for name, (_, live) in LIVES.items():
             live(running[name])
@@ -204,8 +206,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
 
 def asked(prometheus: Prometheus, target: dict[str, Any]) -> list[Any]:
     now = time.time()
-    query = {"query": substituted(target["expr"], interval="30s", span="10m")}
-    over = {"time": now} if target.get("instant") else {"start": now - 600, "end": now, "step": 5}
+    query = {"query": substituted(target["expr"], interval="30s", span=f"{SEEN_S}s")}
+    over = {"time": now} if target.get("instant") else {"start": now - SEEN_S, "end": now, "step": SCRAPED_S}
     path = "query" if target.get("instant") else "query_range"
     answer = requests.get(f"{prometheus.url}/api/v1/{path}", params={**query, **over}, timeout=30)
     assert answer.status_code == 200, answer.text
