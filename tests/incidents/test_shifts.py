@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from scipy.stats import mannwhitneyu
+from scipy.stats import binom, mannwhitneyu, poisson
 
 from otel_aiops.incidents.behaviour import BINS, GROWTH, SHORTEST_NS
 from otel_aiops.incidents.shifts import FAR, FEWER, LEAST_BEYOND, TAIL, UPPER, Shifts, Times
@@ -124,13 +124,17 @@ def test_what_everyone_waits_for_is_slower_though_fewer_calls_come() -> None:
 
 def ratio(c0: int, n0: int, c1: int, n1: int) -> float:
     """Of the likelihoods of two binomial samples, with a share each and with one for both, by SciPy's distribution."""
-    from scipy.stats import binom
-
     apart = binom.logpmf(c0, n0, c0 / n0) + binom.logpmf(c1, n1, c1 / n1)
     return float(apart - binom.logpmf(c0, n0, (c0 + c1) / (n0 + n1)) - binom.logpmf(c1, n1, (c0 + c1) / (n0 + n1)))
 
 
+def more_in_time(expected: int, seen: int) -> float:
+    """Of the likelihoods of a count with a mean of its own and with the expected one, 0 where it is not more."""
+    return float(poisson.logpmf(seen, seen) - poisson.logpmf(seen, expected)) if seen > expected else 0.0
+
+
 @settings(max_examples=80, deadline=None)
+@example([60] * 49 + [67], [60, 60, 67, 67, 67, 60], 1.0)  # a larger share, and hardly more in the same time
 @given(
     st.lists(st.integers(60, 120), min_size=20, max_size=60),
     st.lists(st.integers(60, 170), min_size=6, max_size=40),
@@ -154,7 +158,9 @@ def test_tails_equal_a_sum_over_calls(usual: list[int], now: list[int], times: f
     assert found.share[0] == pytest.approx(len(beyond) / len(now)) and found.before[0] == pytest.approx(most)
     assert found.after[0] == pytest.approx(quantile_ms(beyond, 0.5))
     assert found.effect[0] == pytest.approx(grown * (quantile_ms(beyond, 0.5) - most) / spread)
-    assert found.z[0] == pytest.approx(math.sqrt(2 * ratio(usually, len(usual), len(beyond), len(now))))
+    # What is usual is known of one slot, and these are two.
+    likelier = ratio(usually, len(usual), len(beyond), len(now)), more_in_time(2 * usually, len(beyond))
+    assert found.z[0] == pytest.approx(math.sqrt(2 * min(likelier)))
 
 
 def test_one_of_eight_that_is_slow_is_in_the_tail_and_moves_no_quantile() -> None:
