@@ -10,8 +10,8 @@ import structlog
 from otel_aiops.completion import Completion
 from otel_aiops.errand import Errand
 from otel_aiops.incidents.cut import Cut, cut_of
-from otel_aiops.incidents.journal import EVIDENCE
 from otel_aiops.incidents.known import KnownAlert, Told, read
+from otel_aiops.incidents.others import EVIDENCE
 
 if TYPE_CHECKING:
     from otel_aiops.app import Service
@@ -55,13 +55,13 @@ class Inbound:
 
     def look(self) -> None:
         """Hand over what is new. Raises: StorageError, Overloaded."""
-        journal = self._service.chronicle.journal
-        while waiting := journal.waiting(EVIDENCE):
+        others = self._service.chronicle.journal.others
+        while waiting := others.waiting(EVIDENCE):
             event_ns = self._service.pipeline.event_ns
             findings = [one.finding(event_ns) for one in waiting if one.service]
             if findings:
                 self._service.ingest.know(findings)
-            journal.seen(EVIDENCE, waiting)
+            others.seen(EVIDENCE, waiting)
 
     def _cut(self, told: Told) -> Cut | None:
         """What is left out and can be asked for: of the configured servers, never at an address that is told."""
@@ -75,13 +75,13 @@ class Inbound:
 
     def _know(self, alerts: Sequence[KnownAlert], cut: Cut | None = None) -> dict[str, Any]:
         """Write alerts down, and what their notification left out; how many were what."""
-        others = [one for one in alerts if not one.ours]
-        journal, now_ns = self._service.chronicle.journal, self._service.clock_ns()
+        theirs = [one for one in alerts if not one.ours]
+        others, now_ns = self._service.chronicle.journal.others, self._service.clock_ns()
         if notices := sorted({one.notice_of for one in alerts if one.notice_of}):
             self._service.responder.ledger.notice(notices, now_ns)
-        new = journal.know(others, now_ns, most=MOST_WAITING, cut=cut)[0] if others or cut else 0
+        new = others.know(theirs, now_ns, most=MOST_WAITING, cut=cut)[0] if theirs or cut else 0
         self._service.chronicle.changes["alerts"] += new
-        return {"taken": new, "repeated": len(others) - new, "ours": len(alerts) - len(others)}
+        return {"taken": new, "repeated": len(theirs) - new, "ours": len(alerts) - len(theirs)}
 
     def _learn(self, alerts: Sequence[KnownAlert], sender: str) -> None:
         """Write down what nobody told: only what is new counts, since it is asked for more than once."""

@@ -16,8 +16,8 @@ from otel_aiops.desk.live import Live
 from otel_aiops.errand import Errand
 from otel_aiops.errors import AiopsError
 from otel_aiops.incidents.incident import Incident
-from otel_aiops.incidents.journal import PLAYBOOKS
 from otel_aiops.incidents.known import KnownAlert
+from otel_aiops.incidents.others import PLAYBOOKS
 from otel_aiops.incidents.suppress import Maintenance, Silence, ruled
 from otel_aiops.labels import Labels
 from otel_aiops.responses.audit import verify
@@ -123,21 +123,21 @@ class Responder:
     def incident(self, name: str) -> Incident | None:
         journal = self._service.chronicle.journal
         found = journal.get(name)
-        if found is None and (told := journal.known(incident=name)):
+        if found is None and (told := journal.others.told(incident=name)):
             found = _shown(told[-1], self._live.rules(), self._live.now_ns())  # its end comes last
         return found
 
     def alerts(self) -> Sequence[Incident]:
-        self._told_of = self._service.chronicle.journal.waiting(PLAYBOOKS)
+        self._told_of = self._service.chronicle.journal.others.waiting(PLAYBOOKS)
         rules, now_ns = self._live.rules() if self._told_of else (), self._live.now_ns()
         return [_shown(one, rules, now_ns) for one in self._told_of]
 
     def seen(self, alerts: Sequence[Incident]) -> None:
-        self._service.chronicle.journal.seen(PLAYBOOKS, self._told_of)
+        self._service.chronicle.journal.others.seen(PLAYBOOKS, self._told_of)
 
     def labels(self, incident: Incident) -> Sequence[Labels]:
         table = self._service.pipeline.table
-        if told := self._service.chronicle.journal.known(incident=incident.id, limit=1):
+        if told := self._service.chronicle.journal.others.told(incident=incident.id, limit=1):
             service = (("service.name", told[0].service),) if told[0].service else ()
             return [Labels(name=told[0].name, resource=service, attributes=told[0].labels)]
 

@@ -75,7 +75,7 @@ def test_an_alert_is_evidence_a_label_and_begins_a_playbook_once(up: Running, fo
     tree = notified(alert(START_S + BREAKS_S + 30))
     assert told(up, tree) == {"taken": 1, "repeated": 0, "ours": 0, "unreadable": 0, "truncated": 0}
     assert told(up, tree)["repeated"] == 1, "the other of a pair, or repeat_interval"
-    wait_for(lambda: not up.service.chronicle.journal.waiting(1), "it to be looked at")
+    wait_for(lambda: not up.service.chronicle.journal.others.waiting(1), "it to be looked at")
     feed(up, steps(BREAKS_S + 60), steps(BREAKS_S + 85))
     (one,) = up.get("/api/v1/incidents", state="open")["incidents"]
     texts = [finding["evidence"]["text"] for finding in up.get(f"/api/v1/incidents/{one['id']}")["findings"]]
@@ -104,7 +104,7 @@ def test_our_own_alerts_are_no_evidence_about_us(up: Running) -> None:
     labels = {"alertname": "OtelAiopsIncident", "service_name": "catalog", "incident_id": "x"}
     assert told(up, notified(alert(START_S, labels=labels)), "grafana")["ours"] == 1
     assert up.metric("otel_aiops_alertmanager_received_total") >= 1
-    assert not up.service.chronicle.journal.known(from_ns=round(START_S * S), until_ns=round(START_S * S) + 1)
+    assert not up.service.chronicle.journal.others.told(from_ns=round(START_S * S), until_ns=round(START_S * S) + 1)
 
 
 def test_our_own_alert_that_comes_back_begins_playbooks_about_its_incident_once(up: Running, folder: Path) -> None:
@@ -161,7 +161,7 @@ def test_labels_that_do_harm_are_text(up: Running, name: str) -> None:
     labels = {"alertname": value, "service": value, "severity": "warning", value: value}
     found = alert(START_S, labels=labels, fingerprint=name, annotations={"summary": value}, generatorURL=value)
     assert told(up, notified(found, groupKey=value, receiver=value, externalURL=value))["taken"] == 1
-    (known,) = [one for one in up.service.chronicle.journal.known(limit=1_000) if one.fingerprint == name]
+    (known,) = [one for one in up.service.chronicle.journal.others.told(limit=1_000) if one.fingerprint == name]
     assert known.service == value[:1_000] and known.name == value[:1_000]
 
 
@@ -257,7 +257,7 @@ def asks(*servers: Receiver) -> str:
 
 def knows(up: Running) -> dict[str, str]:
     """What is known of alerts by their fingerprint: firing or, if its end was told, resolved."""
-    return {one.fingerprint: one.status for one in up.service.chronicle.journal.known()}
+    return {one.fingerprint: one.status for one in up.service.chronicle.journal.others.told()}
 
 
 def outcome(up: Running, name: str) -> float:
@@ -267,7 +267,7 @@ def outcome(up: Running, name: str) -> float:
 
 
 def incomplete(up: Running) -> int:
-    return up.service.chronicle.journal.cuts.count()
+    return up.service.chronicle.journal.others.cuts.count()
 
 
 class TestWhatANotificationLeavesOut:
@@ -285,7 +285,7 @@ class TestWhatANotificationLeavesOut:
                 assert told(up, notified(alert(now_s), truncatedAlerts=1, **more))["truncated"] == 1
                 wait_for(lambda: not incomplete(up), "the other")
                 assert knows(up) == {"c0ffee": "firing", "cut": "firing"}, "what is silenced is not told"
-                assert len(up.service.chronicle.journal.known()) == 2, "one that both tell is one"
+                assert len(up.service.chronicle.journal.others.told()) == 2, "one that both tell is one"
                 assert (outcome(up, "taken"), outcome(up, "ended"), outcome(up, "lost")) == (2, 0, 0)
         (asked,) = [one for one in server.asked if one.path.startswith("/api/v2/alerts?")]
         assert "receiver=aiops" in asked.path and "filter=service%3D%22a%5C%22b%22" in asked.path
@@ -298,7 +298,9 @@ class TestWhatANotificationLeavesOut:
             with running(tmp_path, asks(server)) as up:
                 told(up, notified(alert(now_s), truncatedAlerts=1))
                 wait_for(lambda: server.asked, "it to be asked for")
-                assert up.service.chronicle.journal.cuts.count() == 1, "what a crash leaves is what is written down"
+                assert up.service.chronicle.journal.others.cuts.count() == 1, (
+                    "what a crash leaves is what is written down"
+                )
             server.routes["GET", "/api/v2/alerts"] = [active(now_s, "c0ffee"), active(now_s, "cut")]
             server.answers = [(200, b"{}")]
             with running(tmp_path, asks(server)) as up:

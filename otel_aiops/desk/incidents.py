@@ -78,12 +78,12 @@ class IncidentViews:
 
     def known_alerts(self, *, limit: int, offset: int) -> dict[str, Any]:
         """Alerts that others told of, those that began last first, each as it was told last."""
-        total, found = self._journal.known_page(limit=limit, offset=offset)
+        total, found = self._journal.others.page(limit=limit, offset=offset)
         return {"total": total, "alerts": [{"id": one.incident, **_told_by(one)} for one in found]}
 
     def _alert(self, name: str) -> dict[str, Any] | None:
         """An alert of others as what playbooks act on, what was told of it, and incidents that it is evidence of."""
-        told, incident = self._journal.known(incident=name), self._service.responder.incident(name)
+        told, incident = self._journal.others.told(incident=name), self._service.responder.incident(name)
         if not told or incident is None:
             return None
         last = told[-1]

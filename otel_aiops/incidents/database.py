@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,12 +60,21 @@ class Database:
         """An insert that knows what to do where a row is there already."""
         return sqlite.insert(table) if self.is_lite else postgresql.insert(table)
 
+    def once(self, table: sql.Table, row: Mapping[str, Any]) -> Any:
+        """Insert a row unless it is there."""
+        return self.insert(table).values(row).on_conflict_do_nothing()
+
     def _prepare(self, connection: Any, _: Any) -> None:
         """Readers do not wait for the writer."""
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
         cursor.close()
+
+
+def storable(text: str) -> str:
+    """What every database takes as text: senders may use letters that are none."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def _with_driver(url: str) -> str:

@@ -13,13 +13,12 @@ import sqlalchemy as sql
 
 from otel_aiops.detect.lessons import Verdict
 from otel_aiops.detect.serving import Rollout
-from otel_aiops.errors import ConfigError, Overloaded, StateError
+from otel_aiops.errors import ConfigError, StateError
 from otel_aiops.incidents.alert_note import AlertNote
 from otel_aiops.incidents.codec import decode, encode
-from otel_aiops.incidents.cut import CUTS, Cut, Cuts
-from otel_aiops.incidents.database import Database
+from otel_aiops.incidents.database import Database, storable
 from otel_aiops.incidents.incident import Incident, Severity, State
-from otel_aiops.incidents.known import KnownAlert
+from otel_aiops.incidents.others import Others
 from otel_aiops.incidents.suppress import Decision
 
 SCHEMA_VERSION = 1
@@ -29,7 +28,6 @@ KEPT_LINES = 10
 TOGETHER = 10_000  # findings that revisions told of at once have in all, but each at least KEPT_FINDINGS
 FILE = "incidents.db"
 STANDING = (State.OPEN, State.ACKNOWLEDGED, State.PREDICTED)
-EVIDENCE, PLAYBOOKS = 1, 2  # for which known alerts wait
 PREDICTION = "prediction"  # the trait that only predictions have
 
 META = sql.MetaData()
@@ -97,19 +95,7 @@ ALERTS = sql.Table(
     sql.Column("series", sql.Text, nullable=False),  # fingerprint
     sql.Column("body", sql.Text, nullable=False),
 )
-KNOWN = sql.Table(  # alerts of others, and what is still to be done with them
-    "known_alerts",
-    META,
-    sql.Column("id", sql.Text, primary_key=True),  # of group, fingerprint, start and status
-    sql.Column("incident", sql.Text, nullable=False, index=True),  # as playbooks know it
-    sql.Column("starts_ns", sql.BigInteger, nullable=False, index=True),
-    sql.Column("status", sql.Text, nullable=False),
-    sql.Column("waits", sql.Integer, nullable=False, index=True),  # 1 for evidence, 2 for playbooks, 3 for both
-    sql.Column("told_ns", sql.BigInteger, nullable=False),
-    sql.Column("group_key", sql.Text, nullable=False, server_default="", index=True),
-    sql.Column("body", sql.Text, nullable=False),
-)
-LATER = (VERDICTS, ROLLOUTS, ALERTS, KNOWN, CUTS)  # tables that journals of earlier releases have not
+LATER = (VERDICTS, ROLLOUTS, ALERTS)  # tables that journals of earlier releases have not
 LISTED = sql.Index(  # all that lists are counted and ordered by: bodies are long, and most are not shown
     "ix_incidents_listed", INCIDENTS.c.state, INCIDENTS.c.start_ns, INCIDENTS.c.incident, INCIDENTS.c.severity
 )
@@ -188,23 +174,23 @@ class Journal:
         what, file = "journal of incidents", folder / FILE
         self._database = Database(config.url, file, wait_s=config.wait, what=what)
         # What others tell is in no log of ours, and once it is answered they tell it no more.
-        self._told = Database(config.url, file, wait_s=config.wait, what=what, durable=True)
-        self.cuts = Cuts(self._database)
+        self._durable = Database(config.url, file, wait_s=config.wait, what=what, durable=True)
+        self.others = Others(self._database, self._durable)
 
     def open(self) -> None:
         """Connect, and make the tables where there are none. Raises: StateError if they are of another version."""
         self._database.open()
-        self._told.open()
+        self._durable.open()
         with self._database.transaction() as connection:
             found = None
             if sql.inspect(connection).has_table(ABOUT.name):
                 found = connection.scalar(sql.select(ABOUT.c.value).where(ABOUT.c.name == "schema"))
             for table in LATER:
                 table.create(connection, checkfirst=True)
-            _grouped(connection)
+            self.others.create(connection)
             if found is None:
                 META.create_all(connection)
-                connection.execute(self._new(ABOUT, {"name": "schema", "value": str(SCHEMA_VERSION)}))
+                connection.execute(self._database.once(ABOUT, {"name": "schema", "value": str(SCHEMA_VERSION)}))
                 return
             if found == str(SCHEMA_VERSION):
                 LISTED.create(connection, checkfirst=True)
@@ -215,7 +201,7 @@ class Journal:
     def close(self) -> None:
         """Let go of the database. May be called twice."""
         self._database.close()
-        self._told.close()
+        self._durable.close()
 
     def append(self, incidents: Sequence[Incident], event_ns: int) -> int:
         """Write revisions, all or none; those that are there already are passed over. Returns how many were new."""
@@ -242,19 +228,19 @@ class Journal:
             "id": _name(body),
             "event_ns": decision.time_ns,
             "incident": decision.incident,
-            "who": _column(decision.who),
+            "who": storable(decision.who),
             "action": str(decision.action),
             "body": body,
         }
         with self._database.transaction() as connection:
-            connection.execute(self._new(DECISIONS, row))
+            connection.execute(self._database.once(DECISIONS, row))
 
     def judged(self, verdict: Verdict, series: str) -> None:
         """Write what somebody said of a series, whose canonical text is given; the same again is passed over."""
         body = json.dumps(verdict.to_json(), sort_keys=True, separators=(",", ":"))
-        row = {"id": _name(body), "time_ns": verdict.time_ns, "series": _column(series), "body": body}
+        row = {"id": _name(body), "time_ns": verdict.time_ns, "series": storable(series), "body": body}
         with self._database.transaction() as connection:
-            connection.execute(self._new(VERDICTS, row))
+            connection.execute(self._database.once(VERDICTS, row))
 
     def verdicts(self, *, from_ns: int = 0, until_ns: int = 2**63 - 1) -> tuple[tuple[str, Verdict], ...]:
         """(canonical text of the series, verdict) on a stretch of time, in its order."""
@@ -270,7 +256,7 @@ class Journal:
         with self._database.transaction() as connection:
             number = (connection.scalar(sql.select(sql.func.max(ROLLOUTS.c.number))) or 0) + 1
             row = {"id": _name(body), "number": number, "event_ns": order.time_ns, "body": body}
-            connection.execute(self._new(ROLLOUTS, row))
+            connection.execute(self._database.once(ROLLOUTS, row))
 
     def rollouts(self, *, limit: int = 100) -> tuple[Rollout, ...]:
         """What was done with model versions, the latest first; kept for good."""
@@ -293,7 +279,7 @@ class Journal:
                     "series": one.fingerprint,
                     "body": _json(one),
                 }
-                connection.execute(self._new(ALERTS, row))
+                connection.execute(self._database.once(ALERTS, row))
 
     def alerts(
         self, *, series: str = "", from_ns: int = 0, until_ns: int = 2**63 - 1, limit: int = 1_000
@@ -305,78 +291,6 @@ class Journal:
         query = query.order_by(ALERTS.c.time_ns.desc(), ALERTS.c.id).limit(limit)
         with self._database.transaction() as connection:
             return tuple(decode(AlertNote, json.loads(body)) for body in connection.scalars(query))
-
-    def know(self, alerts: Sequence[KnownAlert], told_ns: int, *, most: int, cut: Cut | None = None) -> tuple[int, int]:
-        """Write alerts of others, all or none; (how many were new, how many wait now). What is known is passed over.
-
-        `cut` is what their notification left out. Raises: Overloaded where more than `most` would wait.
-        """
-        new = 0
-        with self._told.transaction() as connection:
-            if cut is not None:
-                self.cuts.keep(connection, cut)
-            for one in alerts:
-                row = {
-                    "id": one.id,
-                    "incident": one.incident,
-                    "starts_ns": one.starts_ns,
-                    "status": one.status,
-                    "waits": EVIDENCE | PLAYBOOKS,
-                    "told_ns": told_ns,
-                    "group_key": _column(one.group),
-                    "body": _json(one),
-                }
-                new += connection.execute(self._new(KNOWN, row).returning(KNOWN.c.id)).first() is not None
-            waiting = connection.scalar(sql.select(sql.func.count()).select_from(KNOWN).where(KNOWN.c.waits > 0)) or 0
-            if new and waiting > most:
-                raise Overloaded(f"{waiting - new} alerts wait to be looked at; at most {most} may", retry_after_s=10.0)
-        return new, int(waiting)
-
-    def waiting(self, what: int, *, limit: int = 500) -> tuple[KnownAlert, ...]:
-        """Alerts of others that wait for EVIDENCE or PLAYBOOKS, those that were told first come first."""
-        query = sql.select(KNOWN.c.body).where(KNOWN.c.waits.in_([what, EVIDENCE | PLAYBOOKS]))
-        with self._database.transaction() as connection:
-            bodies = connection.scalars(query.order_by(KNOWN.c.told_ns, KNOWN.c.id).limit(limit))
-            return tuple(decode(KnownAlert, json.loads(body)) for body in bodies)
-
-    def seen(self, what: int, alerts: Sequence[KnownAlert]) -> None:
-        """These wait no more for EVIDENCE or PLAYBOOKS."""
-        with self._database.transaction() as connection:
-            for one in alerts:
-                mine = KNOWN.c.id == one.id, KNOWN.c.waits.in_([what, EVIDENCE | PLAYBOOKS])
-                connection.execute(sql.update(KNOWN).where(*mine).values(waits=KNOWN.c.waits - what))
-
-    def firing(self, group: str, *, before_ns: int) -> tuple[KnownAlert, ...]:
-        """Alerts of others in a group that were told before a time, and that nobody has told the end of."""
-        ended = KNOWN.alias("ended")
-        over = sql.exists().where(ended.c.incident == KNOWN.c.incident, ended.c.status == "resolved")
-        query = sql.select(KNOWN.c.body).where(KNOWN.c.group_key == _column(group), KNOWN.c.status == "firing", ~over)
-        with self._database.transaction() as connection:
-            bodies = connection.scalars(query.where(KNOWN.c.told_ns < before_ns).order_by(KNOWN.c.starts_ns))
-            return tuple(decode(KnownAlert, json.loads(body)) for body in bodies)
-
-    def known(
-        self, *, incident: str = "", from_ns: int = 0, until_ns: int = 2**63 - 1, limit: int = 100_000
-    ) -> tuple[KnownAlert, ...]:
-        """Alerts of others by their start, the first first, each as it was told: firing, then resolved."""
-        query = sql.select(KNOWN.c.body).where(KNOWN.c.starts_ns >= from_ns, KNOWN.c.starts_ns < until_ns)
-        if incident:
-            query = query.where(KNOWN.c.incident == incident)
-        query = query.order_by(KNOWN.c.starts_ns, KNOWN.c.incident, KNOWN.c.status).limit(limit)
-        with self._database.transaction() as connection:
-            return tuple(decode(KnownAlert, json.loads(body)) for body in connection.scalars(query))
-
-    def known_page(self, *, limit: int, offset: int) -> tuple[int, tuple[KnownAlert, ...]]:
-        """(how many, alerts of others), those that began last first, each as it was told last."""
-        began = sql.func.max(KNOWN.c.starts_ns)
-        newest = sql.select(KNOWN.c.incident).group_by(KNOWN.c.incident).order_by(began.desc(), KNOWN.c.incident)
-        with self._database.transaction() as connection:
-            total = connection.scalar(sql.select(sql.func.count(KNOWN.c.incident.distinct()))) or 0
-            names = list(connection.scalars(newest.limit(limit).offset(offset)))
-            query = sql.select(KNOWN.c.incident, KNOWN.c.body).where(KNOWN.c.incident.in_(names))
-            rows = connection.execute(query.order_by(KNOWN.c.status)).all()  # firing, then resolved
-        last = {str(row.incident): row.body for row in rows}
-        return int(total), tuple(decode(KnownAlert, json.loads(last[name])) for name in names)
 
     def page(self, wanted: Filter | None = None, *, limit: int = 100, offset: int = 0) -> Page:
         """The last revisions of incidents, those that started last first."""
@@ -454,12 +368,8 @@ class Journal:
             connection.execute(sql.delete(DECISIONS).where(DECISIONS.c.event_ns < least_ns))
             connection.execute(sql.delete(VERDICTS).where(VERDICTS.c.time_ns < least_ns))
             connection.execute(sql.delete(ALERTS).where(ALERTS.c.time_ns < least_ns))
-            connection.execute(sql.delete(KNOWN).where(KNOWN.c.starts_ns < least_ns))
+            self.others.forget(connection, least_ns)
         return len(gone)
-
-    def _new(self, table: sql.Table, row: dict[str, Any]) -> Any:
-        """Insert a row unless it is there."""
-        return self._database.insert(table).values(row).on_conflict_do_nothing()
 
     def _keeping(self) -> Any:
         """The statement that makes a revision the last one, if it is: made once for all of a step."""
@@ -478,7 +388,7 @@ class Journal:
             "state": str(incident.state),
             "severity": str(incident.severity),
             "start_ns": incident.start_ns,
-            "suspect": _column(_suspect(incident)),
+            "suspect": storable(_suspect(incident)),
             "body": _json(incident),
         }
         if not connection.execute(keep, row).first():
@@ -490,19 +400,10 @@ class Journal:
             traits.add((PREDICTION, incident.prediction.what))
         rows = [
             {"kind": kind, "name": name, "incident": incident.id}
-            for kind, name in sorted({(kind, _column(name)) for kind, name in traits})
+            for kind, name in sorted({(kind, storable(name)) for kind, name in traits})
         ]
         if rows:
             connection.execute(NEW_TRAITS, rows)
-
-
-def _grouped(connection: sql.Connection) -> None:
-    """Give the alerts of others the column of their group, which journals of earlier releases have not."""
-    if KNOWN.c.group_key.name not in {one["name"] for one in sql.inspect(connection).get_columns(KNOWN.name)}:
-        column = sql.schema.CreateColumn(KNOWN.c.group_key).compile(dialect=connection.dialect)
-        connection.execute(sql.text(f"ALTER TABLE {KNOWN.name} ADD COLUMN {column}"))
-        for index in KNOWN.indexes:
-            index.create(connection, checkfirst=True)
 
 
 def _where(wanted: Filter) -> list[Any]:
@@ -512,14 +413,14 @@ def _where(wanted: Filter) -> list[Any]:
     if wanted.severities:
         found.append(INCIDENTS.c.severity.in_([str(severity) for severity in wanted.severities]))
     if wanted.suspect:
-        found.append(INCIDENTS.c.suspect == _column(wanted.suspect))
+        found.append(INCIDENTS.c.suspect == storable(wanted.suspect))
     if wanted.from_ns:
         found.append(INCIDENTS.c.start_ns >= wanted.from_ns)
     if wanted.until_ns:
         found.append(INCIDENTS.c.start_ns < wanted.until_ns)
     for kind, name in (("service", wanted.service), ("channel", wanted.channel)):
         if name:
-            named = sql.select(TRAITS.c.incident).where(TRAITS.c.kind == kind, TRAITS.c.name == _column(name))
+            named = sql.select(TRAITS.c.incident).where(TRAITS.c.kind == kind, TRAITS.c.name == storable(name))
             found.append(INCIDENTS.c.incident.in_(named))
     if wanted.predicted is not None:
         named = sql.select(TRAITS.c.incident).where(TRAITS.c.kind == PREDICTION)
@@ -534,11 +435,6 @@ def _suspect(incident: Incident) -> str:
 def _name(body: str) -> str:
     """An id by content, so that the same is written once."""
     return hashlib.blake2b(body.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def _column(text: str) -> str:
-    """What every database takes as text: senders may use letters that are none."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def _json(value: Any) -> str:

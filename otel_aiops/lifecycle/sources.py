@@ -209,7 +209,7 @@ def of_webhooks(journal: Journal, start_ns: int, end_ns: int) -> Truth:
     """
     fired = {sender: _Fired(name, FIRING) for sender, name in SENDERS.items()}
     ends: dict[str, KnownAlert] = {}  # by what they are the end of, and before it the alert itself
-    for one in journal.known(until_ns=end_ns):
+    for one in journal.others.told(until_ns=end_ns):
         before = ends.get(one.incident)
         if before is None or one.status == "resolved":
             ends[one.incident] = one

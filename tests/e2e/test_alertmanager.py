@@ -289,7 +289,7 @@ def test_scores_reach_alertmanager_by_rules_and_come_back_as_ours(tmp_path: Path
             assert found["labels"]["alertname"] == "Incident" and "catalog" in found["annotations"]["summary"]
             wait_for(lambda: received(up, "ours"), "our webhook to know it as ours")
             wait_for(lambda: received(up, "taken"), "our webhook to be told of the other one")
-        assert {one.name for one in up.service.chronicle.journal.known()} == {"CatalogUp"}
+        assert {one.name for one in up.service.chronicle.journal.others.told()} == {"CatalogUp"}
 
 
 def fired(server: Alertmanager) -> dict[str, dict[str, Any]]:

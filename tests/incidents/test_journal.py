@@ -286,42 +286,42 @@ def cut(group: str = "g", told_ns: int = at(10)) -> Cut:
 
 
 def test_what_fires_in_a_group_and_was_told_before_a_time(journal: Journal) -> None:
-    journal.know([known("a"), known("b"), known("c", "\0other")], at(10), most=99)
-    journal.know([known("b", status="resolved"), known("d")], at(11), most=99)
-    assert [one.fingerprint for one in journal.firing("g", before_ns=at(11))] == ["a"]
-    assert {one.fingerprint for one in journal.firing("g", before_ns=at(12))} == {"a", "d"}
-    assert [one.fingerprint for one in journal.firing("\0other", before_ns=at(12))] == ["c"]
+    journal.others.know([known("a"), known("b"), known("c", "\0other")], at(10), most=99)
+    journal.others.know([known("b", status="resolved"), known("d")], at(11), most=99)
+    assert [one.fingerprint for one in journal.others.firing("g", before_ns=at(11))] == ["a"]
+    assert {one.fingerprint for one in journal.others.firing("g", before_ns=at(12))} == {"a", "d"}
+    assert [one.fingerprint for one in journal.others.firing("\0other", before_ns=at(12))] == ["c"]
 
 
 def test_what_is_left_out_waits_until_it_is_complete(journal: Journal) -> None:
-    journal.know([], at(10), most=99, cut=cut())
-    journal.know([known("a")], at(10), most=99, cut=cut("h"))
-    first, other = journal.cuts.due(at(10))
-    assert {first.group, other.group} == {"g", "h"} and journal.cuts.due(at(9)) == ()
+    journal.others.know([], at(10), most=99, cut=cut())
+    journal.others.know([known("a")], at(10), most=99, cut=cut("h"))
+    first, other = journal.others.cuts.due(at(10))
+    assert {first.group, other.group} == {"g", "h"} and journal.others.cuts.due(at(9)) == ()
     first = first if first.group == "g" else other
-    journal.cuts.later(replace(first, asked=3, found=1), at(40))
-    assert len(journal.cuts.due(at(39))) == 1
-    (asked,) = [one for one in journal.cuts.due(at(40)) if one.group == "g"]
+    journal.others.cuts.later(replace(first, asked=3, found=1), at(40))
+    assert len(journal.others.cuts.due(at(39))) == 1
+    (asked,) = [one for one in journal.others.cuts.due(at(40)) if one.group == "g"]
     assert (asked.asked, asked.found) == (3, 1)
 
-    journal.know([], at(50), most=99, cut=cut(told_ns=at(50)))
-    journal.cuts.over(asked)
-    journal.cuts.later(asked, at(9_999))
-    (newer,) = [one for one in journal.cuts.due(at(50)) if one.group == "g"]
+    journal.others.know([], at(50), most=99, cut=cut(told_ns=at(50)))
+    journal.others.cuts.over(asked)
+    journal.others.cuts.later(asked, at(9_999))
+    (newer,) = [one for one in journal.others.cuts.due(at(50)) if one.group == "g"]
     assert (newer.told_ns, newer.since_ns, newer.asked) == (at(50), at(10), 0), "a later one has taken its place"
-    journal.cuts.over(newer)
-    assert journal.cuts.count() == 1
+    journal.others.cuts.over(newer)
+    assert journal.others.cuts.count() == 1
 
 
 def test_what_is_refused_leaves_nothing(lite: Journal) -> None:
-    lite.know([known("a")], at(10), most=1)
+    lite.others.know([known("a")], at(10), most=1)
     with pytest.raises(Overloaded):
-        lite.know([known("b")], at(11), most=1, cut=cut())
-    assert lite.cuts.count() == 0 and len(lite.known()) == 1
+        lite.others.know([known("b")], at(11), most=1, cut=cut())
+    assert lite.others.cuts.count() == 0 and len(lite.others.told()) == 1
 
 
 def test_known_alerts_of_an_earlier_release_have_no_group(lite: Journal, tmp_path: Path) -> None:
-    lite.know([known("a")], at(10), most=99)
+    lite.others.know([known("a")], at(10), most=99)
     lite.close()
     with sqlite3.connect(tmp_path / FILE) as file:
         file.execute("DROP TABLE cut_notifications")
@@ -330,8 +330,8 @@ def test_known_alerts_of_an_earlier_release_have_no_group(lite: Journal, tmp_pat
     file.close()
     for _ in range(2):
         lite.open()
-        assert len(lite.known()) == 1 and lite.firing("g", before_ns=at(99)) == ()
+        assert len(lite.others.told()) == 1 and lite.others.firing("g", before_ns=at(99)) == ()
         lite.close()
     lite.open()
-    lite.know([known("b")], at(10), most=99, cut=cut())
-    assert len(lite.firing("g", before_ns=at(99))) == 1 == lite.cuts.count()
+    lite.others.know([known("b")], at(10), most=99, cut=cut())
+    assert len(lite.others.firing("g", before_ns=at(99))) == 1 == lite.others.cuts.count()
