@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.e2e.browsing import PATIENCE_MS, PHONE, visiting
 from tests.incident_feed import broken, call
@@ -100,13 +100,19 @@ def test_pages_open_without_complaint_and_fit_a_phone(browser: Browser, up: Runn
 def test_an_alert_of_others_leads_somewhere(tab: Page, up: Running) -> None:
     tab.goto("/incidents")
     tab.get_by_role("link", name="Alerts of others").click()
+    expect(tab.locator("#pulse.live")).to_be_visible()
+    over = {**FIRING, "status": "resolved", "endsAt": "2026-01-05T12:09:00Z"}
+    tree = {"version": "4", "groupKey": "g", "status": "resolved", "receiver": "x", "alerts": [over]}
+
+    def ends_first(route: Route) -> None:
+        assert call(up, "POST", "webhooks/alertmanager", tree).ok
+        route.continue_()
+
+    tab.route("**/live", ends_first)  # after the page is drawn, and before it listens
     tab.get_by_role("link", name="HighErrorRate").click()
     expect(tab.locator("h1")).to_have_text("Too many errors")
     expect(tab.get_by_text("<b>shop</b>")).to_be_visible()
     expect(tab.get_by_text("5 % of the requests fail").first).to_be_visible()
-    over = {**FIRING, "status": "resolved", "endsAt": "2026-01-05T12:09:00Z"}
-    tree = {"version": "4", "groupKey": "g", "status": "resolved", "receiver": "x", "alerts": [over]}
-    assert call(up, "POST", "webhooks/alertmanager", tree).ok
     expect(tab.locator("#head .badge").first).to_have_text("resolved")  # without reload
     expect(tab.locator("#told li")).to_have_count(2)
     assert requests.get(f"http://127.0.0.1:{up.ports['api']}/incidents/alert-none", timeout=30).status_code == 404

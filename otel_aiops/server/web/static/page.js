@@ -90,7 +90,7 @@ function poll() {
 function listen() {
   if (!window.EventSource) return poll();
   const source = new EventSource("/live");
-  let missed = false;
+  let missed = true; // the page was drawn before anything was listened to
   source.onmessage = (event) => {
     show("live", "live");
     clearInterval(timer);
