@@ -21,11 +21,11 @@ NAMED = {"button", "link", "textbox", "searchbox", "combobox", "spinbutton", "Di
 INTERACTIVE = """() => [...document.querySelectorAll(
     "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex]:not([tabindex='-1'])")]
     .filter(one => one.checkVisibility() && !one.disabled)
-    .map((one, k) => (one.dataset.stop = k, one.outerHTML.slice(0, 120)))"""
+    .map((one, k) => (one.inOrder = k, one.outerHTML.slice(0, 120)))"""
 FOCUSED = """() => {
     const one = document.activeElement, style = getComputedStyle(one), box = one.getBoundingClientRect();
     return {
-        stop: one === document.body ? -1 : Number(one.dataset.stop ?? -2), html: one.outerHTML.slice(0, 120),
+        stop: one === document.body ? -1 : Number(one.inOrder ?? -2), html: one.outerHTML.slice(0, 120),
         outline: style.outlineStyle === "none" ? 0 : parseFloat(style.outlineWidth),
         inside: box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth,
     };
@@ -68,7 +68,7 @@ TEXTS = """() => {
 
 
 def opened(tab: Page, path: str) -> None:
-    """A page that is whole and does not change by itself."""
+    """A page that is whole; what is renewed in it stays the same element."""
     tab.goto(path)
     expect(tab.locator("h1")).to_be_visible()
 
