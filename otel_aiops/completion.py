@@ -12,6 +12,7 @@ from otel_aiops.errand import Errand
 from otel_aiops.errors import Overloaded
 from otel_aiops.incidents.cut import Cut
 from otel_aiops.incidents.known import KnownAlert
+from otel_aiops.incidents.others import Others
 from otel_aiops.responses.http import HttpConfig, Unreachable
 from otel_aiops.responses.listing import Listing, listing
 
@@ -40,9 +41,13 @@ class Completion:
         failure = "what notifications left out could not be asked for; it is tried again"
         self.errand = Errand("left-out", self.look, every_s=lambda: LOOK_S, failure=failure)
 
+    @property
+    def _others(self) -> Others:
+        return self._service.chronicle.journal.others
+
     def look(self) -> None:
         """Ask for what is due, every server of alertmanager.to. Raises: StorageError."""
-        cuts = self._service.chronicle.journal.others.cuts
+        cuts = self._others.cuts
         away: dict[str, str] = {}  # a server that does not answer is not asked again in one look
         due = cuts.due(self._service.clock_ns())
         for cut in due:
@@ -68,7 +73,7 @@ class Completion:
             self._give_up(cut, f"{len(listed)} of {len(servers)}")
         else:
             pause_s = min(2.0 ** min(cut.asked - 1, 10), LONGEST_PAUSE_S)
-            self._service.chronicle.journal.others.cuts.later(cut, now_ns + round(pause_s * S))
+            self._others.cuts.later(cut, now_ns + round(pause_s * S))
 
     def _listing(self, server: HttpConfig, cut: Cut, now_ns: int, away: dict[str, str]) -> Listing | None:
         if server.url in away:
@@ -93,15 +98,15 @@ class Completion:
 
         So what we know as firing in the group, and no server lists, silenced or not, has ended too.
         """
-        journal = self._service.chronicle.journal
-        gone = [one for one in journal.others.firing(cut.group, before_ns=asked_ns) if one.fingerprint not in there]
+        firing = self._others.firing(cut.group, before_ns=asked_ns)
+        gone = [one for one in firing if one.fingerprint not in there]
         if self._take(cut, [replace(one, status="resolved", ends_ns=max(asked_ns, one.starts_ns)) for one in gone]):
-            journal.others.cuts.over(cut)
+            self._others.cuts.over(cut)
             self._count(cut.sender, "ended", max(cut.number - cut.found, 0))
 
     def _give_up(self, cut: Cut, answered: str) -> None:
         lost = max(cut.number - cut.found, 0)
-        self._service.chronicle.journal.others.cuts.over(cut)
+        self._others.cuts.over(cut)
         self._count(cut.sender, "lost", lost)
         about = {"group": cut.group, "found": cut.found, "answered": answered}
         if lost:
